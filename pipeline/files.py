@@ -1,0 +1,161 @@
+"""The names of all files that stages hand to each other, and the way a file is written: whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Project:
+    """The files of one project.
+
+    `root` holds params.yaml and dvc.yaml; stages run there and their outputs lie below it. `home` holds what outlives
+    a run: MLflow's store, checkpoints, downloaded archives. They differ only under `dvc exp run --temp` and
+    `--queue`, where DVC runs the stages in a copy and names the real project in DVC_ROOT.
+    """
+
+    root: Path
+    home: Path
+
+    @classmethod
+    def here(cls) -> "Project":
+        """The project of the working directory."""
+        root = Path.cwd()
+        if "DVC_ROOT" in os.environ:
+            return cls(root, Path(os.environ["DVC_ROOT"]))
+        return cls(root, next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root))
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def metrics(self) -> Path:
+        """The figures of a run, by stage: what `dvc metrics diff` compares."""
+        return self.root / "metrics.json"
+
+    # Written by download.
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def meta(self) -> Path:
+        return self.data / "meta.json"
+
+    @property
+    def training_data(self) -> Path:
+        return self.data / "train"
+
+    @property
+    def test_data(self) -> Path:
+        """For `evaluate` alone (and for `download`, which writes it)."""
+        return self.data / "test"
+
+    # Written by train.
+
+    @property
+    def train(self) -> Path:
+        return self.root / "results" / "train"
+
+    @property
+    def model(self) -> Path:
+        return self.train / "model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """CSV, a row an epoch."""
+        return self.train / "history.csv"
+
+    @property
+    def run(self) -> Path:
+        """JSON: the MLflow run, and where and from what it was made."""
+        return self.train / "run.json"
+
+    # Written by evaluate.
+
+    @property
+    def evaluate(self) -> Path:
+        return self.root / "results" / "evaluate"
+
+    @property
+    def predictions(self) -> Path:
+        """CSV, a row a test picture."""
+        return self.evaluate / "predictions.csv"
+
+    @property
+    def probabilities(self) -> Path:
+        """float32 [N, classes], in the order of the test set."""
+        return self.evaluate / "probabilities.npy"
+
+    @property
+    def per_class(self) -> Path:
+        """CSV, a row a class."""
+        return self.evaluate / "per_class.csv"
+
+    @property
+    def confusion_matrix(self) -> Path:
+        """CSV: a row an actual class, a column a predicted one, numbers of test pictures."""
+        return self.evaluate / "confusion_matrix.csv"
+
+    @property
+    def mistakes(self) -> Path:
+        """npz: the most certain mistakes with their pictures."""
+        return self.evaluate / "mistakes.npz"
+
+    # Written by report.
+
+    @property
+    def report(self) -> Path:
+        return self.root / "results" / "report"
+
+    @property
+    def page(self) -> Path:
+        return self.report / "index.html"
+
+    # What outlives a run.
+
+    @property
+    def downloads(self) -> Path:
+        """Archives as they came; a person may put one here by hand."""
+        return self.home / "downloads"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / ".checkpoints"
+
+    @property
+    def outbox(self) -> Path:
+        """What MLflow has not received yet."""
+        return self.home / ".outbox"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, and moves it into place when the block ends without an error.
+
+    After a crash at any moment `path` holds either what it held before or all of what was written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    # The rename itself must survive a power cut too; Windows can't open a folder, and does not need it.
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
