@@ -130,7 +130,7 @@ class Train(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     """auto (the first of cuda, mps, cpu that is there), cpu, mps, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"]
-    """auto (bf16 autocast on CUDA, fp32 elsewhere), fp32, bf16."""
+    """auto (bf16 autocast where the device has bf16 natively, else fp32), fp32, bf16."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads; null is one a core. Another number can change the last digits of a result."""
 

@@ -1,0 +1,131 @@
+"""Where training runs and how: every decision that depends on the device is taken here."""
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pipeline.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine offers; `Machine.probe()` looks, tests give one as an argument."""
+
+    cores: int
+    cuda_devices: int = 0
+    cuda_bf16: bool = False
+    mps: bool = False
+    cpu_bf16: bool = False
+
+    @classmethod
+    def probe(cls) -> "Machine":
+        # Cores that this process may use: a container or a scheduler often grants fewer than there are.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has it since 2.10
+        return cls(
+            cores=cores,
+            cuda_devices=torch.cuda.device_count(),
+            cuda_bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
+            mps=torch.backends.mps.is_available(),
+            cpu_bf16=bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")),
+        )
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device with the settings that suit it."""
+
+    handle: torch.device
+    precision: Precision
+    threads: int
+
+    @classmethod
+    def choose(cls, requested: str, precision: str, threads: int | None, machine: Machine) -> "Device":
+        """The device for `train.device`, `train.precision` and `train.threads` on this machine.
+
+        Raises ConfigError if what was asked for by name is not there.
+        """
+        device = torch.device(_first_there(machine) if requested == "auto" else requested)
+        if device.type == "cuda" and (device.index or 0) >= machine.cuda_devices:
+            there = f"{machine.cuda_devices} CUDA devices" if machine.cuda_devices else "no CUDA device"
+            raise ConfigError(f"train.device is {requested}, but PyTorch finds {there} here; set auto or cpu.")
+        if device.type == "mps" and not machine.mps:
+            raise ConfigError("train.device is mps, but PyTorch finds no Apple GPU here; set auto or cpu.")
+        native_bf16 = {"cuda": machine.cuda_bf16, "cpu": machine.cpu_bf16, "mps": False}[device.type]
+        if precision == "bf16" and not native_bf16:
+            raise ConfigError(f"train.precision is bf16, but {device.type} has no native bf16 here; set auto or fp32.")
+        # Where bf16 is emulated, autocast is several times slower than fp32; where it is native, a good deal faster.
+        return cls(device, "bf16" if precision != "fp32" and native_bf16 else "fp32", threads or machine.cores)
+
+    def prepare(self) -> None:
+        """Sets this process up for the device: threads, TF32, cuDNN's choice of algorithms."""
+        torch.set_num_threads(self.threads)
+        if self.handle.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "bf16":
+            return torch.autocast(self.handle.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """channels_last suits the convolutions of cuDNN and oneDNN; MPS gains nothing from it."""
+        return torch.contiguous_format if self.handle.type == "mps" else torch.channels_last
+
+    @property
+    def fused_optimizer(self) -> bool:
+        return self.handle.type in ("cuda", "cpu")
+
+    def synchronize(self) -> None:
+        """Waits for the device, so that a clock read next is right."""
+        if self.handle.type == "cuda":
+            torch.cuda.synchronize(self.handle)
+        elif self.handle.type == "mps":
+            torch.mps.synchronize()
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory held so far: of the device on CUDA, of this process elsewhere."""
+        if self.handle.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.handle)
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if platform.system() == "Darwin" else peak * 1024
+
+    @property
+    def name(self) -> str:
+        """The name of the GPU or of the processor."""
+        if self.handle.type == "cuda":
+            return torch.cuda.get_device_name(self.handle)
+        return _processor_name()
+
+    def described(self) -> dict[str, str | int]:
+        """For the record of a run."""
+        return {"type": str(self.handle), "name": self.name, "threads": self.threads, "precision": self.precision}
+
+
+def _first_there(machine: Machine) -> str:
+    if machine.cuda_devices:
+        return "cuda"
+    return "mps" if machine.mps else "cpu"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,109 @@
+"""Small real things that many tests need."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import config
+from pipeline.config import Config
+from pipeline.data import Meta, Pictures
+from pipeline.device import Device, Machine
+from pipeline.files import Project
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the shell decides what a test sees."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def settings() -> Config:
+    """The example's, a training of seconds."""
+    return config.load(REPOSITORY / "examples" / "digits" / "params.yaml")
+
+
+@pytest.fixture
+def cpu() -> Device:
+    return Device.choose("cpu", "fp32", 1, Machine(cores=1))
+
+
+@pytest.fixture
+def meta() -> Meta:
+    return Meta(
+        "stripes", ("low", "high"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3, {"train": 64, "test": 16}, "sha256:0", ""
+    )
+
+
+@pytest.fixture
+def pictures() -> Pictures:
+    """64 pictures of noise, 8 x 8, three channels; those of class 1 are brighter in the lower half."""
+    random = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = random.integers(0, 160, (64, 8, 8, 3), dtype=np.uint8)
+    images[labels == 1, 4:] += 90
+    return Pictures(images, labels)
+
+
+@pytest.fixture(scope="session")
+def _digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder in which the stage download has run."""
+    root = tmp_path_factory.mktemp("digits")
+    copy_example(root)
+    subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    return root
+
+
+@pytest.fixture
+def project(_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The example in a folder of its own, downloaded; it is the working directory."""
+    root = tmp_path / "project"
+    shutil.copytree(_digits, root)
+    monkeypatch.chdir(root)
+    return Project(root, root)
+
+
+@pytest.fixture
+def change(project: Project) -> Callable[[str, str], None]:
+    """Replaces a line's value in the project's params.yaml: change("epochs: 8", "epochs: 3")."""
+
+    def changed(old: str, new: str) -> None:
+        text = project.params.read_text()
+        assert text.count(f" {old} ") == 1, old
+        project.params.write_text(text.replace(f" {old} ", f" {new} "))
+
+    return changed
+
+
+def copy_example(root: Path) -> None:
+    """examples/digits without what a run in place may have left there."""
+    for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / "examples" / "digits" / name, target)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
