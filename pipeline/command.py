@@ -12,13 +12,16 @@ from pipeline.files import Project
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
-def run_stage(module_doc: str, stage: Callable[[Project], None], argv: Sequence[str] | None = None) -> int:
+def run_stage(stage: Callable[[Project], None], module_doc: str | None, argv: Sequence[str] | None = None) -> int:
     """Runs `stage` on the project of the working directory and returns the exit code: 0, 1 (an error), 130 (stopped).
 
     A stage takes no arguments, since params.yaml is its interface; `module_doc` is what --help shows.
     """
-    parser = argparse.ArgumentParser(description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
+    argparse.ArgumentParser(
+        prog=f"python -m pipeline.{stage.__name__}",
+        description=module_doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
     return guarded(lambda: stage(Project.here()))
 
 

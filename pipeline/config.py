@@ -176,12 +176,7 @@ def load(path: Path, overrides: Mapping[str, Scalar] | None = None) -> Config:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run this in the folder of a project (it has params.yaml and dvc.yaml).")
-    try:
-        content = read_yaml(path)
-    except YAMLError as error:
-        reason = " ".join(str(error).split("To suppress this check")[0].split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
-    return parse(content, overrides or {}, str(path))
+    return parse(read_yaml(path), overrides or {}, str(path))
 
 
 def parse(content: Any, overrides: Mapping[str, Scalar], source: str) -> Config:
@@ -208,8 +203,12 @@ def parse(content: Any, overrides: Mapping[str, Scalar], source: str) -> Config:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file as plain dicts, lists and scalars; a key given twice is an error."""
-    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    """The content of a YAML file as plain dicts, lists and scalars. Raises ConfigError, for a key given twice too."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split("To suppress this check")[0].split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
 
 
 def schema() -> str:
@@ -279,7 +278,9 @@ def _shown(value: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.config", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of params.yaml and stop")
     arguments = parser.parse_args(argv)
 

@@ -49,6 +49,11 @@ class TrainingDisplay:
         """The same batches; the bar moves as they are taken."""
         return _Watched(batches, self)
 
+    @property
+    def completed(self) -> float:
+        """Pictures trained on so far."""
+        return self._progress.tasks[0].completed
+
     def advance(self, number: int, images: int) -> None:
         speed = self._progress.tasks[0].speed
         text = f"{speed:,.0f} images/s" if speed else ""

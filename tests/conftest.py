@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import Config
 from pipeline.data import Meta, Pictures
 from pipeline.device import Device, Machine
 from pipeline.files import Project
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,7 +82,7 @@ def project(_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def change(project: Project) -> Callable[[str, str], None]:
-    """Replaces a line's value in the project's params.yaml: change("epochs: 8", "epochs: 3")."""
+    """Replaces a line's value in the project's params.yaml: change("epochs: 6", "epochs: 3")."""
 
     def changed(old: str, new: str) -> None:
         text = project.params.read_text()

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from places import REPOSITORY
 
 from pipeline import config
 from pipeline.errors import ConfigError

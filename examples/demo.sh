@@ -1,0 +1,44 @@
+#!/bin/sh
+# Walks the whole loop on the handwritten digits, in demo/: a copy of examples/digits that is a git and DVC project of
+# its own, made afresh each time. `make demo` runs this with the environment's programs first on the PATH.
+set -eu
+cd "$(dirname "$0")/.."
+# Neither the repository around nor a tracking server that the shell knows of has to do with it.
+unset MLFLOW_TRACKING_URI MLFLOW_EXPERIMENT_NAME DVC_ROOT GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
+show() { printf '\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+commit() {
+    git add .
+    git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false commit --quiet --message "$1"
+}
+
+rm -rf demo
+mkdir demo
+for file in params.yaml dvc.yaml .gitignore .dvcignore .dvc/config .dvc/.gitignore mlruns/.gitignore; do
+    mkdir -p "demo/$(dirname "$file")"
+    cp "examples/digits/$file" "demo/$file"
+done
+cd demo
+git init --quiet
+commit "The digits"
+
+step "1. Download, train, evaluate, report: everything from params.yaml"
+show dvc repro
+commit "The first result"
+
+step "2. Change one value, and run what depends on it"
+sed -i.before 's/^  width: 4  /  width: 16 /' params.yaml && rm params.yaml.before
+show dvc params diff
+show dvc repro
+
+step "3. What the change brought"
+show dvc metrics diff
+
+step "Where to look next"
+cat <<END
+  the report            demo/results/report/index.html    (open it in a browser)
+  both runs in MLflow   make ui DIR=demo                   (then http://127.0.0.1:5000)
+  the project           demo/params.yaml: change a value there, and in that folder: dvc repro
+  your own pictures     README.md, "Your own pictures"
+END
