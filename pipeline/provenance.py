@@ -1,0 +1,103 @@
+"""What a result was made from, and where: the commit, the data, the versions of the libraries, the machine."""
+
+import getpass
+import platform
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.config import read_yaml
+from pipeline.errors import ConfigError
+from pipeline.files import Project
+
+PACKAGES = ("pipeline", "torch", "torchvision", "numpy", "mlflow", "dvc", "optuna")
+
+# What the pipeline itself writes says nothing about the code and the values that it ran with.
+_OWN_OUTPUTS = ("dvc.lock", "metrics.json", "results")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """None is what can't be known: outside a git repository, before the first commit, without a dvc.lock."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    """Whether tracked files differ from the commit, those that the pipeline writes left aside."""
+    dvc_data_hash: str | None
+    """DVC's MD5 of data/train, as dvc.lock has it."""
+    versions: dict[str, str]
+    """Of Python and of the packages that are installed, by name."""
+    platform: str
+    host: str
+
+
+def collect(project: Project) -> Provenance:
+    """Looks at `project` and at this process's machine and environment; imports nothing heavy."""
+    commit = _git(project.root, "rev-parse", "--verify", "HEAD")
+    # :/ is all of the repository, which may hold the code of a project that is a folder in it.
+    paths = (":/", *(f":(exclude){path}" for path in _OWN_OUTPUTS))
+    status = _git(project.root, "status", "--porcelain", "--untracked-files=no", "--", *paths)
+    return Provenance(
+        git_commit=commit,
+        git_dirty=None if commit is None or status is None else bool(status),
+        dvc_data_hash=_data_hash(project.dvc_lock),
+        versions={"python": platform.python_version()} | _versions(),
+        platform=platform.platform(),
+        host=socket.gethostname(),
+    )
+
+
+def tags(made_from: Provenance) -> dict[str, str]:
+    """The same as tags of an MLflow run, with those that MLflow's own page shows."""
+    found = {
+        "git.commit": made_from.git_commit,
+        "git.dirty": None if made_from.git_dirty is None else str(made_from.git_dirty).lower(),
+        "dvc.data": made_from.dvc_data_hash,
+        "host": made_from.host,
+        "platform": made_from.platform,
+        "mlflow.user": _user(),
+        "mlflow.source.name": "/".join(Path(sys.argv[0]).parts[-2:]),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": made_from.git_commit,
+    }
+    found |= {f"version.{package}": number for package, number in made_from.versions.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None without git, outside a repository, or if git refuses."""
+    try:
+        # Without optional locks: it must not get in the way of a git command that a person gives meanwhile.
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _data_hash(lock: Path) -> str | None:
+    try:
+        outs = read_yaml(lock)["stages"]["download"]["outs"]
+        return next((str(out["md5"]) for out in outs if out["path"] == "data/train"), None)
+    except (OSError, ConfigError, KeyError, TypeError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user need not have a name
+        return None

@@ -1,0 +1,78 @@
+"""Sends to MLflow what could not be sent when it was recorded, and ends runs whose process died.
+
+    python -m pipeline.tracking            sends all that waits for the store that MLFLOW_TRACKING_URI names
+    python -m pipeline.tracking --list     says what waits, and since when
+
+Runs that wait for another store are left alone: set MLFLOW_TRACKING_URI (and MLFLOW_EXPERIMENT_NAME, if it was set) as
+it was when they were recorded. The exit code is 1 if something of this store could not be sent.
+"""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+
+from pipeline.command import guarded
+from pipeline.errors import TrackingError
+from pipeline.files import Project
+from pipeline.tracking import Tracker
+from pipeline.tracking.outbox import Kept, kept
+from pipeline.tracking.store import Store
+
+
+def send(project: Project) -> None:
+    """Raises TrackingError if the store can't be used or something was not sent."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    store = Store.of(project)
+    show(project)
+    before = kept(project.outbox, store.id)
+    if not before:
+        return
+    console = Console(soft_wrap=True)
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("operations"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("sending", total=sum(outbox.waiting for outbox in before))
+        with Tracker(project, on_sent=lambda: progress.advance(bar)) as tracker:
+            held = {outbox.folder: outbox for outbox in tracker.send_leftovers()}
+    for outbox in held.values():
+        print(f"{outbox.key} is left to {outbox.holder}.")
+    left = [outbox for outbox in kept(project.outbox, store.id) if outbox.folder not in held]
+    if left:
+        raise TrackingError(f"Runs that could not be sent whole: {len(left)} of {len(before)}.")
+    print(f"MLflow at {store} has all that was recorded.")
+
+
+def show(project: Project) -> None:
+    """Prints what waits, for this store and for others."""
+    store = Store.of(project)
+    mine = kept(project.outbox, store.id)
+    others = [outbox for outbox in kept(project.outbox) if outbox not in mine]
+    print(f"Runs that wait for {store}, experiment {store.experiment}: {len(mine)}")
+    for outbox in mine:
+        print(_described(outbox))
+    if others:
+        print(f"Runs that wait for other stores, which MLFLOW_TRACKING_URI must name to send them: {len(others)}")
+    for outbox in others:
+        content = outbox.opening.content
+        print(f"{_described(outbox)}, for {content['store']}, experiment {content['experiment']}")
+
+
+def _described(outbox: Kept) -> str:
+    since = datetime.fromtimestamp(outbox.opening.time_ms / 1000).isoformat(" ", timespec="seconds")
+    return f"  {outbox.key} ({outbox.opening.content['name']}): {outbox.waiting} operations, opened {since}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.tracking",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--list", action="store_true", help="say what waits, and send nothing")
+    arguments = parser.parse_args(argv)
+    return guarded(lambda: (show if arguments.list else send)(Project.here()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,232 @@
+"""The thread that carries outboxes to MLflow, off the training path, and waits while MLflow does not answer."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import TrackingError
+from pipeline.tracking.delivery import Delivery, Refused, Unreachable
+from pipeline.tracking.outbox import Operation, Outbox
+from pipeline.tracking.store import Store
+
+T = TypeVar("T")
+
+_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits after the first, second, ... failure in a row; the last repeats. The first may be a hiccup: nothing is said."""
+_ANSWER_S = 10.0
+"""How long a person waits for the first answer of a store, or for an answer on which something depends."""
+_SILENCE_S = 5.0
+"""How long the end of a process waits for a store that did not answer the last time."""
+
+
+class Sender:
+    """Sends what is appended to its outboxes, in order, those opened first ahead of others.
+
+    An outbox that ended, and of which everything was sent, is removed.
+    """
+
+    def __init__(self, store: Store, on_sent: Callable[[], None] = lambda: None) -> None:
+        """`on_sent` is called, in the sender's thread, after each operation that was sent."""
+        self._store = store
+        self._on_sent = on_sent
+        self._delivery = Delivery(store)
+        # Guards all below; notified when there is something to do, and when something was done or failed.
+        self._changed = threading.Condition()
+        self._outboxes: dict[Path, Outbox] = {}
+        self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
+        self._thread: threading.Thread | None = None
+        self._loaded = False
+        self._connected = False
+        self._refusal = ""
+        """Why the store can't be used at all."""
+        self._failures = 0
+        """Attempts in a row that found the store away."""
+        self._attempts = 0
+        self._complained: set[Path] = set()
+        """Outboxes of which an operation was refused: said once for each."""
+        self._stopped = False
+        self._hurried = False
+
+    def start(self) -> None:
+        """Connects to the store; one that does not answer may do so later. Raises TrackingError if it can't be used."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+                self._thread.start()
+            # MLflow's import, and the making of a local database, last as long as they last.
+            self._changed.wait_for(lambda: self._loaded or self._refusal)
+            timeout_s = None if self._store.database else _ANSWER_S
+            self._changed.wait_for(lambda: self._connected or self._refusal or self._failures > 1, timeout_s)
+            if self._refusal:
+                raise TrackingError(f"MLflow can't record in {self._store}: {self._refusal}.")
+
+    def open(self, folder: Path, wait_s: float, **content: Any) -> Outbox:
+        """Opens or makes the outbox in `folder` and appends `open` to it. Raises Held, TrackingError."""
+        with self._changed:
+            outbox = self._outboxes.get(folder)
+            if outbox:
+                outbox.append("open", **content)
+        if not outbox:
+            outbox = Outbox(folder, wait_s)
+            outbox.append("open", **content)
+            self.add(outbox)
+        self.wake()
+        return outbox
+
+    def add(self, outbox: Outbox) -> None:
+        with self._changed:
+            self._outboxes[outbox.folder] = outbox
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """To be called after something was appended to an outbox."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def ask(self, question: Callable[[Delivery], T], default: T) -> T:
+        """The store's answer, or `default` if it gives none in time."""
+        answer: Future[T] = Future()
+        with self._changed:
+            if not self._connected or self._failures:
+                return default
+            self._questions.append((answer, question))
+            self._changed.notify_all()
+        try:
+            return answer.result(_ANSWER_S)
+        except (Unreachable, Refused, TimeoutError):
+            return default
+
+    def close(self, patience_s: float) -> list[Outbox]:
+        """Waits until all is sent, as long as something moves every `patience_s` seconds; lets go of the outboxes.
+
+        Returns those that were not sent whole. They stay on disk.
+        """
+        try:
+            self._wait(patience_s)
+        finally:
+            # Also when a second Ctrl-C ends the wait.
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            if self._thread:
+                # Not for long: it may hang in a request. It touches no outbox any more, and ends with the process.
+                self._thread.join(timeout=1)
+            left = [outbox for outbox in self._outboxes.values() if outbox.waiting]
+            for outbox in self._outboxes.values():
+                outbox.close()
+        return left
+
+    def _wait(self, patience_s: float) -> None:
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            begun, attempts = time.monotonic(), self._attempts
+            while self._outboxes and not self._refusal:
+                seen = self._attempts
+                silent = self._failures > 1 or not (self._connected or self._store.database)
+                if silent and self._attempts > attempts:
+                    return
+                rest_s = (_SILENCE_S if silent else patience_s) - (time.monotonic() - begun)
+                if not self._changed.wait_for(partial(self._moved, seen), max(rest_s, 0)):
+                    return
+                if not self._failures:
+                    begun = time.monotonic()
+
+    def _moved(self, attempts: int) -> bool:
+        return self._attempts != attempts or bool(self._refusal)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or not self._connected or self._questions or self._next())
+                if self._stopped:
+                    return
+            try:
+                self._attempt()
+            except Unreachable as error:
+                self._failed(str(error))
+            except Exception as error:
+                # The store's refusal at the start, or a defect of ours: either way there is nobody left to send.
+                reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+                with self._changed:
+                    self._refusal = self._store.redacted(reason)
+                    awaited = not self._connected and self._failures < 2
+                    self._changed.notify_all()
+                if not awaited:
+                    say(f"MLflow can't record in {self._store}: {self._refusal}. Its records wait on disk.")
+                return
+
+    def _attempt(self) -> None:
+        if not self._loaded:
+            self._delivery.load()
+            with self._changed:
+                self._loaded = True
+                self._changed.notify_all()
+        if not self._connected:
+            self._delivery.connect()
+            with self._changed:
+                self._connected = True
+        while self._questions:
+            answer, question = self._questions.pop(0)
+            try:
+                answer.set_result(question(self._delivery))
+            except (Unreachable, Refused) as error:
+                answer.set_exception(error)
+        with self._changed:
+            found = self._next()
+        if found:
+            outbox, operation = found
+            try:
+                self._delivery.deliver(outbox.folder, outbox.opening or operation, operation)
+            except Refused as error:
+                self._refused(outbox, operation, str(error))
+            with self._changed:
+                if self._stopped:
+                    return
+                outbox.sent()
+                if outbox.ended and not outbox.peek():
+                    del self._outboxes[outbox.folder]
+                    outbox.remove()
+            self._on_sent()
+        with self._changed:
+            failures, self._failures = self._failures, 0
+            self._attempts += 1
+            self._changed.notify_all()
+        if failures > 1:
+            say(f"MLflow at {self._store} answers again: what was kept is being sent.")
+
+    def _next(self) -> tuple[Outbox, Operation] | None:
+        for outbox in self._outboxes.values():
+            if operation := outbox.peek():
+                return outbox, operation
+        return None
+
+    def _failed(self, reason: str) -> None:
+        with self._changed:
+            self._failures += 1
+            self._attempts += 1
+            failures = self._failures
+            while self._questions:
+                self._questions.pop()[0].set_exception(Unreachable(reason))
+            self._changed.notify_all()
+        if failures == 2:
+            say(f"MLflow at {self._store} does not answer ({reason}): the work goes on, its records wait on disk.")
+        with self._changed:
+            delay_s = _DELAYS_S[min(failures, len(_DELAYS_S)) - 1]
+            self._changed.wait_for(lambda: self._stopped or self._hurried, delay_s)
+            self._hurried = False
+
+    def _refused(self, outbox: Outbox, operation: Operation, reason: str) -> None:
+        if outbox.folder not in self._complained:
+            self._complained.add(outbox.folder)
+            name = (outbox.opening or operation).content.get("name") or outbox.key
+            say(f"MLflow did not take the {operation.kind} of the run {name}: {reason}")
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

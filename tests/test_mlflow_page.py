@@ -1,0 +1,144 @@
+"""What a person sees who starts plain `mlflow ui` in the project and opens it in a browser."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import headless_browser
+from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from torch import nn
+
+from pipeline import provenance
+from pipeline.files import Project
+from pipeline.tracking import Tracker
+
+pytestmark = pytest.mark.slow
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(192, 5)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(pixels.float().flatten(1) / 255)
+        return logits
+
+
+def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", tmp_path / "project")
+    project.root.mkdir()
+    record(project)
+    with mlflow_ui(project.root) as address, headless_browser(tmp_path) as browser:
+        # MLflow opens in its part for language models; this says that the other one is meant.
+        training = "?workflowType=machine_learning"
+        browser.get(f"{address}/#/experiments/1/runs{training}")
+        see(browser, "resnet20 on digits", tmp_path / "runs.png")
+
+        (run_id,) = {folder.name for folder in (project.root / "mlruns" / "pipeline").iterdir()} - {"models"}
+        run = f"{address}/#/experiments/1/runs/{run_id}"
+        browser.get(f"{run}{training}")
+        for text in ("resnet20 on digits", "Finished", "0.95", "digits (0123456789abcdef)", "Logged models (1)"):
+            see(browser, text, tmp_path / "run.png")
+
+        browser.get(f"{run}/model-metrics{training}")
+        see(browser, "train.training_loss", tmp_path / "metrics.png")
+        wait_until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "path.js-line")) >= 2, "the curves")
+        browser.save_screenshot(str(tmp_path / "metrics.png"))
+
+        browser.get(f"{run}/artifacts/plots/curves.png{training}")
+        wait_until(lambda: 300 in picture_widths(browser), "the picture")
+        browser.save_screenshot(str(tmp_path / "picture.png"))
+
+        browser.find_element(By.XPATH, "//*[text()='per_class.json']").click()
+        for text in ("precision", "aeroplane"):
+            see(browser, text, tmp_path / "table.png")
+
+
+def record(project: Project) -> None:
+    picture = project.root / "curves.png"
+    Image.new("RGB", (300, 200), "teal").save(picture)
+    with Tracker(project) as tracker:
+        run = tracker.open("a", name="resnet20 on digits")
+        run.log_params({"train.learning_rate": 0.1, "train.epochs": 20})
+        run.set_tags(provenance.tags(provenance.collect(project)))
+        run.log_dataset(
+            name="digits",
+            digest="0123456789abcdef",
+            source="https://example.org/digits.zip",
+            counts={"training": 90, "validation": 10},
+            shape=(3, 8, 8),
+            classes=5,
+            context="training",
+        )
+        for epoch in range(1, 21):
+            figures = {"train.training_loss": 1 / epoch, "train.validation_accuracy": 1 - 1 / epoch}
+            run.log_metrics(figures, step=epoch)
+        run.log_file(picture, folder="plots")
+        run.log_table({"class": ["aeroplane", "bird"], "precision": [0.5, 1.0]}, "per_class.json")
+        run.log_model(Network(), np.zeros((2, 3, 8, 8), np.uint8))
+        run.finish("finished")
+
+
+def see(browser: Chrome, text: str, screenshot: Path) -> None:
+    """Waits until the page shows `text`."""
+    try:
+        wait_until(lambda: text in browser.find_element(By.TAG_NAME, "body").text, text)
+    finally:
+        browser.save_screenshot(str(screenshot))
+
+
+def picture_widths(browser: Chrome) -> list[int]:
+    """Of the pictures on the page, in pixels, as they were served."""
+    widths: list[int] = browser.execute_script("return Array.from(document.images, picture => picture.naturalWidth)")
+    return widths
+
+
+@contextmanager
+def mlflow_ui(folder: Path) -> Iterator[str]:
+    """The address of a plain `mlflow ui`, but for the port and for the number of processes."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
+    with (
+        (folder / "ui.log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: process.poll() is not None or answers(address), "mlflow ui")
+            assert process.poll() is None, (folder / "ui.log").read_text()
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.2)
