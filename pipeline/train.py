@@ -1,0 +1,205 @@
+"""Trains the values of params.yaml on the training part, validates after each epoch, writes the model.
+
+    python -m pipeline.train        (or `dvc repro train`)
+
+Kill it at any moment: the next start goes on from the last epoch and, on a CPU, ends with the same numbers to the bit.
+Reads data/train and data/meta.json; writes results/train: model.safetensors, history.csv (a row an epoch) and run.json
+(where and from what the model was made). MLflow's run is opened here.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import command, config, provenance, tracking
+from pipeline.config import Config
+from pipeline.errors import Diverged, OutOfMemory
+from pipeline.files import Project, written_whole
+
+if TYPE_CHECKING:
+    from pipeline.data import Meta
+    from pipeline.training import Epoch
+
+
+def train(project: Project) -> None:
+    """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
+    settings = config.load(project.params)
+    from pipeline import data, models, training
+    from pipeline.device import Device, Machine
+    from pipeline.display import TrainingDisplay
+
+    meta = data.load_meta(project.meta)
+    device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
+    device.prepare()
+    pictures = data.load_pictures(project.training_data, meta)
+    network, training_batches, validation_batches = training.Parts.of(settings, meta, pictures, device)
+
+    start = _Start.of(project.checkpoints / f"train-{_fingerprint(settings, meta)}")
+    checkpoint = training.Checkpoint.load(start.checkpoint)
+    history = list(checkpoint.epochs) if checkpoint else []
+    name = f"{settings.model.family}{settings.model.depth} on {meta.name}"
+    print(
+        f"{name}: {models.parameters(network):,} parameters; {training_batches.pictures:,} pictures to train on, "
+        f"{len(validation_batches):,} to validate on; {device.name}, {device.threads} threads, {device.precision}"
+    )
+    # The address as the data set tells it: without a password.
+    values = settings.values() | ({"data.url": meta.source} if settings.data.url else {})
+    counts = {"training": training_batches.pictures, "validation": len(validation_batches)}
+    if history:
+        print(f"going on after epoch {len(history)} of {settings.train.epochs}")
+
+    with tracking.Tracker(project) as tracker:
+        run = tracker.open(start.key, name=name)
+        # Ends the runs of trainings that were killed and did not go on, among other things.
+        tracker.send_leftovers()
+        made_from = provenance.collect(project)
+        run.log_params({key: value for key, value in values.items() if not key.startswith("evaluate.")})
+        run.set_tags(
+            provenance.tags(made_from)
+            | {f"device.{key}": str(value) for key, value in device.described().items()}
+            | {"seed": str(settings.train.seed), "data.digest": meta.digest}
+        )
+        run.log_dataset(
+            name=meta.name,
+            digest=meta.digest,
+            source=meta.source,
+            counts=counts,
+            shape=meta.shape,
+            classes=len(meta.classes),
+            context="training",
+        )
+        # Written before the process was killed, but perhaps not recorded any more.
+        _record(run, history)
+        with (
+            _ending_recorded(run, start, history, settings.train.epochs),
+            TrainingDisplay(settings.train.epochs, len(training_batches), done=len(history)) as display,
+        ):
+            for epoch in training.fit(
+                network,
+                display.watched(training_batches),
+                validation_batches,
+                settings.train,
+                device,
+                path=start.checkpoint,
+                checkpoint=checkpoint,
+            ):
+                history.append(epoch)
+                display.show(epoch)
+                _record(run, [epoch])
+            models.save(network, project.model)
+            _write_history(project.history, history)
+            record = {
+                "key": start.key,
+                "name": name,
+                "started": start.started,
+                "elapsed_s": history[-1].elapsed_s,
+                "seconds_per_epoch": history[-1].elapsed_s / len(history),
+                "peak_memory_bytes": device.peak_memory_bytes(),
+                "device": device.described(),
+                "platform": made_from.platform,
+                "provenance": asdict(made_from),
+                "data": asdict(meta) | counts,
+                "values": values,
+            }
+            with written_whole(project.run) as aside:
+                aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            run.log_file(project.history)
+            run.log_model(network, pictures.images[:2].transpose(0, 3, 1, 2))
+        run.finish("finished")
+    start.forget()
+    print(f"wrote {project.model.relative_to(project.root)} after {history[-1].elapsed_s:,.0f} s of training")
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a training that was stopped leaves for the next start: its checkpoint and the key of its MLflow run."""
+
+    folder: Path
+    key: str
+    started: str
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Start":
+        """The start that `folder` remembers, or the first one."""
+        note = folder / "start.json"
+        if not note.is_file():
+            content = {"key": uuid.uuid4().hex, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+            with written_whole(note) as aside:
+                aside.write_text(json.dumps(content), encoding="utf-8")
+        return cls(folder, **json.loads(note.read_text(encoding="utf-8")))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _fingerprint(settings: Config, meta: "Meta") -> str:
+    """Names a training: equal for two starts only if all that decides its numbers is equal, the code included."""
+    import torch
+
+    decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
+    digest = hashlib.sha256(json.dumps([decisive, meta.digest, torch.__version__], sort_keys=True).encode())
+    here = Path(__file__).parent
+    for source in sorted(
+        [*here.glob("models/*.py"), *(here / f"{room}.py" for room in ("augment", "data", "device", "training"))]
+    ):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _record(run: tracking.Run, epochs: Sequence["Epoch"]) -> None:
+    for epoch in epochs:
+        if epoch.number not in run.logged_steps:
+            figures = {f"train.{key}": value for key, value in asdict(epoch).items() if key != "number"}
+            run.log_metrics(figures, step=epoch.number)
+
+
+@contextmanager
+def _ending_recorded(run: tracking.Run, start: _Start, history: Sequence["Epoch"], epochs: int) -> Iterator[None]:
+    """Names what ended the training in MLflow's run, whatever it was."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.finish("interrupted")
+        raise KeyboardInterrupt(f"{len(history)} of {epochs} epochs are kept, `dvc repro` goes on from there") from None
+    except Diverged as error:
+        run.set_tags({"ended.why": str(error)})
+        run.finish("diverged")
+        start.forget()  # to go on from there would end there again
+        raise
+    except OutOfMemory as error:
+        run.set_tags({"ended.why": str(error)})
+        run.finish("out of memory")
+        raise
+    except BaseException:
+        run.finish("crashed")
+        raise
+
+
+def _write_history(path: Path, history: Sequence["Epoch"]) -> None:
+    rows = [asdict(epoch) for epoch in history]
+    for row in rows:
+        row["epoch"] = row.pop("number")
+    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["epoch", *(key for key in rows[0] if key != "epoch")], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run_stage(train, __doc__, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,128 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import data, evaluate, train
+from pipeline.files import Project
+
+CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
+LABELS = np.array([0, 1, 1, 1])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_accuracy_macro_f1_and_nll_are_those_worked_out_by_hand() -> None:
+    metrics = evaluate.score(CERTAIN, LABELS, bins=10)
+    assert metrics["accuracy"] == 0.75
+    # Class 0: precision 1/2, recall 1; class 1: precision 1, recall 2/3.
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert metrics["nll"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 0.55]).mean(), rel=1e-6)
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
+    labels = np.zeros(263, np.int64)
+    probabilities = np.zeros((263, 2))
+    probabilities[:81, 0], probabilities[81:, 1] = 1, 1
+    metrics = evaluate.score(np.clip(probabilities, 0.01, 0.99), labels, bins=10)
+    assert (round(metrics["accuracy_low"], 4), round(metrics["accuracy_high"], 4)) == (0.2553, 0.3662)
+
+
+def test_the_calibration_error_is_the_mean_gap_of_confidence_and_accuracy_over_bins() -> None:
+    # Two bins: (0.5, 1] holds all four. Their confidence is 0.7375 on average, their accuracy 0.75.
+    assert evaluate.expected_calibration_error(CERTAIN, LABELS, 2) == pytest.approx(0.0125, abs=1e-6)
+    # Ten bins hold one each but for 0.9 and 0.8, each closing its own: every gap counts by itself.
+    gaps = [1 - 0.9, 0.8, 1 - 0.7, 1 - 0.55]
+    assert evaluate.expected_calibration_error(CERTAIN, LABELS, 10) == pytest.approx(np.mean(gaps), abs=1e-6)
+
+
+def test_top_5_accuracy_is_there_for_more_than_five_classes_alone() -> None:
+    probabilities = np.tile(np.linspace(0.1, 0.3, 6), (6, 1))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    assert evaluate.score(probabilities, np.arange(6), 10)["top5_accuracy"] == pytest.approx(5 / 6)
+    assert "top5_accuracy" not in evaluate.score(CERTAIN, LABELS, 10)
+
+
+def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero() -> None:
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1]])
+    table = evaluate.per_class(probabilities, np.array([0, 1]), ("a", "b", "c"))
+    assert table["class"] == ["a", "b", "c"]
+    assert table["support"] == [1, 1, 0]
+    assert table["f1"] == pytest.approx([2 / 3, 0, 0])
+    assert evaluate.confusion_matrix(probabilities, np.array([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+@pytest.fixture
+def evaluated(project: Project, change: Callable[[str, str], None]) -> Project:
+    """The example, trained for three epochs and evaluated."""
+    change("epochs: 6", "epochs: 3")
+    change("threads: null", "threads: 1")
+    train.train(project)
+    evaluate.evaluate(project)
+    return project
+
+
+def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project) -> None:
+    metrics = json.loads(evaluated.metrics.read_text())
+    meta = data.load_meta(evaluated.meta)
+    predictions = rows(evaluated.predictions)
+    probabilities = np.load(evaluated.probabilities)
+    test = data.load_pictures(evaluated.test_data, meta)
+    assert list(metrics) == ["train", "evaluate"]
+    assert len(predictions) == len(probabilities) == len(test.labels) == 359
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert [row["actual"] for row in predictions] == [meta.classes[label] for label in test.labels]
+    right = np.mean([row["actual"] == row["predicted"] for row in predictions])
+    assert metrics["evaluate"]["accuracy"] == pytest.approx(right)
+    assert right > 0.6
+    matrix = np.array([[int(row[name]) for name in meta.classes] for row in rows(evaluated.confusion_matrix)])
+    assert matrix.sum() == 359
+    assert np.trace(matrix) / 359 == pytest.approx(right)
+    assert [int(row["support"]) for row in rows(evaluated.per_class)] == matrix.sum(axis=1).tolist()
+    last = rows(evaluated.history)[-1]
+    assert metrics["train"]["validation_accuracy"] == float(last["validation_accuracy"])
+    assert metrics["train"]["epochs"] == 3
+    assert 0 < metrics["evaluate"]["accuracy_low"] < right < metrics["evaluate"]["accuracy_high"] < 1
+
+
+def test_the_mistakes_kept_are_the_most_certain_ones_with_their_pictures(evaluated: Project) -> None:
+    meta = data.load_meta(evaluated.meta)
+    test = data.load_pictures(evaluated.test_data, meta)
+    probabilities = np.load(evaluated.probabilities)
+    kept = np.load(evaluated.mistakes)
+    wrong = probabilities.argmax(axis=1) != test.labels
+    assert len(kept["index"]) == min(24, wrong.sum())
+    assert (kept["actual"] != kept["predicted"]).all()
+    assert np.array_equal(kept["images"], test.images[kept["index"]])
+    assert (
+        kept["confidence"].tolist()
+        == sorted(probabilities.max(axis=1)[wrong].tolist(), reverse=True)[: len(kept["index"])]
+    )
+
+
+def test_evaluating_again_gives_the_same_files(evaluated: Project) -> None:
+    paths = (evaluated.predictions, evaluated.probabilities, evaluated.per_class, evaluated.mistakes)
+    before = [path.read_bytes() for path in paths]
+    evaluate.evaluate(evaluated)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_missing_model_or_one_of_other_values_is_told_with_what_to_do(
+    evaluated: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change("width: 4", "width: 16")
+    assert evaluate.main([]) == 1
+    assert "does not hold the network of params.yaml" in capsys.readouterr().err
+    evaluated.model.unlink()
+    assert evaluate.main([]) == 1
+    assert "model.safetensors is missing: run `dvc repro`" in capsys.readouterr().err
+    evaluated.run.unlink()
+    assert evaluate.main([]) == 1
+    assert "run.json is missing: run `dvc repro`" in capsys.readouterr().err
