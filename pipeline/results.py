@@ -1,0 +1,250 @@
+"""What a training and its evaluation left in files, read back and checked."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import PipelineError
+from pipeline.files import Project
+
+Matrix: TypeAlias = npt.NDArray[np.int64]
+
+# What the files must hold, as far as a reader needs it.
+NUMBER = int | float
+COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "training_loss",
+    "training_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "images_per_second",
+    "elapsed_s",
+)
+RUN = {
+    "key": str,
+    "name": str,
+    "started": str,
+    "elapsed_s": NUMBER,
+    "seconds_per_epoch": NUMBER,
+    "peak_memory_bytes": int,
+    "device": {"type": str, "name": str, "threads": int, "precision": str},
+    "platform": str,
+    "provenance": {"git_commit": str | None, "git_dirty": bool | None, "dvc_data_hash": str | None, "versions": dict},
+    "data": {
+        "name": str,
+        "digest": str,
+        "source": str,
+        "classes": list,
+        "shape": list,
+        "counts": {"train": int, "test": int},
+        "training": int,
+        "validation": int,
+    },
+    "values": dict,
+}
+METRICS = {
+    "train": {
+        "training_loss": NUMBER,
+        "training_accuracy": NUMBER,
+        "validation_loss": NUMBER,
+        "validation_accuracy": NUMBER,
+        "images_per_second": NUMBER,
+    },
+    "evaluate": {
+        "accuracy": NUMBER,
+        "accuracy_low": NUMBER,
+        "accuracy_high": NUMBER,
+        "macro_f1": NUMBER,
+        "nll": NUMBER,
+        "ece": NUMBER,
+        "parameters": int,
+        "macs": int,
+        "images_per_second": NUMBER,
+    },
+}
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is recognised; `number` is its place in the order of the classes."""
+
+    number: int
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`count` of the `support` test pictures of one class were taken for another."""
+
+    actual: str
+    predicted: str
+    count: int
+    support: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified test picture: uint8 [H, W, 1 or 3], its place in the test set, and what was predicted."""
+
+    pixels: npt.NDArray[np.uint8]
+    index: int
+    actual: str
+    predicted: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a training and its evaluation left in files."""
+
+    run: Mapping[str, Any]
+    """See RUN."""
+    history: Mapping[str, Sequence[float]]
+    """See COLUMNS; a value an epoch."""
+    metrics: Mapping[str, Mapping[str, float]]
+    """By stage, see METRICS."""
+    confusion: Matrix
+    """int64 [classes, classes], a row an actual class, a column a predicted one."""
+    per_class: Sequence[ClassScore]
+    mistakes: Sequence[Mistake]
+    """The most certain one first."""
+
+    @property
+    def classes(self) -> list[str]:
+        return [score.name for score in self.per_class]
+
+    @property
+    def pictures(self) -> int:
+        """Test pictures."""
+        return int(self.confusion.sum())
+
+    @property
+    def wrong(self) -> int:
+        """Wrongly classified test pictures."""
+        return int(self.confusion.sum() - self.confusion.trace())
+
+    @property
+    def most_frequent(self) -> float:
+        """Share of the most frequent class among the test pictures."""
+        return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
+
+    def most_confused(self, number: int) -> list[Confusion]:
+        """At most `number` pairs of classes, the most frequently confused one first."""
+        wrong = self.confusion * (1 - np.eye(len(self.per_class), dtype=np.int64))
+        pairs = [divmod(int(place), len(wrong)) for place in np.argsort(-wrong, axis=None, kind="stable")[:number]]
+        return [
+            Confusion(self.per_class[row].name, self.per_class[column].name, int(wrong[row, column]), int(total))
+            for (row, column), total in ((pair, self.confusion[pair[0]].sum()) for pair in pairs)
+            if wrong[row, column] > 0
+        ]
+
+
+def read(project: Project) -> Results:
+    """Reads and checks the result files. Raises PipelineError, which names the one that is missing or damaged."""
+    with _reading(project.run):
+        run = json.loads(project.run.read_text(encoding="utf-8"))
+        _check(run, RUN)
+        datetime.fromisoformat(run["started"])
+    with _reading(project.history):
+        rows = _table(project.history, COLUMNS)
+        history = {column: [float(row[column]) for row in rows] for column in COLUMNS}
+    with _reading(project.metrics):
+        metrics = json.loads(project.metrics.read_text(encoding="utf-8"))
+        _check(metrics, METRICS)
+    with _reading(project.per_class):
+        per_class = [
+            ClassScore(
+                number,
+                row["class"],
+                float(row["precision"]),
+                float(row["recall"]),
+                float(row["f1"]),
+                int(row["support"]),
+            )
+            for number, row in enumerate(_table(project.per_class, ("class", "precision", "recall", "f1", "support")))
+        ]
+        classes = [score.name for score in per_class]
+        if classes != run["data"]["classes"]:
+            raise ValueError(f"its classes are not those of {project.run.name}")
+    with _reading(project.confusion_matrix):
+        confusion = _confusion(project.confusion_matrix, classes)
+    with _reading(project.mistakes):
+        mistakes = _mistakes(project.mistakes, classes)
+    return Results(run, history, metrics, confusion, per_class, mistakes)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says of any trouble in the block that the file `path` is missing or damaged."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path} is missing: run `dvc repro`, which makes it.") from error
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise PipelineError(f"{path} is damaged ({error}): run `dvc repro`, which makes it again.") from error
+
+
+def _check(content: Any, shape: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises ValueError or TypeError unless `content` has every key of `shape`, with a value of its type."""
+    for key, kind in shape.items():
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"{prefix}{key} is not in it")
+        if isinstance(kind, dict):
+            _check(content[key], kind, f"{prefix}{key}.")
+        elif not isinstance(content[key], kind):
+            raise TypeError(f"{prefix}{key} can't be {json.dumps(content[key])}")
+
+
+def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file, each with a value for each of `columns`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    if not rows:
+        raise ValueError("it has no rows")
+    for column in columns:
+        if any(row.get(column) is None for row in rows):
+            raise ValueError(f"values of the column {column} are not in it")
+    return rows
+
+
+def _confusion(path: Path, classes: Sequence[str]) -> Matrix:
+    # By position: a class may have the name of the first column.
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    if header[1:] != classes or [row[0] for row in rows if row] != classes:
+        raise ValueError("its rows and columns are not the classes of the data set")
+    confusion = np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64)
+    if confusion.shape != (len(classes), len(classes)) or confusion.min() < 0 or not confusion.any():
+        raise ValueError("it does not hold counts of test pictures")
+    return confusion
+
+
+def _mistakes(path: Path, classes: Sequence[str]) -> list[Mistake]:
+    names = ("images", "index", "actual", "predicted", "confidence")
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                images, index, actual, predicted, confidence = (arrays[name] for name in names)
+        except Exception as error:  # numpy, zipfile and zlib each have their own
+            raise ValueError(f"its arrays can't be read: {error}") from error
+    if len(images) and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3)):
+        raise ValueError(f"images are {images.dtype} {list(images.shape)} in place of uint8 [M, H, W, 1 or 3]")
+    if any(numbers.size and not 0 <= numbers.min() <= numbers.max() < len(classes) for numbers in (actual, predicted)):
+        raise ValueError(f"it has numbers of classes outside 0 to {len(classes) - 1}")
+    return [
+        Mistake(pixels, int(place), classes[label], classes[guess], float(certainty))
+        for pixels, place, label, guess, certainty in zip(images, index, actual, predicted, confidence, strict=True)
+    ]

@@ -1,0 +1,674 @@
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from pipeline import plots, report, results
+from pipeline.errors import PipelineError
+from pipeline.files import Project
+
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+VALUES = {
+    "data.name": "cifar10",
+    "data.url": None,
+    "data.sha256": None,
+    "data.image_size": None,
+    "data.test_share": 0.2,
+    "data.test_seed": 0,
+    "model.family": "resnet",
+    "model.depth": 20,
+    "model.width": 16,
+    "augment.policy": "crop_flip",
+    "augment.padding": 0.125,
+    "augment.cutout": 0.5,
+    "train.seed": 0,
+    "train.validation_share": 0.1,
+    "train.validation_seed": 0,
+    "train.epochs": 20,
+    "train.batch_size": 128,
+    "train.optimizer": "sgd",
+    "train.learning_rate": 0.2,
+    "train.momentum": 0.9,
+    "train.weight_decay": 0.0005,
+    "train.schedule": "one_cycle",
+    "train.warmup": 0.25,
+    "train.label_smoothing": 0.0,
+    "train.device": "auto",
+    "train.precision": "auto",
+    "train.threads": None,
+    "evaluate.batch_size": 500,
+    "evaluate.calibration_bins": 15,
+    "evaluate.mistakes": 24,
+}
+
+
+def confusion_of(classes: int, support: int = 1000) -> npt.NDArray[np.int64]:
+    """A likely confusion matrix: most on the diagonal, a few classes mixed up more than others."""
+    random = np.random.default_rng(1)
+    shares = np.eye(classes) + 0.2 / classes * random.random((classes, classes)) ** 4
+    if classes == 10:
+        shares[3, 5], shares[5, 3], shares[2, 4] = 0.12, 0.1, 0.05
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.stack([random.multinomial(support, row) for row in shares])
+
+
+def write_results(
+    root: Path,
+    classes: tuple[str, ...] = CIFAR,
+    *,
+    confusion: npt.NDArray[np.int64] | None = None,
+    epochs: int = 20,
+    mistakes: int = 24,
+    side: int = 32,
+    channels: int = 3,
+    run: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+    validation_accuracy: list[float] | None = None,
+) -> Project:
+    """Writes to `root` what the stages train and evaluate would leave for CIFAR-10, with some parts replaced."""
+    project = Project(root, root)
+    project.train.mkdir(parents=True)
+    project.evaluate.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    counts = confusion_of(len(classes)) if confusion is None else confusion
+    total, right = counts.sum(), counts.trace()
+
+    rows = []
+    for epoch in range(1, epochs + 1):
+        rate = min(epoch / (0.25 * epochs), max(0.0, (epochs - epoch) / (0.75 * epochs))) * 0.2
+        learned = 1 - np.exp(-4 * epoch / epochs)
+        wobble = random.normal(0, 0.02) * (1 - epoch / epochs)
+        rows.append(
+            {
+                "epoch": epoch,
+                "learning_rate": rate,
+                "training_loss": 2.0 - 1.78 * learned,
+                "training_accuracy": 0.25 + 0.69 * learned,
+                "validation_loss": 1.9 - 1.6 * learned - 2 * wobble,
+                "validation_accuracy": 0.3 + 0.61 * learned + wobble,
+                "images_per_second": 1180 + random.normal(0, 20),
+                "elapsed_s": 38.1 * epoch,
+            }
+        )
+    for row, value in zip(rows, validation_accuracy or [], strict=False):
+        row["validation_accuracy"] = value
+    write_csv(project.history, rows)
+    last = rows[-1]
+
+    content = {
+        "key": "7c1f6f0f5b0e4d3e9f64",
+        "name": "resnet20 on cifar10",
+        "started": "2026-10-03T12:41:07+00:00",
+        "elapsed_s": 38.1 * epochs,
+        "seconds_per_epoch": 38.1,
+        "peak_memory_bytes": 1_432_000_000,
+        "device": {"type": "cpu", "name": "AMD EPYC 9654", "threads": 2, "precision": "fp32"},
+        "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+        "provenance": {
+            "git_commit": "3f9d2c47a5e06b18d7c92f04a6b3e8105d7c4f21",
+            "git_dirty": False,
+            "dvc_data_hash": "md5:1c94bd0d3b6e51c2f7a3a0c54d8a2b7e.dir",
+            "versions": {"python": "3.11.9", "torch": "2.14.1", "numpy": "2.4.6", "mlflow": "3.17.2", "dvc": "3.67.1"},
+        },
+        "data": {
+            "name": "cifar10",
+            "digest": "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            "source": "the official archive",
+            "classes": list(classes),
+            "shape": [channels, side, side],
+            "counts": {"train": 50_000, "test": int(total)},
+            "training": 45_000,
+            "validation": 5_000,
+        },
+        "values": VALUES,
+    } | (run or {})
+    project.run.write_text(json.dumps(content))
+
+    accuracy, z = right / total, 1.96
+    middle = (accuracy + z**2 / (2 * total)) / (1 + z**2 / total)
+    spread = z * np.sqrt(accuracy * (1 - accuracy) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
+    evaluate = {
+        "accuracy": accuracy,
+        "accuracy_low": middle - spread,
+        "accuracy_high": middle + spread,
+        "macro_f1": accuracy - 0.001,
+        "nll": 0.312,
+        "ece": 0.0213,
+        "parameters": 269_722,
+        "macs": 40_550_000,
+        "images_per_second": 3120.5,
+    }
+    if len(classes) > 5:
+        evaluate["top5_accuracy"] = 0.997
+    train = {"epochs": epochs} | {name: last[name] for name in last if name not in ("epoch", "elapsed_s")}
+    project.metrics.write_text(json.dumps({"train": train, "evaluate": evaluate | (metrics or {})}, default=float))
+
+    recall = counts.diagonal() / np.maximum(counts.sum(axis=1), 1)
+    precision = counts.diagonal() / np.maximum(counts.sum(axis=0), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    write_csv(
+        project.per_class,
+        [
+            {"class": name, "precision": precision[i], "recall": recall[i], "f1": f1[i], "support": counts[i].sum()}
+            for i, name in enumerate(classes)
+        ],
+    )
+    with project.confusion_matrix.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("actual", *classes), *([name, *row] for name, row in zip(classes, counts, strict=True))]
+        )
+    actual, predicted = np.nonzero(counts * (1 - np.eye(len(classes), dtype=int)))
+    chosen = random.choice(len(actual), mistakes, replace=len(actual) < mistakes) if mistakes else np.array([], int)
+    np.savez(
+        project.mistakes,
+        images=np.stack([blob(random, side, channels) for _ in range(mistakes)])
+        if mistakes
+        else np.empty((0, side, side, channels), np.uint8),
+        index=random.integers(0, total, mistakes),
+        actual=actual[chosen].astype(np.int64),
+        predicted=predicted[chosen].astype(np.int64),
+        confidence=np.sort(1 - 0.2 * random.random(mistakes) ** 3)[::-1].astype(np.float32),
+    )
+    return project
+
+
+def blob(random: np.random.Generator, side: int, channels: int) -> npt.NDArray[np.uint8]:
+    """A picture that could be of something: a spot of one colour on a ground of another."""
+    rows, columns = np.mgrid[:side, :side] / side
+    centre, radius = random.uniform(0.3, 0.7, 2), random.uniform(0.15, 0.35, 2)
+    inside = np.exp(-(((rows - centre[0]) / radius[0]) ** 2) - ((columns - centre[1]) / radius[1]) ** 2)[..., None]
+    colours = random.integers(0, 255, (2, channels))
+    noise = random.normal(0, 8, (side, side, channels))
+    return np.clip(inside * colours[0] + (1 - inside) * colours[1] + noise, 0, 255).astype(np.uint8)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class Page(HTMLParser):
+    """An HTML page as a test reads it: its text with plain single spaces, its elements with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self._words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.text = " ".join("".join(self._words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._open.append(tag)
+        if tag not in ("strong", "span", "a", "code"):
+            self._words.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self._words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+DOT = report.Picture("data:image/png;base64,", 300, 200)
+
+
+def page_of(project: Project) -> Page:
+    """The page without its drawings, which take most of the time."""
+    return Page(report.page(results.read(project), [DOT] * 3, DOT))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with its report, drawings included."""
+    project = write_results(tmp_path_factory.mktemp("written"))
+    report.write(project, results.read(project))
+    return project
+
+
+@pytest.fixture(scope="module")
+def page(written: Project) -> Page:
+    return Page(written.page.read_text(encoding="utf-8"))
+
+
+def test_the_headline_gives_the_accuracy_and_its_interval_in_words(tmp_path: Path) -> None:
+    figures = {"accuracy": 0.9012, "accuracy_low": 0.8952, "accuracy_high": 0.9069}
+    text = page_of(write_results(tmp_path, metrics=figures)).text
+    assert "90.1 % of 10,000 test pictures are recognised; 95 % interval 89.5 to 90.7 %." in text
+
+
+def test_a_nearly_perfect_accuracy_is_not_rounded_to_a_perfect_one(tmp_path: Path) -> None:
+    figures = {"accuracy": 0.9997, "accuracy_low": 0.9991, "accuracy_high": 0.9999}
+    text = page_of(write_results(tmp_path, metrics=figures)).text
+    assert "99.97 % of 10,000 test pictures are recognised; 95 % interval 99.91 to 99.99 %." in text
+
+
+def test_the_result_table_has_each_figure(page: Page) -> None:
+    for figure in (
+        "Top-5 accuracy 99.7 %",
+        "NLL 0.312",
+        "ECE 2.1 %",
+        "Parameters 0.27 M Numbers that training sets: 269,722.",
+        "MACs 41 M",
+        "Prediction speed 3,120 images/s",
+        "Always naming the most frequent class would reach 10.0 %.",
+    ):
+        assert figure in page.text
+
+
+def test_figures_of_few_classes_have_no_top_5(tmp_path: Path) -> None:
+    page = page_of(write_results(tmp_path, ("no", "yes"), mistakes=2))
+    assert "Top-5" not in page.text
+    assert "Macro F1" in page.text
+
+
+def test_the_page_holds_all_it_shows(page: Page) -> None:
+    for _, attributes in page.elements:
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("data:", "#"))
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "url(" not in page.html
+    assert "@import" not in page.html
+    assert not page.all("script")
+    assert "default-src 'none'" in page.all("meta")[-1]["content"]
+
+
+def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
+    assert page.all("html") == [{"lang": "en"}]
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in zip([0, *levels], levels, strict=False))
+    assert all(image["alt"] for image in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    targets = {attributes.get("id") for _, attributes in page.elements}
+    assert {link["href"][1:] for link in page.all("a")} <= targets
+    labelled = {attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes}
+    assert labelled <= targets
+
+
+def test_the_pictures_are_in_the_page_and_beside_it(written: Project, page: Page) -> None:
+    assert sorted(path.name for path in written.report.iterdir()) == [
+        "confusion_matrix.png",
+        "index.html",
+        "learning_curves.png",
+    ]
+    inside = [image for image in page.all("img") if "pixels" not in image.get("class", "")]
+    assert len(inside) == 4
+    for image in inside:
+        with decoded(image) as picture:
+            assert picture.width == pytest.approx(2 * int(image["width"]), abs=2)
+    assert (written.report / "confusion_matrix.png").read_bytes() == data_of(inside[3])
+
+
+def test_the_same_results_give_the_same_bytes_whatever_a_matplotlibrc_says(written: Project, tmp_path: Path) -> None:
+    again = write_results(tmp_path)
+    with matplotlib.rc_context({"lines.linewidth": 7, "font.size": 20, "savefig.dpi": 30, "text.usetex": True}):
+        paths = report.write(again, results.read(again))
+    for path in paths:
+        assert path.read_bytes() == (written.report / path.name).read_bytes(), path.name
+
+
+def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
+    names = ("<b>bold</b>", r"$\frac$ & more", "actual", "a,b", 'quo"te', "猫")
+    project = write_results(tmp_path, names, mistakes=40)
+    page = Page(report.write(project, results.read(project))[0].read_text(encoding="utf-8"))
+    for name in names:
+        assert f"{name} →" in page.text
+        assert any(f"actual class {name}, predicted" in image["alt"] for image in page.all("img"))
+    assert not page.all("b")
+
+
+def test_a_name_that_the_font_can_not_draw_is_drawn_as_a_number() -> None:
+    counts = np.eye(2, dtype=np.int64)
+    assert plots.confusion_matrix(counts, ["猫", "犬"]) == plots.confusion_matrix(counts, ["class 0", "class 1"])
+    assert plots.confusion_matrix(counts, ["cat", "dog"]) != plots.confusion_matrix(counts, ["class 0", "class 1"])
+
+
+def test_a_row_of_the_drawn_matrix_is_an_actual_class(tmp_path: Path) -> None:
+    (tmp_path / "matrix.png").write_bytes(plots.confusion_matrix(np.array([[10, 0], [500, 0]]), ["cat", "dog"]))
+    full = (pixels(tmp_path / "matrix.png") == (8, 48, 107)).all(axis=2)  # the colour of 100 %
+    columns, rows = np.flatnonzero(full.sum(axis=0) > 50), np.flatnonzero(full.sum(axis=1) > 50)
+    cell = 1.2 * plots.PIXELS_AN_INCH
+    assert np.ptp(columns) == pytest.approx(cell, rel=0.05)
+    assert np.ptp(rows) == pytest.approx(2 * cell, rel=0.05)
+
+
+def test_short_names_stand_upright_and_long_ones_do_not_run_into_each_other(tmp_path: Path) -> None:
+    heights = []
+    for index, names in enumerate([["cat", "dog"], ["capercaillie", "black grouse"], ["c" * 20, "d" * 20]]):
+        (tmp_path / f"{index}.png").write_bytes(plots.confusion_matrix(np.eye(2, dtype=np.int64), names))
+        heights.append(pixels(tmp_path / f"{index}.png").shape[0])
+    assert abs(heights[1] - heights[0]) < 8
+    assert heights[2] > heights[0] + 100
+
+
+@pytest.mark.parametrize(("number", "with_counts"), [(20, True), (21, False)])
+def test_cells_hold_counts_for_up_to_20_classes(number: int, with_counts: bool) -> None:
+    names = [f"{index}" for index in range(number)]
+    one, other = (plots.confusion_matrix(count * np.eye(number, dtype=np.int64), names) for count in (10, 99))
+    assert (one != other) == with_counts
+
+
+def test_the_labels_of_100_classes_can_be_told_apart(tmp_path: Path) -> None:
+    counts, names = confusion_of(100, 100), [f"class_{index}" for index in range(100)]
+    (tmp_path / "matrix.png").write_bytes(plots.confusion_matrix(counts, names))
+    height = pixels(tmp_path / "matrix.png").shape[0]
+    assert 100 * 11 < height / 2 < 100 * 16  # CSS pixels; a line of text takes 9
+
+
+def test_a_class_without_test_pictures_is_drawn_too() -> None:
+    assert plots.confusion_matrix(np.array([[3, 1], [0, 0]]), ["cat", "dog"]).startswith(b"\x89PNG")
+
+
+def test_one_epoch_is_drawn_as_points(tmp_path: Path) -> None:
+    history = {name: [0.5] for name in results.COLUMNS} | {"epoch": [1]}
+    (tmp_path / "curves.png").write_bytes(plots.learning_curves(history, ["learning_rate"]))
+    assert (pixels(tmp_path / "curves.png") == (0, 158, 115)).all(axis=2).sum() > 20
+
+
+def test_most_confused_pairs_are_named_in_words(tmp_path: Path) -> None:
+    counts = np.array([[90, 9, 1], [30, 70, 0], [0, 0, 50]])
+    project = write_results(tmp_path, ("cat", "dog", "<eel>"), confusion=counts, mistakes=3)
+    text = page_of(project).text
+    assert "dog taken for cat: 30 times of 100 (30.0 %) cat taken for dog: 9 times of 100 (9.0 %)" in text
+    assert "cat taken for <eel>: once of 100 (1.0 %)" in text
+    assert "<eel> taken for" not in text
+
+
+def test_the_weakest_classes_come_first(tmp_path: Path) -> None:
+    counts = np.array([[100, 0, 0], [0, 60, 40], [0, 20, 80]])
+    page = page_of(write_results(tmp_path, ("good", "worst", "weak"), confusion=counts, mistakes=2))
+    assert "worst 1 66.7 % 75.0 % 60.0 % 100 weak 2 72.7 % 66.7 % 80.0 % 100 good 0 100.0 %" in page.text
+    bars = [span["style"] for span in page.all("span") if span.get("class") == "bar"]
+    assert bars == ["--share: 66.7%", "--share: 72.7%", "--share: 100.0%"]
+    assert [row.get("class") for row in page.all("tr")].count("weak") == 2
+
+
+def test_of_many_classes_the_strongest_are_folded_away(tmp_path: Path) -> None:
+    page = page_of(write_results(tmp_path, tuple(f"class {index}" for index in range(100))))
+    assert "The 20 weakest of 100 classes" in page.text
+    assert "The other 80 classes" in page.text
+    assert len([span for span in page.all("span") if span.get("class") == "bar"]) == 100
+
+
+def test_mistakes_are_shown_pixel_by_pixel_with_what_they_are(written: Project, page: Page) -> None:
+    images = [image for image in page.all("img") if image.get("class") == "pixels"]
+    with np.load(written.mistakes) as mistakes:
+        assert len(images) == 24
+        for number, image in enumerate(images):
+            assert (np.asarray(decoded(image)) == mistakes["images"][number]).all()
+            actual, predicted = CIFAR[mistakes["actual"][number]], CIFAR[mistakes["predicted"][number]]
+            assert image["alt"] == (
+                f"Test picture {mistakes['index'][number]}: actual class {actual}, predicted {predicted}"
+            )
+        assert f"{actual} → {predicted} {100 * mistakes['confidence'][-1]:.1f} %" in page.text
+    assert "The 24 of 546 wrong answers that the network was surest of" in page.text
+
+
+@pytest.mark.parametrize(("side", "shown"), [(8, 8), (160, 160), (400, 160)])
+def test_large_pictures_of_mistakes_are_made_smaller(tmp_path: Path, side: int, shown: int) -> None:
+    page = page_of(write_results(tmp_path, side=side, channels=1, mistakes=1))
+    [image] = [image for image in page.all("img") if "Test picture" in image["alt"]]
+    with decoded(image) as picture:
+        assert picture.size == (shown, shown)
+        assert picture.mode == "L"
+    assert (image.get("class") == "pixels") == (side < 128)
+
+
+def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
+    page = page_of(write_results(tmp_path, ("no", "yes"), confusion=np.diag([30, 70]), mistakes=0))
+    assert "Not one of 100 test pictures was taken for another class." in page.text
+    assert "The network made no mistake on 100 test pictures." in page.text
+
+
+def test_mistakes_that_were_not_kept_are_not_denied(tmp_path: Path) -> None:
+    text = page_of(write_results(tmp_path, mistakes=0)).text
+    assert "The network made 546 mistakes; none was kept to be shown here" in text
+
+
+def test_the_page_says_when_an_earlier_epoch_was_better(tmp_path: Path) -> None:
+    text = page_of(write_results(tmp_path, epochs=4, validation_accuracy=[0.5, 0.9132, 0.7, 0.9087])).text
+    assert "Validation accuracy was best after epoch 2 of 4 with 91.32 %." in text
+    assert "the last epoch, which ended with 90.87 %" in text
+
+
+def test_the_page_says_nothing_of_it_when_the_last_epoch_was_the_best(tmp_path: Path) -> None:
+    text = page_of(write_results(tmp_path, epochs=3, validation_accuracy=[0.5, 0.91, 0.91])).text
+    # 0.91 was reached before, but the last epoch is no worse.
+    assert "was best after" not in text
+
+
+@pytest.mark.parametrize(("validation", "told"), [(0.8, True), (0.92, False)])
+def test_the_page_says_when_the_training_pictures_are_known_better_than_new_ones(
+    tmp_path: Path, validation: float, told: bool
+) -> None:
+    text = page_of(write_results(tmp_path, validation_accuracy=[0.3] * 19 + [validation])).text
+    assert ("percentage points above validation accuracy" in text) == told
+
+
+def test_the_page_tells_how_it_was_made(page: Page) -> None:
+    for fact in (
+        "learning_rate 0.2",
+        "weight_decay 0.0005",
+        "url null",
+        "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        "md5:1c94bd0d3b6e51c2f7a3a0c54d8a2b7e.dir",
+        "Device CPU AMD EPYC 9654, fp32, 2 CPU threads",
+        "Training time 12 min 42 s, 38 s an epoch",
+        "Peak memory 1.3 GiB",
+        "torch 2.14.1, numpy 2.4.6",
+        "git checkout 3f9d2c47a5e06b18d7c92f04a6b3e8105d7c4f21 dvc repro",
+        "the run is named resnet20 on cifar10, with the tag pipeline.key = 7c1f6f0f5b0e4d3e9f64",
+    ):
+        assert fact in page.text
+    assert "uncommitted" not in page.text
+
+
+def test_the_gpu_of_a_run_is_named(tmp_path: Path) -> None:
+    device = {"type": "cuda:1", "name": "NVIDIA H200", "threads": 16, "precision": "bf16"}
+    text = page_of(write_results(tmp_path, run={"device": device})).text
+    assert "on the GPU NVIDIA H200" in text
+    assert "GPU NVIDIA H200 (cuda:1), bf16, 16 CPU threads" in text
+    assert "1.3 GiB of the GPU" in text
+
+
+def test_uncommitted_changes_are_told(tmp_path: Path) -> None:
+    made = {"git_commit": "3f9d2c47a5", "git_dirty": True, "dvc_data_hash": None, "versions": {}}
+    text = page_of(write_results(tmp_path, run={"provenance": made})).text
+    assert text.count("3f9d2c47a5 with uncommitted changes") == 2
+    assert "the commit alone may not give the same numbers" in text
+
+
+def test_a_run_outside_git_has_a_page_too(tmp_path: Path) -> None:
+    made = {"git_commit": None, "git_dirty": None, "dvc_data_hash": None, "versions": {}}
+    text = page_of(write_results(tmp_path, run={"provenance": made})).text
+    assert "no git commit was recorded" in text
+    assert "git checkout" not in text
+
+
+FILES = ("run", "history", "metrics", "per_class", "confusion_matrix", "mistakes")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    project = write_results(tmp_path)
+    getattr(project, name).unlink()
+    with pytest.raises(PipelineError, match="is missing: run `dvc repro`") as error:
+        results.read(project)
+    assert str(getattr(project, name)) in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str, damage: str) -> None:
+    project = write_results(tmp_path)
+    path: Path = getattr(project, name)
+    content = path.read_bytes()
+    # Cut in the last line, so that a CSV file is short of a value and not only of a row.
+    cut = content.rstrip().rfind(b",") if path.suffix == ".csv" else len(content) // 2
+    path.write_bytes({"cut": content[:cut], "empty": b"", "noise": b"\xff\x00\x9d" * 99}[damage])
+    with pytest.raises(PipelineError, match=r"is damaged .*: run `dvc repro`") as error:
+        results.read(project)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("run", '"elapsed_s"', '"elapsed"', "elapsed_s is not in it"),
+        ("run", '"threads": 2', '"threads": "two"', 'device.threads can.t be "two"'),
+        ("run", "2026-10-03T12:41:07", "yesterday", "Invalid isoformat"),
+        ("run", '"automobile"', '"car"', "its classes are not those of run.json"),
+        ("metrics", '"ece": 0.0213', '"ece": null', "evaluate.ece can.t be null"),
+        ("history", "learning_rate", "lr", "column learning_rate"),
+        ("confusion_matrix", "\nautomobile", "\nship", "are not the classes"),
+        ("confusion_matrix", ",990", ",-990", "does not hold counts"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, name: str, old: str, new: str, reason: str) -> None:
+    project = write_results(tmp_path)
+    path: Path = getattr(project, name)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(PipelineError, match=reason):
+        results.read(project)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"predicted": np.array([10])}, "numbers of classes outside 0 to 9"),
+        ({"images": np.zeros((1, 32, 32, 3))}, "images are float64"),
+        ({"images": np.zeros((1, 32, 32, 4), np.uint8)}, r"uint8 \[1, 32, 32, 4\]"),
+        ({"index": np.array([1, 2])}, "damaged"),
+    ],
+)
+def test_mistakes_that_make_no_sense_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    project = write_results(tmp_path, mistakes=1)
+    with np.load(project.mistakes) as arrays:
+        content = dict(arrays) | change
+    np.savez(project.mistakes, **content)
+    with pytest.raises(PipelineError, match=reason):
+        results.read(project)
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (report.percent, 0.9012, "90.1 %"),
+        (report.certainty, 0.9996, "over 99.9 %"),
+        (report.certainty, 0.99949, "99.9 %"),
+        (report.certainty, 1.0, "100.0 %"),
+        (report.magnitude, 269_722, "0.27 M"),
+        (report.magnitude, 40_550_000, "41 M"),
+        (report.magnitude, 410_300_000, "410 M"),
+        (report.magnitude, 4_100_000_000, "4.1 G"),
+        (report.magnitude, 12_345, "12 k"),
+        (report.magnitude, 4_321, "4,321"),
+        (report.speed, 3120.5, "3,120 images/s"),
+        (report.speed, 0, "0 images/s"),
+        (report.duration, 0.0421, "0.042 s"),
+        (report.duration, 4.56, "4.6 s"),
+        (report.duration, 754, "12 min 34 s"),
+        (report.duration, 3754, "1 h 2 min"),
+        (report.duration, 3599.7, "1 h 0 min"),
+        (report.memory, 812 * 2**20, "812 MiB"),
+        (report.memory, 1.25 * 2**30, "1.2 GiB"),
+        (report.moment, "2026-10-03T14:41:07+02:00", "2026-10-03 12:41 UTC"),
+        (report.as_yaml, None, "null"),
+        (report.as_yaml, 0.0005, "0.0005"),
+        (report.as_yaml, "sgd", "sgd"),
+    ],
+)
+def test_numbers_are_written_for_people(write: Callable[[Any], str], value: Any, text: str) -> None:
+    assert write(value).replace("\u00a0", " ") == text
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = "import sys, pipeline.report; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"matplotlib", "jinja2", "PIL", "mlflow", "torch"} & set(loaded)
+
+
+@pytest.mark.slow
+def test_the_stage_adds_page_and_pictures_to_the_run_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    project = write_results(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert report.main([]) == 0
+    assert capsys.readouterr().out == "wrote results/report/index.html: open it in a browser\n"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("pipeline")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["pipeline.key"] == "7c1f6f0f5b0e4d3e9f64"
+    assert run.info.run_name == "resnet20 on cifar10"
+    assert run.info.status == "FINISHED"
+    paths = [file.path for folder in ("plots", "report") for file in client.list_artifacts(run.info.run_id, folder)]
+    assert paths == ["plots/confusion_matrix.png", "plots/learning_curves.png", "report/index.html"]
+    kept = Path(client.download_artifacts(run.info.run_id, "report/index.html", str(tmp_path)))
+    assert kept.read_bytes() == project.page.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (400, "light")])
+def test_a_browser_shows_the_page_from_disk(written: Project, tmp_path: Path, width: int, scheme: str) -> None:
+    from browser import headless_browser
+
+    with headless_browser(tmp_path) as driver:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        preference = {"name": "prefers-color-scheme", "value": scheme}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
+        driver.get(written.page.as_uri())
+        shown, asked, overflow, ground = driver.execute_script(
+            "return [[...document.images].map(image => image.complete && image.naturalWidth),"
+            " performance.getEntriesByType('resource').map(entry => entry.name),"
+            " document.documentElement.scrollWidth - document.documentElement.clientWidth,"
+            " getComputedStyle(document.body).backgroundColor]"
+        )
+        assert len(shown) == 4 + 24
+        assert all(shown)
+        assert [name for name in asked if not name.startswith("data:")] == []
+        assert overflow <= 0
+        assert ground == {"light": "rgb(243, 245, 247)", "dark": "rgb(16, 19, 23)"}[scheme]
+        assert driver.get_log("browser") == []
+
+
+def decoded(image: dict[str, str]) -> Image.Image:
+    """The picture of an <img>."""
+    return Image.open(io.BytesIO(data_of(image)))
+
+
+def data_of(image: dict[str, str]) -> bytes:
+    """The PNG file inside an <img>."""
+    return base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+
+
+def pixels(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
