@@ -1,0 +1,171 @@
+"""Training speed: this project's loop beside the plain one, in one run.
+
+    python benchmarks/train_speed.py --data cifar-10-python.tar.gz
+    python benchmarks/train_speed.py --data data --images 2560 --repeats 5 --json
+
+Both train a ResNet-20 on CIFAR-10, with the same network, optimiser, batch size, augmentation (crop and flip) and
+number of threads. The plain loop is that of most tutorials: PIL pictures, torchvision transforms, a DataLoader with
+2 workers, fp32. Ours runs as it is shipped, and, where that means bf16, in fp32 too. They take turns, an epoch each,
+after one that does not count. Printed are the median images/s of each and the median of the ratios of the turns.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, optim
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from pipeline import config, data, download, models, training
+from pipeline.config import Config
+from pipeline.data import Meta, Pictures
+from pipeline.device import Device, Machine
+from pipeline.files import Project
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
+
+
+class PilPictures(Dataset[tuple[Tensor, int]]):
+    """As torchvision.datasets.CIFAR10 does it: each picture becomes a PIL image, then goes through the transforms."""
+
+    def __init__(self, pictures: Pictures, meta: Meta) -> None:
+        self.pictures = pictures
+        height = meta.shape[1]
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(height, padding=height // 8),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(meta.mean, meta.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pictures.images[index])), int(self.pictures.labels[index])
+
+
+def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device) -> Iterator[float]:
+    """Images/s of one epoch after the other."""
+    network = models.build(settings.model, meta, seed=0).network.to(device)
+    optimizer = optim.SGD(
+        network.parameters(),
+        settings.train.learning_rate,
+        settings.train.momentum,
+        weight_decay=settings.train.weight_decay,
+        nesterov=True,
+    )
+    loader = DataLoader(
+        PilPictures(pictures, meta),
+        settings.train.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=2,
+        persistent_workers=True,
+    )
+    while True:
+        began, loss_sum = time.perf_counter(), 0.0
+        network.train()
+        for images, labels in loader:
+            loss = F.cross_entropy(network(images.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item()
+        yield len(loader) * settings.train.batch_size / (time.perf_counter() - began)
+
+
+def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> Iterator[float]:
+    """Likewise."""
+    everything = np.arange(len(pictures.labels))
+    batches = data.TrainingBatches(
+        pictures,
+        everything,
+        batch_size=settings.train.batch_size,
+        policy=settings.augment,
+        fill=meta.mean,
+        seed=0,
+        device=device.handle,
+    )
+    some = data.OrderedBatches(pictures, everything[:100], batch_size=100, device=device.handle)
+    network = models.build(settings.model, meta, seed=0)
+    for epoch in training.fit(network, batches, some, settings.train, device):
+        yield epoch.images_per_second
+
+
+def read(path: Path) -> tuple[Meta, Pictures]:
+    """The training pictures of an archive, or of a folder that the stage download wrote."""
+    if path.is_dir():
+        meta = data.load_meta(path / "meta.json")
+        return meta, data.load_pictures(path / "train", meta)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        project = Project(Path(folder), Path(folder))
+        digest = hashlib.file_digest(path.open("rb"), "sha256").hexdigest()
+        text = PARAMS.read_text(encoding="utf-8").replace("sha256: null", f"sha256: {digest}", 1)
+        project.params.write_text(text.replace("url: null", f"url: {path.resolve().as_uri()}", 1), encoding="utf-8")
+        download.download(project)
+        meta = data.load_meta(project.meta)
+        images, labels = data.load_pictures(project.training_data, meta)
+        return meta, Pictures(np.array(images), labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="cifar-10-python.tar.gz, or the folder data/ of a project"
+    )
+    parser.add_argument("--images", type=int, default=5120, help="pictures in an epoch (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    arguments = parser.parse_args()
+
+    meta, (images, labels) = read(arguments.data)
+    pictures = Pictures(np.array(images[: arguments.images]), labels[: arguments.images])
+    settings = config.load(PARAMS, {"train.epochs": arguments.repeats + 1})
+    shipped = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())
+    fp32 = Device.choose("auto", "fp32", arguments.threads, Machine.probe())
+    shipped.prepare()
+    loops = {"ours": ours(settings, meta, pictures, shipped), "plain": plain(settings, meta, pictures, fp32.handle)}
+    if shipped != fp32:
+        loops["ours_fp32"] = ours(settings, meta, pictures, fp32)
+
+    turns: list[dict[str, float]] = []
+    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+        for _ in progress.track(range(arguments.repeats + 1), description="turns"):
+            turns.append({name: next(loop) for name, loop in loops.items()})
+    turns = turns[1:]
+    result = {name: round(statistics.median(turn[name] for turn in turns), 1) for name in loops}
+    result["ratio"] = round(statistics.median(turn["ours"] / turn["plain"] for turn in turns), 3)
+    if "ours_fp32" in loops:
+        result["ratio_fp32"] = round(statistics.median(turn["ours_fp32"] / turn["plain"] for turn in turns), 3)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    print(f"{shipped.name}, {shipped.threads} threads; batch {settings.train.batch_size}; {arguments.repeats} turns")
+    print(f"  plain loop, fp32    {result['plain']:>8,.0f} images/s")
+    print(
+        f"  ours, {shipped.precision} (shipped) {result['ours']:>8,.0f} images/s   {result['ratio']:.2f} times as fast"
+    )
+    if "ours_fp32" in loops:
+        print(f"  ours, fp32          {result['ours_fp32']:>8,.0f} images/s   {result['ratio_fp32']:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
