@@ -1,0 +1,41 @@
+# make demo   everything in two minutes, on handwritten digits: no download but the installation's
+# make setup  the environment alone, in .venv
+# make test   all tests        make test-quick   those that take seconds
+# make check  lint, format, types, tests: what CI runs
+# make ui     MLflow's page on this folder's runs (DIR=demo for the demo's)
+
+PYTHON ?= python3
+VENV ?= .venv
+DIR ?= .
+installed := $(VENV)/.installed
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: setup demo test test-quick lint check ui
+.DEFAULT_GOAL := setup
+
+setup: $(installed)
+
+$(installed): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, %s is %s; name another: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(installed)
+	sh examples/demo.sh
+
+test: $(installed)
+	python -m pytest
+
+test-quick: $(installed)
+	python -m pytest -m 'not slow'
+
+lint: $(installed)
+	ruff check .
+	ruff format --check .
+	mypy
+
+check: lint test
+
+ui: $(installed)
+	cd $(DIR) && MLFLOW_WORKERS=1 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui

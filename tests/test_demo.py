@@ -1,0 +1,141 @@
+"""Walks `make demo`'s loop in a temporary clone, then what a DVC user does next."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from places import REPOSITORY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def run(folder: Path, *command: str, clone: Path) -> str:
+    """Runs a command of the environment on the clone's code and returns what it printed."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))
+    }
+    environment |= {
+        "PYTHONPATH": str(clone),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "test",
+        "GIT_COMMITTER_EMAIL": "test@localhost",
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as a clone would have it if it were committed."""
+    root = tmp_path_factory.mktemp("clone") / "pipeline"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, root / name)
+    run(root, "git", "init", "--quiet", clone=root)
+    run(root, "git", "add", ".", clone=root)
+    run(root, "git", "commit", "--quiet", "--message", "A clone", clone=root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def printed(clone: Path) -> str:
+    """What `make demo` printed, with the environment that the tests run in."""
+    environment = Path(sys.executable).parent.parent
+    return run(clone, "make", f"--old-file={environment}/.installed", "demo", f"VENV={environment}", clone=clone)
+
+
+def test_a_fresh_clone_has_no_metrics_to_compare_with(clone: Path) -> None:
+    assert "evaluate." not in run(clone, "dvc", "metrics", "diff", clone=clone)
+
+
+def test_the_demo_shows_what_one_changed_value_brought(printed: str, clone: Path) -> None:
+    for text in ("$ dvc repro", "$ dvc params diff", "$ dvc metrics diff", "demo/results/report/index.html"):
+        assert text in printed
+    difference = printed.partition("$ dvc metrics diff")[2]
+    for metric in ("evaluate.parameters", "evaluate.nll", "train.validation_loss"):
+        assert metric in difference
+    assert printed.count("Running stage 'download'") == 1
+    metrics = json.loads((clone / "demo" / "metrics.json").read_text())
+    assert metrics["evaluate"]["accuracy"] > 0.9
+    assert (clone / "demo" / "results" / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_the_demo_leaves_the_root_untouched(printed: str, clone: Path) -> None:
+    assert run(clone, "git", "status", "--porcelain", clone=clone) == ""
+    assert not [
+        name for name in ("mlflow.db", "metrics.json", "dvc.lock", "data", "results") if (clone / name).exists()
+    ]
+    assert [path.name for path in (clone / "mlruns").iterdir()] == [".gitignore"]
+
+
+def test_each_repro_is_one_finished_run_in_mlflow_with_all_that_was_recorded(printed: str, clone: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{clone / 'demo' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline")
+    second, first = client.search_runs([experiment.experiment_id])
+    assert (first.data.params["model.width"], second.data.params["model.width"]) == ("4", "16")
+    metrics = json.loads((clone / "demo" / "metrics.json").read_text())
+    for run_ in (first, second):
+        assert (run_.info.status, run_.data.tags["ended"]) == ("FINISHED", "finished")
+        assert {artifact.path for artifact in client.list_artifacts(run_.info.run_id, "plots")} == {
+            "plots/learning_curves.png",
+            "plots/confusion_matrix.png",
+        }
+        assert len(client.get_run(run_.info.run_id).outputs.model_outputs) == 1
+        for tag in ("git.commit", "dvc.data", "seed", "device.type", "version.torch", "data.digest"):
+            assert run_.data.tags[tag]
+    assert second.data.metrics["evaluate.accuracy"] == metrics["evaluate"]["accuracy"]
+    assert (first.data.tags["git.dirty"], second.data.tags["git.dirty"]) == ("false", "true")
+
+
+def test_a_second_repro_runs_nothing(printed: str, clone: Path) -> None:
+    assert "Data and pipelines are up to date." in run(clone / "demo", "dvc", "repro", clone=clone)
+
+
+def test_plots_are_declared_for_dvc(printed: str, clone: Path) -> None:
+    shown = json.loads(run(clone / "demo", "dvc", "plots", "show", "--json", clone=clone))
+    assert not shown.get("errors")
+    assert set(shown["data"]) == {"loss", "accuracy", "learning_rate", "confusion_matrix"}
+    assert "validation_loss" in str(shown["data"]["loss"][0]["content"])
+    assert "predicted" in str(shown["data"]["confusion_matrix"][0]["content"])
+
+
+def test_an_experiment_with_another_value_runs_what_depends_on_it(printed: str, clone: Path) -> None:
+    demo = clone / "demo"
+    out = run(demo, "dvc", "exp", "run", "-S", "train.epochs=3", clone=clone)
+    assert "epoch   3/3" in out
+    assert "Stage 'download' didn't change, skipping" in out
+    assert json.loads((demo / "metrics.json").read_text())["train"]["epochs"] == 3
+
+
+def test_an_experiment_in_a_temporary_copy_records_in_the_projects_own_store(printed: str, clone: Path) -> None:
+    demo = clone / "demo"
+    client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline").experiment_id
+    before = len(client.search_runs([experiment]))
+    run(demo, "dvc", "exp", "run", "--temp", "-S", "train.epochs=2", clone=clone)
+    assert len(client.search_runs([experiment])) == before + 1
+
+
+def test_a_changed_evaluation_adds_to_the_run_of_its_training(printed: str, clone: Path) -> None:
+    demo = clone / "demo"
+    client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline").experiment_id
+    before = len(client.search_runs([experiment]))
+    params = demo / "params.yaml"
+    params.write_text(params.read_text().replace("calibration_bins: 15", "calibration_bins: 10"))
+    out = run(demo, "dvc", "repro", clone=clone)
+    assert "Stage 'train' didn't change, skipping" in out
+    runs = client.search_runs([experiment])
+    assert len(runs) == before
+    assert "10" in {found.data.tags.get("evaluate.calibration_bins") for found in runs}
