@@ -27,9 +27,10 @@ def run_stage(stage: Callable[[Project], None], module_doc: str | None, argv: Se
 
 def guarded(work: Callable[[], None]) -> int:
     """Runs `work`; an error that a user can act on is printed as one, everything else keeps its traceback."""
-    # A cluster's scheduler and a closed terminal end a program so; both deserve the orderly stop of Ctrl-C.
+    # A cluster's scheduler and a closed terminal end a program so; both deserve the orderly stop of Ctrl-C. A signal
+    # that is ignored stays ignored: nohup asks for that.
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
-        if number is not None:
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
     try:
         work()

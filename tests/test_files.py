@@ -1,0 +1,70 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import Project, written_whole
+
+
+def test_a_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "metrics.json"
+    with written_whole(path) as aside:
+        aside.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_after_an_error_the_file_is_what_it_was_and_nothing_lies_around(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), written_whole(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("before")
+    code = (
+        "import os, sys, pathlib, signal\n"
+        "from pipeline.files import written_whole\n"
+        "with written_whole(pathlib.Path(sys.argv[1])) as aside:\n"
+        "    aside.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
+    assert path.read_text() == "before"
+
+
+def test_files_get_the_permissions_that_the_user_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    with written_whole(path) as aside:
+        aside.write_text("whole")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_the_home_of_a_project_is_where_its_dvc_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "examples" / "flowers"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert Project.here() == Project(inside, inside)
+    (tmp_path / ".dvc").mkdir()
+    assert Project.here() == Project(inside, tmp_path)
+
+
+def test_dvcs_copies_for_experiments_have_the_real_project_as_their_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "one"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    project = Project.here()
+    assert (project.params.parent, project.checkpoints.parent, project.downloads.parent) == (copy, tmp_path, tmp_path)
