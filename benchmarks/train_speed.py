@@ -31,9 +31,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pipeline import config, data, download, models, training
+from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.data import Meta, Pictures
 from pipeline.device import Device, Machine
+from pipeline.errors import DataError
 from pipeline.files import Project
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
@@ -111,14 +113,24 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
 
 def read(path: Path) -> tuple[Meta, Pictures]:
     """The training pictures of an archive, or of a folder that the stage download wrote."""
-    if path.is_dir():
+    if (path / "meta.json").is_file():
         meta = data.load_meta(path / "meta.json")
         return meta, data.load_pictures(path / "train", meta)
+    try:
+        return downloaded(
+            path, {"name": "cifar10", "sha256": hashlib.file_digest(path.open("rb"), "sha256").hexdigest()}
+        )
+    except (DataError, IsADirectoryError):
+        return downloaded(path, {"name": "folder", "image_size": 32})
+
+
+def downloaded(path: Path, values: dict[str, str | int]) -> tuple[Meta, Pictures]:
+    """What the stage download makes of `path`, with other values in section `data`."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         project = Project(Path(folder), Path(folder))
-        digest = hashlib.file_digest(path.open("rb"), "sha256").hexdigest()
-        text = PARAMS.read_text(encoding="utf-8").replace("sha256: null", f"sha256: {digest}", 1)
-        project.params.write_text(text.replace("url: null", f"url: {path.resolve().as_uri()}", 1), encoding="utf-8")
+        content = config.read_yaml(PARAMS)
+        content["data"] |= {"url": str(path.resolve())} | values
+        project.params.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
         download.download(project)
         meta = data.load_meta(project.meta)
         images, labels = data.load_pictures(project.training_data, meta)
@@ -128,13 +140,18 @@ def read(path: Path) -> tuple[Meta, Pictures]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, required=True, help="cifar-10-python.tar.gz, or the folder data/ of a project"
+        "--data",
+        type=Path,
+        required=True,
+        help="cifar-10-python.tar.gz, pictures in the ImageFolder layout, or the folder data/ of a project",
     )
     parser.add_argument("--images", type=int, default=5120, help="pictures in an epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     arguments = parser.parse_args()
+    if not arguments.data.exists():
+        parser.error(f"--data: {arguments.data} does not exist")
 
     meta, (images, labels) = read(arguments.data)
     pictures = Pictures(np.array(images[: arguments.images]), labels[: arguments.images])
@@ -168,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -69,7 +69,7 @@ def test_the_stage_writes_the_model_the_history_and_what_it_was_made_from(
     assert record["data"]["training"] + record["data"]["validation"] == record["data"]["counts"]["train"] == 1438
     assert record["device"]["threads"] == 1
     assert record["seconds_per_epoch"] == pytest.approx(record["elapsed_s"] / 3)
-    assert short.model.stat().st_size > 50_000
+    assert short.model.stat().st_size > 4 * 4934  # bytes of its parameters in fp32
     out = capsys.readouterr().out
     assert out.count("\nepoch ") == 3
     assert "images/s" in out
@@ -173,7 +173,7 @@ def test_a_diverged_training_is_told_and_named_in_mlflow(
     short: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     change("learning_rate: 0.1", "learning_rate: 100.0")
-    change("momentum: 0.9", "momentum: 0.99")
+    change("weight_decay: 0.0005", "weight_decay: 1.0")
     change("schedule: one_cycle", "schedule: constant")
     change("epochs: 6", "epochs: 50")
     assert train.main([]) == 1
