@@ -42,7 +42,7 @@ def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
     project.root.mkdir()
     record(project)
     with mlflow_ui(project.root) as address, headless_browser(tmp_path) as browser:
-        # MLflow opens in its part for language models; this says that the other one is meant.
+        # MLflow opens in its part for generative AI; this says that the other one is meant.
         training = "?workflowType=machine_learning"
         browser.get(f"{address}/#/experiments/1/runs{training}")
         see(browser, "resnet20 on digits", tmp_path / "runs.png")
