@@ -25,13 +25,15 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     import numpy as np
 
     from pipeline import config, data, training
-    from pipeline.device import Device, Machine
+    from pipeline.device import Device
+    from pipeline.machine import Machine
+    from pipeline.meta import Meta
 
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     values: dict[str, Any] = {"train.batch_size": batch_size, "train.epochs": 1, "train.validation_share": 0.1}
     settings = config.load(PARAMS, values)
-    meta = data.Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
+    meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     device = Device.choose("cpu", precision, None, Machine.probe())
     device.prepare()
     pictures = data.load_pictures(folder, meta)

@@ -33,10 +33,12 @@ from torchvision import transforms
 from pipeline import config, data, download, models, training
 from pipeline.command import guarded
 from pipeline.config import Config
-from pipeline.data import Meta, Pictures
-from pipeline.device import Device, Machine
+from pipeline.data import Pictures
+from pipeline.device import Device
 from pipeline.errors import DataError
 from pipeline.files import Project
+from pipeline.machine import Machine
+from pipeline.meta import Meta, load_meta
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 
@@ -114,7 +116,7 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
 def read(path: Path) -> tuple[Meta, Pictures]:
     """The training pictures of an archive, or of a folder that the stage download wrote."""
     if (path / "meta.json").is_file():
-        meta = data.load_meta(path / "meta.json")
+        meta = load_meta(path / "meta.json")
         return meta, data.load_pictures(path / "train", meta)
     try:
         return downloaded(
@@ -132,7 +134,7 @@ def downloaded(path: Path, values: dict[str, str | int]) -> tuple[Meta, Pictures
         content["data"] |= {"url": str(path.resolve())} | values
         project.params.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
         download.download(project)
-        meta = data.load_meta(project.meta)
+        meta = load_meta(project.meta)
         images, labels = data.load_pictures(project.training_data, meta)
         return meta, Pictures(np.array(images), labels)
 

@@ -35,10 +35,19 @@ show dvc repro
 step "3. What the change brought"
 show dvc metrics diff
 
+commit "A wider network"
+
+step "4. Search: 10 configurations, the best few again with other seeds, the winner into params.yaml"
+show python -m pipeline.tune --trials 10 --set tune.confirm=2 --apply
+show dvc params diff
+show dvc repro
+show dvc metrics diff
+
 step "Where to look next"
 cat <<END
   the report            demo/results/report/index.html    (open it in a browser)
-  both runs in MLflow   make ui DIR=demo                   (then http://127.0.0.1:5000)
+  all runs in MLflow    make ui DIR=demo                   (then http://127.0.0.1:5000)
+  the search            demo/results/tune/                 (and the study in MLflow, with its trials below it)
   the project           demo/params.yaml: change a value there, and in that folder: dvc repro
   your own pictures     README.md, "Your own pictures"
 END

@@ -7,6 +7,11 @@ Stages of `dvc repro`, each a command line and a section of params.yaml:
     evaluate.py     scores it on the test set, which nothing else reads
     report.py       draws the figures, writes one HTML page
 
+The search:
+
+    tune.py         its command line
+    search/         who decides (study.py, schedule.py), who trains (local.py, worker.py), what is kept (ledger.py)
+
 What they stand on:
 
     sources/        where pictures come from: CIFAR-10, digits, a folder; addresses, archives
@@ -14,15 +19,21 @@ What they stand on:
     data.py         arrays on disk -> training and validation part -> batches on the device
     augment.py      augmentation of whole batches, a different draw for each picture
     models/         networks, one file a family
-    device.py       every decision that depends on the device
+    device.py       how training runs on a device: precision, threads, memory format
     tracking/       runs in MLflow: recorded on disk first, sent in the background
+    exporter.py     writes MLflow models from weights, in a process of its own
     provenance.py   what a result was made from: commit, data, versions
     results.py      result files as the report reads them
     plots.py        learning curves and the confusion matrix as pictures
+    study_plots.py  a study as pictures: history, importances, parallel coordinates
+    confusion.py    a confusion matrix as a picture within milliseconds
     display.py      progress of a training on the terminal
 
 What all know:
 
+    epoch.py        what a training says after each pass over the pictures
+    meta.py         what is known of a data set without its pictures
+    machine.py      what a machine offers, and where the workers of a search go on it
     config.py       params.yaml as one frozen, strict, typed Config
     command.py      what command lines share: --help, errors, exit codes
     files.py        the names of all files, and how a file is written whole

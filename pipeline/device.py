@@ -1,6 +1,5 @@
-"""Where training runs and how: every decision that depends on the device is taken here."""
+"""How training runs on a device: precision, threads, memory format, what is said of it."""
 
-import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,32 +9,9 @@ from typing import Literal
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.machine import Machine
 
 Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a machine offers; `Machine.probe()` looks, tests give one as an argument."""
-
-    cores: int
-    cuda_devices: int = 0
-    cuda_bf16: bool = False
-    mps: bool = False
-    cpu_bf16: bool = False
-
-    @classmethod
-    def probe(cls) -> "Machine":
-        # Cores that this process may use: a container or a scheduler often grants fewer than there are.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has it since 2.10
-        return cls(
-            cores=cores,
-            cuda_devices=torch.cuda.device_count(),
-            cuda_bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
-            mps=torch.backends.mps.is_available(),
-            cpu_bf16=bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")),
-        )
 
 
 @dataclass(frozen=True)

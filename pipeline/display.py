@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.data import Batch, Epochs
-from pipeline.training import Epoch
+from pipeline.epoch import Epoch
 
 
 class TrainingDisplay:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pipeline.data import Meta
+    from pipeline.meta import Meta
 
 Metrics = dict[str, float | int]
 
@@ -38,9 +38,11 @@ def evaluate(project: Project) -> None:
     import numpy as np
 
     from pipeline import data, models, training
-    from pipeline.device import Device, Machine
+    from pipeline.device import Device
+    from pipeline.machine import Machine
+    from pipeline.meta import load_meta
 
-    meta = data.load_meta(project.meta)
+    meta = load_meta(project.meta)
     pictures = data.load_pictures(project.test_data, meta)
     device = Device.choose(settings.train.device, "fp32", settings.train.threads, Machine.probe())
     device.prepare()

@@ -120,7 +120,37 @@ class Project:
     def page(self) -> Path:
         return self.report / "index.html"
 
+    # Written by tune.
+
+    @property
+    def tune(self) -> Path:
+        return self.root / "results" / "tune"
+
+    @property
+    def trials(self) -> Path:
+        """CSV, a row a trial."""
+        return self.tune / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        """YAML: the values of the trial that won, and what speaks for it."""
+        return self.tune / "best.yaml"
+
+    @property
+    def study(self) -> Path:
+        """JSON: the study as a whole."""
+        return self.tune / "study.json"
+
     # What outlives a run.
+
+    @property
+    def optuna_journal(self) -> Path:
+        """All studies, as Optuna's own tools read them."""
+        return self.home / "optuna.journal"
+
+    def study_folder(self, name: str) -> Path:
+        """Checkpoints and weights of a study's trials, and its lock."""
+        return self.home / ".studies" / name
 
     @property
     def downloads(self) -> Path:

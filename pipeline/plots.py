@@ -62,7 +62,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], panels: Sequence[str
             axes.grid(color=GRID, linewidth=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        return _png(figure)
+        return png(figure)
 
 
 def confusion_matrix(counts: Matrix, classes: Sequence[str]) -> bytes:
@@ -94,7 +94,7 @@ def confusion_matrix(counts: Matrix, classes: Sequence[str]) -> bytes:
         axes.set_xlabel("predicted class", fontsize=title, fontweight="bold", labelpad=8)
         height = min(side, 5) / side
         _draw_scale(figure.add_axes((1 + 0.2 / side, 1 - height, 0.16 / side, height)), ScalarMappable(norm, colours))
-        return _png(figure, bbox="tight")
+        return png(figure, bbox="tight")
 
 
 def _draw_learning_rate(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
@@ -169,7 +169,7 @@ def _label(name: str, index: int) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _png(figure: Figure, bbox: Literal["tight"] | None = None) -> bytes:
+def png(figure: Figure, bbox: Literal["tight"] | None = None) -> bytes:
     """`bbox` tight cuts the picture to what is drawn."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)

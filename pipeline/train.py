@@ -25,18 +25,20 @@ from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import Project, written_whole
 
 if TYPE_CHECKING:
-    from pipeline.data import Meta
-    from pipeline.training import Epoch
+    from pipeline.epoch import Epoch
+    from pipeline.meta import Meta
 
 
 def train(project: Project) -> None:
     """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
     settings = config.load(project.params)
     from pipeline import data, models, training
-    from pipeline.device import Device, Machine
+    from pipeline.device import Device
     from pipeline.display import TrainingDisplay
+    from pipeline.machine import Machine
+    from pipeline.meta import load_meta
 
-    meta = data.load_meta(project.meta)
+    meta = load_meta(project.meta)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
     pictures = data.load_pictures(project.training_data, meta)
@@ -151,9 +153,8 @@ def _fingerprint(settings: Config, meta: "Meta") -> str:
     decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
     digest = hashlib.sha256(json.dumps([decisive, meta.digest, torch.__version__], sort_keys=True).encode())
     here = Path(__file__).parent
-    for source in sorted(
-        [*here.glob("models/*.py"), *(here / f"{room}.py" for room in ("augment", "data", "device", "training"))]
-    ):
+    rooms = ("augment", "data", "device", "machine", "meta", "training")
+    for source in sorted([*here.glob("models/*.py"), *(here / f"{room}.py" for room in rooms)]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

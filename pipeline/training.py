@@ -4,11 +4,12 @@ It leaves a checkpoint after each epoch. A training that goes on from one ends w
 never stopped: on a CPU with the same number of threads bit for bit.
 """
 
+import io
 import math
 import pickle
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,37 +20,17 @@ from torch.nn import functional as F
 
 from pipeline import models
 from pipeline.config import Config, Train
-from pipeline.data import Batch, Epochs, Meta, OrderedBatches, Pictures, TrainingBatches, split
+from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
 from pipeline.device import Device
+from pipeline.epoch import Epoch
 from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import written_whole
+from pipeline.meta import Meta
 from pipeline.models import Classifier
 
 # How many steps may pass before the loss is looked at: often enough to lose little to a diverged training, seldom
 # enough that a GPU, which has to be waited for, does not notice.
 STEPS_BETWEEN_CHECKS = 50
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The figures of one pass over the training pictures."""
-
-    number: int
-    """Counts from 1."""
-    learning_rate: float
-    """Of its last step."""
-    training_loss: float
-    """Mean over its steps, while the weights move; with the label smoothing that was asked for."""
-    training_accuracy: float
-    """Share, likewise; of augmented pictures."""
-    validation_loss: float
-    """Mean cross entropy after the pass, without label smoothing."""
-    validation_accuracy: float
-    """Share, after the pass."""
-    images_per_second: float
-    """Of training, validation not counted."""
-    elapsed_s: float
-    """Seconds of training and validation since the first epoch began, over all its starts."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +46,29 @@ class Checkpoint:
     schedule: dict[str, Any]
 
     def save(self, path: Path) -> None:
+        """Writes it to `path`; what was there stays beside it, as the one before. Raises OSError: a full disk."""
         content = {"epochs": [asdict(epoch) for epoch in self.epochs]} | {
             name: getattr(self, name) for name in ("model", "optimizer", "schedule")
         }
+        # Into memory first: of a full disk torch.save itself would say no more than that writing failed.
+        serialized = io.BytesIO()
+        torch.save(content, serialized)
         with written_whole(path) as aside:
-            torch.save(content, aside)
+            aside.write_bytes(serialized.getbuffer())
+            with suppress(FileNotFoundError):
+                path.replace(_before(path))
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint | None":
-        """The checkpoint at `path`; None if there is none, or none that can be read."""
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            return cls(**(content | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
-        except FileNotFoundError:
-            return None
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, AttributeError):
-            # A file of another version, or a damaged one: to train from the start is right, to stop is not.
-            return None
+        """The checkpoint at `path`, the one before if that can't be read; None if there is neither."""
+        for candidate in (path, _before(path)):
+            try:
+                content = torch.load(candidate, map_location="cpu", weights_only=True)
+                return cls(**(content | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
+            except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, AttributeError):
+                # Not there, or of another version, or damaged: to train from further back is right, to stop is not.
+                continue
+        return None
 
 
 class Parts(NamedTuple):
@@ -141,7 +128,7 @@ def fit(
         done = list(checkpoint.epochs)
     for number in range(len(done) + 1, config.epochs + 1):
         began = time.perf_counter()
-        with _out_of_memory_told(config, device):
+        with out_of_memory_told(config, device):
             loss, accuracy, learning_rate = _train_epoch(
                 network, training.epoch(number), optimizer, schedule, config, device, number
             )
@@ -208,6 +195,10 @@ def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
     return _cosine(done)
 
 
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
+
+
 def _cosine(done: float) -> float:
     """From 1 at 0 to 0 at 1."""
     return (1 + math.cos(math.pi * done)) / 2
@@ -255,7 +246,8 @@ def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:
 
 
 @contextmanager
-def _out_of_memory_told(config: Train, device: Device) -> Iterator[None]:
+def out_of_memory_told(config: Train, device: Device) -> Iterator[None]:
+    """Raises OutOfMemory in place of what PyTorch raises when an allocation fails."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -14,9 +14,11 @@ from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import Config
-from pipeline.data import Meta, Pictures
-from pipeline.device import Device, Machine
+from pipeline.data import Pictures
+from pipeline.device import Device
 from pipeline.files import Project
+from pipeline.machine import Machine
+from pipeline.meta import Meta
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import pytest
 from places import REPOSITORY
 
 from pipeline import config
+from pipeline.config import Choices, Range
 from pipeline.errors import ConfigError
 
 SHIPPED = REPOSITORY / "params.yaml"
@@ -30,7 +31,8 @@ def errors(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", ["params.yaml", "examples/digits/params.yaml"])
 def test_the_shipped_files_are_sound_and_every_value_has_a_comment(path: str) -> None:
-    names = config.load(REPOSITORY / path).values()
+    settings = config.load(REPOSITORY / path)
+    names = [*settings.values(), *settings.tune.model_dump()]
     lines = [line for line in (REPOSITORY / path).read_text().splitlines() if re.match(r"  \w+:", line)]
     assert len(lines) == len(names)
     assert all(re.search(r" # .", line) for line in lines)
@@ -108,9 +110,209 @@ def test_overrides_are_checked_like_the_file() -> None:
         config.load(SHIPPED, {"train.epoch": 3})
 
 
+def test_a_search_can_be_overridden_too() -> None:
+    changes = {"tune.trials": 7, "space.model.width": [16, 32], "space.train.momentum": {"low": 0.8, "high": 0.95}}
+    settings = config.load(SHIPPED, changes)
+    assert settings.tune.trials == 7
+    assert settings.space["model.width"] == Choices(choices=(16, 32))
+    assert settings.space["train.momentum"] == Range(low=0.8, high=0.95)
+    assert "train.momentum" not in config.load(SHIPPED).space
+    with pytest.raises(ConfigError, match=re.escape("tune.trial is not a key; did you mean tune.trials?")):
+        config.load(SHIPPED, {"tune.trial": 3})
+
+
+def test_the_values_of_a_training_are_without_those_of_a_search() -> None:
+    assert {name.partition(".")[0] for name in config.load(SHIPPED).values()} == {
+        *("data", "model", "augment", "train", "evaluate")
+    }
+
+
+CUTOUT = {"low": 0.25, "high": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("key", "axis", "sentence"),
+    [
+        ("train.learning_rat", [1.0], "space.train.learning_rat is not a key; did you mean space.train.learning_rate?"),
+        ("train.seed", [0, 1], "space.train.seed can't be searched: a trial's seed follows from tune.seed"),
+        ("train.validation_share", [0.1], "space.train.validation_share can't be searched: all trials are scored on"),
+        ("train.epochs", [1, 2], "space.train.epochs can't be searched: the scheduler decides"),
+        ("train.device", ["cpu"], "space.train.device can't be searched: it describes the machine"),
+        ("data.name", ["digits"], "space.data.name can't be searched: all trials are compared on the same pictures"),
+        (
+            "evaluate.batch_size",
+            [1],
+            "space.evaluate.batch_size can't be searched: the test set has no part in a search",
+        ),
+        ("tune.trials", [1], "space.tune.trials can't be searched: it describes a search, not a training"),
+        ("train.learning_rate", {"low": 0, "high": 1}, "space.train.learning_rate.low must be over 0.0, got 0"),
+        ("train.momentum", {"low": 0.5, "high": 1}, "space.train.momentum.high must be under 1.0, got 1"),
+        (
+            *("train.momentum", {"low": 0.95, "high": 0.5}),
+            "space.train.momentum.low must be under space.train.momentum.high, got 0.95 and 0.5",
+        ),
+        (
+            *("train.weight_decay", {"low": 0, "high": 0.1, "log": True}),
+            "space.train.weight_decay.low must be over 0 on a log scale, got 0",
+        ),
+        (
+            *("train.weight_decay", {"low": 0.1, "high": 0.2, "log": True, "step": 0.1}),
+            "space.train.weight_decay.step must be left out on a log scale, got 0.1",
+        ),
+        ("train.momentum", {"low": 0.5, "high": 0.9, "step": 0}, "space.train.momentum.step must be over 0, got 0"),
+        (
+            *("model.width", {"low": 8, "high": 32, "step": 2.5}),
+            "space.model.width.step must be a whole number, got 2.5",
+        ),
+        ("model.width", {"low": 8.5, "high": 32}, "space.model.width.low must be a whole number, got 8.5"),
+        (
+            *("model.depth", {"low": 8, "high": 26, "step": 12}),
+            "space.model.depth.step must lead from low to high (nearest: 20 and 32), got 12 for a high of 26",
+        ),
+        (
+            *("model.depth", {"low": 8, "high": 32, "step": 3}),
+            "model.depth must be 6n+2 for a resnet (nearest: 8 and 14), got 11",
+        ),
+        (
+            *("model.depth", {"low": 8, "high": 21}),
+            "space.model.depth.high must be 6n+2 for a resnet (nearest: 20 and 26), got 21",
+        ),
+        (
+            "model.depth",
+            [20, 21],
+            "space.model.depth holds a value that model.depth can't have: model.depth must be 6n+2",
+        ),
+        ("augment.policy", ["crop_flip", "crop"], "augment.policy must be none, flip, crop_flip or crop_flip_cutout"),
+        ("augment.policy", {"low": 1, "high": 2}, "must be a list of choices, as augment.policy is no number"),
+        ("model.width", [], "space.model.width.choices must hold something, got []"),
+        ("model.width", [16, 8, 16], "space.model.width holds 16 twice"),
+        ("model.width", [[16]], "space.model.width.choices[0] must be text, a number, true, false or null, got [16]"),
+        ("model.width", [16, True], "model.width must be a whole number, got true"),
+        ("model.width", {"low": 8}, "space.model.width.high is missing"),
+        (
+            "model.width",
+            {"low": 8, "high": 16, "setp": 1},
+            "space.model.width.setp is not a key; allowed are low, high, log, step",
+        ),
+        ("model.width", {"low": 8, "high": "a"}, 'space.model.width.high must be a number, got "a"'),
+        ("model.width", 16, "space.model.width must be a section with keys of its own, got 16"),
+        (
+            "model.width",
+            [8, 24],
+            "model.width is 16, outside space.model.width (8 or 24); trial 0 trains the file's own",
+        ),
+        ("train.momentum", {"low": 0.91, "high": 0.99}, "train.momentum is 0.9, outside space.train.momentum (0.91 to"),
+        ("augment.cutout", CUTOUT | {"when": {"augment.polcy": ["flip"]}}, "did you mean augment.policy?"),
+        ("augment.cutout", CUTOUT | {"when": {"tune.seed": [0]}}, "must name other keys of a training, got tune.seed"),
+        (
+            *("augment.cutout", CUTOUT | {"when": {"augment.policy": ["none"]}}),
+            'waits for "none", which augment.policy is never in the space ("flip" or "crop_flip" or "crop_f',
+        ),
+        (
+            *("augment.cutout", CUTOUT | {"when": {"train.optimizer": ["adam"]}}),
+            'space.augment.cutout.when waits for train.optimizer to be "adam", but the file fixes it at "sgd"',
+        ),
+        (
+            *("augment.cutout", CUTOUT | {"when": {"train.optimizer": ["adm"]}}),
+            'space.augment.cutout.when.train.optimizer must be sgd, adam or adamw, got "adm"',
+        ),
+        (
+            *("augment.cutout", CUTOUT | {"when": {"train.learning_rate": [0.2]}}),
+            "must name a key that has choices, steps or whole numbers, got train.learning_rate",
+        ),
+    ],
+)
+def test_a_bad_search_gets_a_sentence_with_its_name_value_and_what_is_allowed(
+    key: str, axis: object, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
+        config.check_search(config.load(SHIPPED, {f"space.{key}": axis}))
+    assert str(caught.value).startswith("one thing is wrong")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tune.sampler": "tpa"}, 'tune.sampler must be auto, tpe, random, grid or gp, got "tpa"'),
+        ({"tune.trials": 0}, "tune.trials must be at least 1, got 0"),
+        ({"tune.budget": 0}, "tune.budget must be over 0.0, got 0"),
+        ({"tune.first": {}}, "tune.first must be a list, got {}"),
+        ({"tune.first": [3]}, "tune.first[0] must be a mapping from names to values, got 3"),
+        ({"tune.first": [{"model.dept": 8}]}, "tune.first[0]: model.dept is not a key; did you mean model.depth?"),
+        ({"tune.first": [{"train.epochs": 8}]}, "tune.first[0] sets train.epochs, which is not in the space"),
+        (
+            {"tune.first": [{"model.depth": 38}]},
+            "tune.first[0] has 38 for model.depth, outside space.model.depth (8 to",
+        ),
+        ({"tune.first": [{"model.depth": 10}]}, "tune.first[0] has 10 for model.depth"),
+        ({"tune.first": [{"model.depth": 8.0}]}, "tune.first[0] has 8.0 for model.depth"),
+        ({"tune.first": [{"augment.cutout": 0.5}]}, "augment.cutout, whose `when` in the space does not hold"),
+        (
+            {"augment.cutout": 0.7, "tune.first": [{"augment.policy": "crop_flip_cutout"}]},
+            "tune.first[0] has 0.7 for augment.cutout, outside space.augment.cutout (0.25 to 0.6)",
+        ),
+        (
+            {"tune.scheduler": "asha", "tune.first_rung": 21},
+            "tune.first_rung must be at most train.epochs (20), got 21",
+        ),
+        (
+            {"space.train.momentum": {"low": 0.8, "high": 0.9}, "tune.sampler": "grid"},
+            "tune.sampler is grid, for which space.train.momentum needs a step or choices",
+        ),
+        (
+            {
+                "space.model.width": {"choices": [8, 16], "when": {"train.batch_size": [64]}},
+                "space.train.batch_size": {"choices": [64, 128], "when": {"model.width": [8]}},
+            },
+            "space.train.batch_size and space.model.width wait for each other in their `when`",
+        ),
+    ],
+)
+def test_what_of_a_search_does_not_fit_together_is_told(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config.check_search(config.load(SHIPPED, changes))
+
+
+def test_a_value_outside_the_space_is_an_error_for_a_search_alone_and_only_where_it_has_a_part() -> None:
+    config.check_search(config.load(SHIPPED, {"augment.cutout": 0.7}))
+    outside = config.load(SHIPPED, {"augment.cutout": 0.7, "augment.policy": "crop_flip_cutout"})
+    with pytest.raises(ConfigError, match=r"augment\.cutout is 0\.7, outside"):
+        config.check_search(outside)
+    trained = outside.with_values({"augment.policy": "none", "model.depth": 110, "train.epochs": 1})
+    assert trained.model.depth == 110
+
+
+def test_a_condition_on_a_key_outside_the_space_is_met_by_its_own_value() -> None:
+    adam = {"space.train.momentum": {"low": 0.8, "high": 0.95, "when": {"train.optimizer": ["adam", "adamw"]}}}
+    config.check_search(config.load(SHIPPED, adam | {"train.optimizer": "adam"}))
+    with pytest.raises(ConfigError, match="but the file fixes it at"):
+        config.check_search(config.load(SHIPPED, adam))
+
+
+def test_all_errors_of_a_search_are_told_beside_those_of_the_values(tmp_path: Path) -> None:
+    path = write(tmp_path, ("epochs: 20", "epochs: 0"), ("trials: 50", "trials: 0"), ("low: 8,", "low: 9,"))
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, {"space.train.seed": [1], "space.model.width": {"low": 3}})
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("5 things are wrong in ")
+    for part in ("train.epochs", "tune.trials", "space.model.depth.low", "space.train.seed", "space.model.width.high"):
+        assert sum(part in line for line in lines) == 1
+
+
+def test_a_range_counts_its_values_without_the_noise_of_float_sums() -> None:
+    steps = Range(low=0.1, high=0.7, step=0.1)
+    assert [steps.value(index) for index in range(steps.count)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert steps.holds(0.1 + 0.2)
+    assert not steps.holds(0.25)
+    assert not steps.holds(0.8)
+    assert not steps.holds("0.3")
+
+
 def test_values_can_be_replaced_in_a_copy_and_nowhere_else() -> None:
     shipped = config.load(SHIPPED)
     assert shipped.with_values({"model.depth": 32}).model.depth == 32
+    with pytest.raises(ConfigError, match="depth must be 6n"):
+        shipped.with_values({"model.depth": 33})
     assert shipped.model.depth == 20
     with pytest.raises(ValueError, match="frozen"):
         shipped.model.depth = 32  # type: ignore[misc]
@@ -123,8 +325,85 @@ def test_the_schema_in_the_repository_is_the_one_that_the_command_prints(capsys:
 
 def test_the_schema_describes_every_key() -> None:
     content = json.loads(config.schema())
-    for section in content["$defs"].values():
-        assert all(key["description"] for key in section["properties"].values())
+    forms = [form for section in content["$defs"].values() for form in section.get("anyOf", [section])]
+    described = [form["properties"] for form in forms if "properties" in form]
+    assert len(described) == len(content["$defs"]) == 8
+    assert all(key["description"] for keys in described for key in keys.values())
+
+
+def test_the_schema_offers_the_keys_that_may_be_searched_and_no_others() -> None:
+    offered = json.loads(config.schema())["properties"]["space"]["propertyNames"]["enum"]
+    assert "train.learning_rate" in offered
+    assert not {"train.seed", "train.epochs", "data.name", "tune.trials"} & set(offered)
+
+
+def test_written_values_change_their_lines_alone_and_comments_stay_in_their_column(tmp_path: Path) -> None:
+    path = write(tmp_path, ("schedule: one_cycle  ", "schedule: 'one_cycle'"), ("budget: null  ", "budget:       "))
+    path.write_text(
+        path.read_text().replace("null: 0.4 a trial where the scheduler pauses, else no limit", "null: no limit")
+    )
+    before = path.read_text().splitlines()
+    values = {
+        "train.learning_rate": 0.31,
+        "train.weight_decay": 0.00005,
+        "train.schedule": "cosine",
+        "model.width": 8,
+        "augment.policy": "flip",
+        "train.label_smoothing": 0.01234567890123,
+        "tune.budget": 20.5,
+    }
+    config.write_values(path, values)
+    changed = {
+        old.split(":")[0].strip(): new
+        for old, new in zip(before, path.read_text().splitlines(), strict=True)
+        if old != new
+    }
+    assert changed == {
+        "learning_rate": "  learning_rate: 0.31      # the schedule's highest",
+        "weight_decay": "  weight_decay: 0.00005    # 0 to 1: of weights, never of norms and biases",
+        "schedule": "  schedule: 'cosine'       # one_cycle, cosine, constant",
+        "width": "  width: 8                 # channels of the first stage, 1 to 512",
+        "policy": "  policy: flip             # none, flip, crop_flip, crop_flip_cutout",
+        "label_smoothing": "  label_smoothing: 0.01234567890123 # 0 to 1: share of the target spread over all classes",
+        "budget": "  budget: 20.5             # full trainings; null: no limit",
+    }
+    settings = config.load(path)
+    assert {name: (settings.values() | {"tune.budget": settings.tune.budget})[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.0005, "0.0005"), (5e-05, "0.00005"), (1.25e-06, "0.00000125"), (5e-09, "5.0e-09"), (1.0, "1.0"), (1, "1")],
+)
+def test_a_number_is_written_as_a_person_would(tmp_path: Path, value: float, written: str) -> None:
+    path = write(tmp_path)
+    config.write_values(path, {"tune.budget": value})
+    assert f" budget: {written} " in path.read_text()
+    assert config.load(path).tune.budget == value
+
+
+def test_what_was_to_be_tried_first_can_be_written(tmp_path: Path) -> None:
+    path = write(tmp_path, ("first: []", "first: [{model.depth: 26}]"))
+    config.write_values(path, {"model.depth": 26})
+    config.check_search(config.load(path))
+
+
+@pytest.mark.parametrize("values", [{"train.learning_rat": 0.1}, {"train.learning_rate": 5.0}, {"model.depth": 21}])
+def test_values_that_would_not_be_sound_are_not_written(tmp_path: Path, values: dict[str, float]) -> None:
+    path = write(tmp_path)
+    with pytest.raises(ConfigError, match=r"wrong in .*params\.yaml with the values to write"):
+        config.write_values(path, {"train.momentum": 0.5} | values)
+    assert path.read_text() == SHIPPED.read_text()
+
+
+def test_a_value_that_stands_for_another_is_left_to_a_person(tmp_path: Path) -> None:
+    path = write(tmp_path, ("width: 16 ", "width: &w 16 "), ("batch_size: 128 ", "batch_size: 128 "))
+    path.write_text(path.read_text().replace("trials: 50 ", "trials: *w "))
+    before = path.read_text()
+    with pytest.raises(ConfigError, match="anchors"):
+        config.write_values(path, {"tune.trials": 30})
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_the_command_checks_the_file_of_the_working_directory(

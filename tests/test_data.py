@@ -10,8 +10,9 @@ import torch
 
 from pipeline import data
 from pipeline.config import Augment
-from pipeline.data import Meta, OrderedBatches, Pictures, TrainingBatches
+from pipeline.data import OrderedBatches, Pictures, TrainingBatches
 from pipeline.errors import DataError
+from pipeline.meta import Meta, load_meta
 
 CPU = torch.device("cpu")
 
@@ -31,11 +32,11 @@ def batches(
 
 def test_what_was_written_comes_back_memory_mapped(tmp_path: Path, pictures: Pictures, meta: Meta) -> None:
     save(tmp_path, pictures, meta)
-    loaded = data.load_pictures(tmp_path, data.load_meta(tmp_path / "meta.json"))
+    loaded = data.load_pictures(tmp_path, load_meta(tmp_path / "meta.json"))
     assert isinstance(loaded.images, np.memmap)
     assert np.array_equal(loaded.images, pictures.images)
     assert np.array_equal(loaded.labels, pictures.labels)
-    assert data.load_meta(tmp_path / "meta.json") == meta
+    assert load_meta(tmp_path / "meta.json") == meta
 
 
 def _without(name: str) -> Callable[[Path], object]:
@@ -59,7 +60,7 @@ def test_missing_and_damaged_files_are_told_with_what_to_do(
     save(tmp_path, pictures, meta)
     damage(tmp_path)
     with pytest.raises(DataError, match=sentence):
-        data.load_pictures(tmp_path, data.load_meta(tmp_path / "meta.json"))
+        data.load_pictures(tmp_path, load_meta(tmp_path / "meta.json"))
 
 
 def test_a_split_takes_its_share_of_each_class_and_every_picture_once() -> None:

@@ -11,6 +11,8 @@ import mlflow
 import pytest
 from places import REPOSITORY
 
+from pipeline import config
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -62,7 +64,7 @@ def test_a_fresh_clone_has_no_metrics_to_compare_with(clone: Path) -> None:
 def test_the_demo_shows_what_one_changed_value_brought(printed: str, clone: Path) -> None:
     for text in ("$ dvc repro", "$ dvc params diff", "$ dvc metrics diff", "demo/results/report/index.html"):
         assert text in printed
-    difference = printed.partition("$ dvc metrics diff")[2]
+    difference = printed.partition("$ dvc metrics diff")[2].partition("== 4.")[0]
     for metric in ("evaluate.parameters", "evaluate.nll", "train.validation_loss"):
         assert metric in difference
     assert printed.count("Running stage 'download'") == 1
@@ -82,10 +84,11 @@ def test_the_demo_leaves_the_root_untouched(printed: str, clone: Path) -> None:
 def test_each_repro_is_one_finished_run_in_mlflow_with_all_that_was_recorded(printed: str, clone: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{clone / 'demo' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline")
-    second, first = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], "metrics.`evaluate.accuracy` > 0")
+    third, second, first = runs
     assert (first.data.params["model.width"], second.data.params["model.width"]) == ("4", "16")
     metrics = json.loads((clone / "demo" / "metrics.json").read_text())
-    for run_ in (first, second):
+    for run_ in (first, second, third):
         assert (run_.info.status, run_.data.tags["ended"]) == ("FINISHED", "finished")
         assert {artifact.path for artifact in client.list_artifacts(run_.info.run_id, "plots")} == {
             "plots/learning_curves.png",
@@ -94,8 +97,20 @@ def test_each_repro_is_one_finished_run_in_mlflow_with_all_that_was_recorded(pri
         assert len(client.get_run(run_.info.run_id).outputs.model_outputs) == 1
         for tag in ("git.commit", "dvc.data", "seed", "device.type", "version.torch", "data.digest"):
             assert run_.data.tags[tag]
-    assert second.data.metrics["evaluate.accuracy"] == metrics["evaluate"]["accuracy"]
+    assert third.data.metrics["evaluate.accuracy"] == metrics["evaluate"]["accuracy"]
     assert (first.data.tags["git.dirty"], second.data.tags["git.dirty"]) == ("false", "true")
+
+
+def test_the_demos_search_ends_with_a_winner_whose_values_are_trained(printed: str, clone: Path) -> None:
+    demo = clone / "demo"
+    best = config.read_yaml(demo / "results" / "tune" / "best.yaml")
+    assert best["validation_accuracy"]["seeds"] == 3
+    values = config.load(demo / "params.yaml").values()
+    assert {name: values[name] for name in best["values"]} == best["values"]
+    trained = json.loads((demo / "results" / "train" / "run.json").read_text())["values"]
+    assert {name: trained[name] for name in best["values"]} == best["values"]
+    with (demo / "results" / "tune" / "trials.csv").open() as file:
+        assert len(file.readlines()) == 11
 
 
 def test_a_second_repro_runs_nothing(printed: str, clone: Path) -> None:

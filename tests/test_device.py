@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pipeline.device import Device, Machine
+from pipeline.device import Device
 from pipeline.errors import ConfigError
+from pipeline.machine import Machine
 
 LAPTOP = Machine(cores=4)
 SERVER = Machine(cores=16, cuda_devices=2, cuda_bf16=True, cpu_bf16=True)

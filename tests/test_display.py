@@ -5,7 +5,7 @@ import torch
 
 from pipeline.data import Batch
 from pipeline.display import TrainingDisplay
-from pipeline.training import Epoch
+from pipeline.epoch import Epoch
 
 
 class FourBatches:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import data, evaluate, train
 from pipeline.files import Project
+from pipeline.meta import load_meta
 
 CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
 LABELS = np.array([0, 1, 1, 1])
@@ -71,7 +72,7 @@ def evaluated(project: Project, change: Callable[[str, str], None]) -> Project:
 
 def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project) -> None:
     metrics = json.loads(evaluated.metrics.read_text())
-    meta = data.load_meta(evaluated.meta)
+    meta = load_meta(evaluated.meta)
     predictions = rows(evaluated.predictions)
     probabilities = np.load(evaluated.probabilities)
     test = data.load_pictures(evaluated.test_data, meta)
@@ -93,7 +94,7 @@ def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project)
 
 
 def test_the_mistakes_kept_are_the_most_certain_ones_with_their_pictures(evaluated: Project) -> None:
-    meta = data.load_meta(evaluated.meta)
+    meta = load_meta(evaluated.meta)
     test = data.load_pictures(evaluated.test_data, meta)
     probabilities = np.load(evaluated.probabilities)
     kept = np.load(evaluated.mistakes)

@@ -1,5 +1,6 @@
 """pipeline.tracking with MLflow itself: on SQLite, on a server that goes away, and on things that are no MLflow."""
 
+import gc
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -28,9 +30,9 @@ from torch import nn
 from pipeline import tracking
 from pipeline.errors import TrackingError
 from pipeline.files import Project
-from pipeline.tracking import Run, Tracker, sender
+from pipeline.tracking import Recorded, Run, Tracker, model, sender
 from pipeline.tracking.__main__ import main
-from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.delivery import Delivery, Unreachable
 from pipeline.tracking.outbox import Held, Operation, Outbox, kept
 from pipeline.tracking.store import Store
 
@@ -313,6 +315,261 @@ class TestARun:
         assert line.startswith("MLflow did not take the params of the run resnet20: ")
         assert list(project.outbox.iterdir()) == []
 
+    def test_that_is_paused_is_scheduled_without_an_end_and_goes_on_later(self, project: Project) -> None:
+        with Tracker(project) as tracker:
+            for process in range(2):
+                for leg in range(2):
+                    run = tracker.open("a", name="trial 0")
+                    run.log_metrics({"train.loss": 1.0}, step=1 + leg + 2 * process)
+                    run.finish("paused")
+                    wait_until(lambda: not tracker.waiting)
+                    paused = only_run(project)
+                    assert (paused.info.status, paused.info.end_time) == ("SCHEDULED", None)
+                    assert "ended" not in paused.data.tags
+                    assert list(project.outbox.iterdir()) == []
+            run = tracker.open("a")
+            wait_until(lambda: only_run(project).info.status == "RUNNING")
+            run.finish("finished")
+        run_after = only_run(project)
+        assert (run_after.info.status, run_after.data.tags["ended"]) == ("FINISHED", "finished")
+        assert run_after.info.end_time
+        assert [step for step, _ in history(client(project), run_after, "train.loss")] == [1, 2, 3, 4]
+
+    def test_that_was_paused_has_no_metric_twice_though_it_was_recorded_again(self, project: Project) -> None:
+        with Tracker(project) as tracker:
+            for values in ({1: 2.0, 2: 1.0}, {2: 1.0, 3: 0.5}, {2: 1.0, 3: 0.25}):
+                run = tracker.open("a")
+                for step, value in values.items():
+                    run.log_metrics({"train.loss": value}, step=step)
+                run.finish("paused")
+                wait_until(lambda: not tracker.waiting)
+        assert history(client(project), only_run(project), "train.loss") == [(1, 2.0), (2, 1.0), (3, 0.25), (3, 0.5)]
+
+    def test_takes_what_is_recorded_together_with_one_wait_for_the_disk(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[int] = []
+        fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or fsync(file))
+        with Tracker(project) as tracker:
+            run = tracker.open("a")
+            synced.clear()
+            with pytest.raises(ZeroDivisionError), run.together():
+                run.log_params({"train.epochs": 1})
+                run.log_metrics({"train.loss": 1.0}, step=1)
+                run.set_tags({"seed": 1 // 0})
+            assert len(synced) == 1
+            run.finish("crashed")
+        data = only_run(project).data
+        assert (data.params, data.metrics) == ({"train.epochs": "1"}, {"train.loss": 1.0})
+
+    def test_that_is_new_costs_no_search_unless_the_first_attempt_may_have_arrived(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sender, "_DELAYS_S", (0.01,))
+        searches: list[Any] = []
+        search_runs, create_run = MlflowClient.search_runs, MlflowClient.create_run
+
+        def lost_answer(*arguments: Any, **options: Any) -> MlflowRun:
+            run: MlflowRun = create_run(*arguments, **options)
+            if options["run_name"] == "second" and len(searches) == 0:
+                raise OSError("Connection reset by peer")
+            return run
+
+        monkeypatch.setattr(MlflowClient, "create_run", lost_answer)
+        with Tracker(project) as tracker, monkeypatch.context() as counted:
+            counted.setattr(
+                MlflowClient,
+                "search_runs",
+                lambda *given, **more: searches.append(given) or search_runs(*given, **more),
+            )
+            tracker.open("a", name="first", new=True).finish("finished")
+            wait_until(lambda: not tracker.waiting)
+            assert len(searches) == 0
+            tracker.open("b", name="second", new=True).finish("finished")
+            wait_until(lambda: not tracker.waiting)
+            assert len(searches) == 1
+        assert [run.info.run_name for run in runs(client(project))] == ["first", "second"]
+
+    def test_has_its_latest_confusion_matrix_as_a_picture_and_a_table(self, project: Project) -> None:
+        with Tracker(project) as tracker:
+            run = tracker.open("a")
+            run.log_confusion_matrix([[1, 0], [0, 1]], ["cat", "dog"])
+            wait_until(lambda: not tracker.waiting)
+            run.log_confusion_matrix([[8, 2], [1, 9]], ["cat", "dog"])
+            run.log_bytes(b"picture", "plots/curves.png")
+        run_after = only_run(project)
+        assert files(client(project), run_after) == ["confusion_matrix.json", "confusion_matrix.png", "plots"]
+        assert files(client(project), run_after, "plots") == ["plots/curves.png"]
+        table = mlflow.artifacts.download_artifacts(
+            run_id=run_after.info.run_id,
+            artifact_path="confusion_matrix.json",
+            tracking_uri=f"sqlite:///{project.home}/mlflow.db",
+        )
+        assert json.loads(Path(table).read_text()) == {
+            "columns": ["actual \\ predicted", "cat", "dog"],
+            "data": [["cat", 8, 2], ["dog", 1, 9]],
+        }
+        tagged = json.loads(run_after.data.tags["mlflow.loggedArtifacts"])
+        assert tagged == [{"path": "confusion_matrix.json", "type": "table"}]
+
+
+class TestASearch:
+    """Many runs under one parent, recorded by one process."""
+
+    def test_sends_what_was_recorded_meanwhile_at_once(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        requests: list[int] = []
+        log_batch = MlflowClient.log_batch
+
+        def counted(self: MlflowClient, run_id: str, metrics: Any, params: Any, tags: Any, **options: Any) -> None:
+            requests.append(len(metrics))
+            log_batch(self, run_id, metrics, params, tags, **options)
+
+        monkeypatch.setattr(MlflowClient, "log_batch", counted)
+        with Tracker(project) as tracker:
+            run = tracker.open("a")
+            run.log_params({"train.epochs": 1})
+            for step in range(1, 101):
+                run.log_metrics({"train.loss": 1 / step, "train.accuracy": 0.5}, step=step)
+                run.set_tags({"step": step})
+            run.finish("finished")
+        assert sum(requests) == 200
+        assert len(requests) <= 4
+        run_after = only_run(project)
+        assert len(history(client(project), run_after, "train.loss")) == 100
+        assert run_after.data.tags["step"] == "100"
+
+    def test_can_ask_what_mlflow_has_of_its_runs(self, project: Project) -> None:
+        with Tracker(project) as tracker:
+            tracker.open("study")
+            tracker.open("other")
+            for number, ended in enumerate(("finished", "pruned", "paused", None)):
+                run = tracker.open(f"trial-{number}", parent="study")
+                for step in range(1, number + 1):
+                    run.log_metrics({"train.validation_accuracy": 0.5}, step=step)
+                if ended:
+                    run.finish(ended)
+            tracker.open("stranger", parent="other")
+            wait_until(lambda: not tracker.waiting)
+            assert tracker.children("study") == {
+                "trial-0": Recorded("FINISHED", "finished", 0),
+                "trial-1": Recorded("KILLED", "pruned", 1),
+                "trial-2": Recorded("SCHEDULED", "paused", 2),
+                "trial-3": Recorded("RUNNING", None, 3),
+            }
+            assert tracker.children("nobody") == {}
+
+    def test_can_ask_for_more_runs_than_mlflow_tells_at_once(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        search_runs = MlflowClient.search_runs
+        pages: list[Any] = []
+
+        def paged(*arguments: Any, **options: Any) -> Any:
+            pages.append(options.get("page_token"))
+            return search_runs(*arguments, **options | {"max_results": min(options["max_results"], 3)})
+
+        monkeypatch.setattr(MlflowClient, "search_runs", paged)
+        with Tracker(project) as tracker:
+            tracker.open("study")
+            for number in range(8):
+                tracker.open(f"trial-{number}", parent="study", new=True).finish("finished")
+            wait_until(lambda: not tracker.waiting)
+            pages.clear()
+            assert set(tracker.children("study")) == {f"trial-{number}" for number in range(8)}
+        assert len(pages) == 3
+
+    def test_asks_nothing_of_a_store_that_is_away(self, project: Project, away: Store) -> None:
+        with Tracker(project) as tracker:
+            tracker.open("study")
+            assert tracker.children("study") == {}
+
+    @pytest.mark.slow
+    def test_keeps_nothing_of_runs_that_ended(self, project: Project) -> None:
+        process = psutil.Process()
+
+        def record(tracker: Tracker, numbers: range) -> tuple[int, int]:
+            for number in numbers:
+                run = tracker.open(f"trial-{number}", parent="study", new=True)
+                run.log_metrics({"train.validation_accuracy": 0.5}, step=1)
+                run.log_text("hello", "hello.txt")
+                run.finish("paused")
+                run = tracker.open(f"trial-{number}")
+                run.log_metrics({"train.validation_accuracy": 0.5}, step=2)
+                run.finish("pruned")
+                wait_until(lambda: not tracker.waiting, pause_s=0.01)
+            gc.collect()
+            ours = sum(str(type(kept).__module__).startswith("pipeline.") for kept in gc.get_objects())
+            return process.num_fds(), ours
+
+        with Tracker(project) as tracker:
+            tracker._sender._closing = True  # no waiting for company
+            tracker.open("study")
+            before = record(tracker, range(20))
+            after = record(tracker, range(20, 300))
+            assert len(tracker._runs) <= 2
+            assert set(tracker._sender._delivery._runs) == {"study"}
+        assert after[0] <= before[0] + 2
+        assert after[1] <= before[1] + 2
+
+    def test_needs_few_open_files_though_the_store_is_away_and_is_sent_in_order(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sender, "_KEPT_OPEN", 4)
+        monkeypatch.setattr(sender, "_DELAYS_S", (0.01,))
+        returned = threading.Event()
+        deliver = Delivery.deliver
+
+        def gone(*arguments: Any, **options: Any) -> None:
+            if not returned.is_set():
+                raise Unreachable("connection refused")
+            deliver(*arguments, **options)
+
+        monkeypatch.setattr(Delivery, "deliver", gone)
+        process = psutil.Process()
+        with Tracker(project) as tracker:
+            study = tracker.open("study")
+            before = process.num_fds()
+            for number in range(40):
+                tracker.open(f"trial-{number}", parent="study").finish("paused")
+            again = tracker.open("trial-30")
+            again.log_metrics({"train.loss": 1.0}, step=1)
+            again.finish("pruned")
+            study.finish("finished")
+            assert process.num_fds() <= before + 3 * 6
+            assert tracker.waiting == 2 + 2 * 40 + 3
+            returned.set()
+        parent, *children = runs(client(project))
+        assert [child.data.tags["pipeline.key"] for child in children] == [f"trial-{number}" for number in range(40)]
+        assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+        assert [child.info.status for child in children].count("SCHEDULED") == 39
+        assert children[30].data.metrics == {"train.loss": 1.0}
+        assert list(project.outbox.iterdir()) == []
+
+    @pytest.mark.slow
+    def test_loses_nothing_while_another_process_locks_the_database(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with Tracker(project) as tracker:
+            run = tracker.open("a", name="trial 0")
+            wait_until(lambda: not tracker.waiting)
+            longest = 0.0
+            with closing(sqlite3.connect(project.home / "mlflow.db", isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for step in range(1, 61):
+                    before = time.monotonic()
+                    run.log_metrics({"train.loss": 1 / step}, step=step)
+                    longest = max(longest, time.monotonic() - before)
+                    time.sleep(0.1)
+                assert tracker.waiting == 60
+                connection.execute("ROLLBACK")
+            assert longest < 1
+            run.finish("finished")
+        run_after = only_run(project)
+        assert history(client(project), run_after, "train.loss") == [(step, 1 / step) for step in range(1, 61)]
+        assert run_after.info.status == "FINISHED"
+        assert "lacks" not in capfd.readouterr().err
+
 
 class TestAModel:
     @pytest.fixture
@@ -360,6 +617,71 @@ class TestAModel:
         assert run_after.data.metrics == {"loss": 1.0}
         assert not run_after.outputs.model_outputs
 
+    def test_can_be_registered_under_an_alias_that_moves(
+        self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pixels = torch.from_numpy(EXAMPLE)
+        for number, key in enumerate(("a", "b")):
+            torch.manual_seed(number)
+            network = Network()
+            model.save(network, EXAMPLE, tmp_path / key)
+            with Tracker(project) as tracker:
+                run = tracker.open(key)
+                run.log_saved_model(tmp_path / key)
+                assert not (tmp_path / key).exists()
+                run.register_model("digits-search", "best")
+            with monkeypatch.context() as patched:
+                patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.home}/mlflow.db")
+                loaded = mlflow.pytorch.load_model("models:/digits-search@best")
+            with torch.no_grad():
+                torch.testing.assert_close(loaded(pixels), network.eval()(pixels))
+        (second, first) = client(project).search_model_versions("name = 'digits-search'")
+        assert (first.version, second.version) == (1, 2)
+        assert [run.info.run_id for run in runs(client(project))] == [first.run_id, second.run_id]
+
+    def test_is_registered_once_though_it_is_delivered_twice(self, project: Project) -> None:
+        run = kept_run(project, "a")
+        run.log_model(Network(), EXAMPLE)
+        run.register_model("digits-search", "best")
+        outbox = run._outbox
+        lines = [json.loads(line) for line in outbox._journal.read_text().splitlines()]
+        assert outbox.opening
+        for _ in range(2):
+            delivery = Delivery(Store.of(project))
+            delivery.connect()
+            for line in lines:
+                delivery.deliver(outbox.folder, outbox.opening, [Operation(**line)])
+        outbox.close()
+        (version,) = client(project).search_model_versions("name = 'digits-search'")
+        assert client(project).get_model_version_by_alias("digits-search", "best").version == version.version == 1
+
+    def test_that_the_run_lacks_is_not_registered_and_said_so(
+        self, project: Project, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with Tracker(project) as tracker:
+            run = tracker.open("a", name="trial 0")
+            with pytest.raises(ValueError, match="got 'a/b'"):
+                run.register_model("a/b", "best")
+            run.register_model("digits-search", "best")
+        assert capfd.readouterr().err == "MLflow did not take the register of the run trial 0: the run has no model\n"
+
+    @pytest.mark.slow
+    def test_that_another_process_wrote_is_logged_without_torch(self, project: Project) -> None:
+        model.save(Network(), EXAMPLE, project.home / "model")
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from pipeline.files import Project; from pipeline.tracking import Tracker\n"
+            "with Tracker(Project(Path.cwd(), Path.cwd())) as tracker:\n"
+            "    run = tracker.open('a')\n"
+            "    run.log_confusion_matrix([[1, 0], [0, 1]], ['cat', 'dog'])\n"
+            "    run.log_saved_model(Path('model'))\n"
+            "    run.register_model('digits-search', 'best')\n"
+            "print([name for name in ('torch', 'matplotlib') if name in sys.modules])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=project.home, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+        assert only_run(project).outputs.model_outputs
+
 
 class TestTheOutbox:
     def test_sends_every_operation_twice_with_the_effect_of_once(self, project: Project, tmp_path: Path) -> None:
@@ -373,7 +695,7 @@ class TestTheOutbox:
             delivery.connect()
             for line in lines:
                 for _ in range(2):
-                    delivery.deliver(outbox.folder, outbox.opening, Operation(**line))
+                    delivery.deliver(outbox.folder, outbox.opening, [Operation(**line)])
         outbox.close()
         assert_has_everything(client(project), only_run(project))
 
@@ -391,9 +713,9 @@ class TestTheOutbox:
             assert mended.steps == {1}
             mended.append("metrics", values={"loss": 0.25}, step=3)
             steps = []
-            while operation := mended.peek():
-                steps.append(operation.content["step"])
-                mended.sent()
+            while waiting := mended.peek():
+                steps.append(waiting[0].content["step"])
+                mended.sent(1)
             assert steps == [1, 3]
             mended.remove()
 
@@ -457,6 +779,25 @@ class TestTheOutbox:
         with Tracker(project) as tracker:
             tracker.open("a")
         assert only_run(project).info.run_name == "a"
+
+    @pytest.mark.slow
+    def test_survives_a_process_that_was_killed_while_it_made_the_database(self, project: Project) -> None:
+        code = (
+            "from pipeline.files import Project\nfrom pipeline.tracking import Tracker\n"
+            "Tracker(Project.here()).open('first')\n"
+        )
+        (project.root / "mlflow.db").unlink()
+        for _ in range(4):
+            with subprocess.Popen([sys.executable, "-c", code], cwd=project.root) as killed:
+                # While the tables are made: from the first sign of a file to the last.
+                while not list(project.root.glob("mlflow.db*")) and killed.poll() is None:
+                    time.sleep(0.005)
+                time.sleep(0.3)
+                killed.kill()
+        with Tracker(project) as tracker:
+            tracker.open("second").finish("finished")
+        assert [run.info.status for run in runs(client(project))][:1] == ["FINISHED"]
+        assert not list(project.root.glob("mlflow.db.part*"))
 
     def test_of_a_killed_process_is_taken_up_and_the_run_is_the_same(self, project: Project) -> None:
         code = (
@@ -584,7 +925,7 @@ class TestAStoreThatIsAway:
         monkeypatch.setattr(tracking, "_INTERRUPTED_PATIENCE_S", 0.3)
         answering = threading.Event()
         deliver = Delivery.deliver
-        monkeypatch.setattr(Delivery, "deliver", lambda *arguments: answering.wait(30) and deliver(*arguments))
+        monkeypatch.setattr(Delivery, "deliver", lambda *given, **more: answering.wait(30) and deliver(*given, **more))
         longest = 0.0
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt), Tracker(project) as tracker:
@@ -809,11 +1150,11 @@ class TestTheLocalStore:
         assert [run.info.status for run in runs(MlflowClient(f"sqlite:///{tmp_path}/mlflow.db"))] == ["FINISHED"] * 3
 
 
-def wait_until(true: Callable[[], object], timeout_s: float = 60) -> None:
+def wait_until(true: Callable[[], object], timeout_s: float = 60, pause_s: float = 0.05) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(pause_s)
 
 
 @contextmanager

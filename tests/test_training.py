@@ -9,10 +9,13 @@ from torch import nn
 
 from pipeline import training
 from pipeline.config import Config
-from pipeline.data import Meta, Pictures
-from pipeline.device import Device, Machine
+from pipeline.data import Pictures
+from pipeline.device import Device
+from pipeline.epoch import Epoch
 from pipeline.errors import Diverged, OutOfMemory
-from pipeline.training import Checkpoint, Epoch, Parts
+from pipeline.machine import Machine
+from pipeline.meta import Meta
+from pipeline.training import Checkpoint, Parts
 
 SHORT = {"train.epochs": 4, "train.batch_size": 16, "train.validation_share": 0.25, "augment.policy": "crop_flip"}
 
@@ -103,7 +106,22 @@ def test_the_checkpoint_of_an_epoch_is_there_before_the_epoch_is_told(
         checkpoint = Checkpoint.load(path)
         assert checkpoint is not None
         assert checkpoint.epochs[-1] == epoch
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [path, path.with_name("checkpoint.pt.before")]
+
+
+def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    undisturbed, network = train(short, meta, pictures, cpu)
+    train(short, meta, pictures, cpu, path, stop_after=3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint is not None
+    assert len(checkpoint.epochs) == 2
+    epochs, again = train(short, meta, pictures, cpu, path)
+    assert figures(epochs) == figures(undisturbed)[2:]
+    assert equal(network, again)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import Model
-from pipeline.data import Meta
 from pipeline.errors import PipelineError
 from pipeline.files import written_whole
+from pipeline.meta import Meta
 from pipeline.models.resnet import ResNet
 
 

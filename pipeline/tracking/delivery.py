@@ -7,8 +7,9 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -19,8 +20,8 @@ from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
 
-T = TypeVar("T")
 Point = tuple[str, int, str]
 """A metric's name, step and value, the value as text so that nan equals nan."""
 
@@ -32,8 +33,12 @@ STATUS = {
     "timed out": "FAILED",
     "interrupted": "KILLED",
     "pruned": "KILLED",
+    "paused": "SCHEDULED",
 }
-"""Why a run ended -> MLflow's status."""
+"""Why a run ended -> MLflow's status. A paused run did not end: it waits to be opened again."""
+
+_BATCH = 200
+"""How many operations are sent at once at most."""
 
 # What a person sets goes first. MLflow would try 7 times over minutes, 120 s each; the sender has its own patience.
 _DEFAULTS = {
@@ -58,12 +63,76 @@ _REFUSALS = {
 }
 
 
+def quiet() -> None:
+    """Makes MLflow quiet, and quick to give up, for the rest of the process; to be called before it is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Not catch_warnings: it would swap the filters under the feet of the main thread.
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
+    warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)
+
+
 class Unreachable(Exception):
     """The store did not answer, or not now: worth another try."""
 
 
 class Refused(Exception):
     """The store answered that it will not: another try would end the same."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow has of a run."""
+
+    status: str
+    """RUNNING, SCHEDULED (paused), FINISHED, FAILED or KILLED."""
+    ended: str | None
+    """Why it ended, or "paused": a key of STATUS. None while it is open."""
+    last_step: int
+    """The last step of train.validation_accuracy; 0 if there is none."""
+
+
+@dataclass
+class _Known:
+    """What this process knows of a run in MLflow, so that it need not ask."""
+
+    id: str
+    artifacts: str
+    """Its artifact URI."""
+    status: str | None = None
+    """None if MLflow has to be asked."""
+    name: str | None = None
+    last_steps: dict[str, int] | None = None
+    """The last step of each metric; None if MLflow has to be asked."""
+    points: set[Point] | None = None
+    """All its metrics, once they were asked for."""
+    tables: list[dict[str, str]] | None = None
+    """The artifacts that MLflow shows as tables; None if MLflow has to be asked."""
+    dataset: dict[str, Any] | None = None
+    """The one that this process sent last."""
+
+
+@dataclass
+class _Wanted:
+    """What of a batch goes to MLflow in one request."""
+
+    params: "list[Param]" = field(default_factory=list)
+    metrics: "list[Metric]" = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    tables: list[dict[str, str]] | None = None
+    """What `tags` says of the run's tables, if it does."""
+
+
+def batch(operations: Sequence[Operation]) -> list[Operation]:
+    """The first operations, as many as one `deliver` takes; at least one, if there are any."""
+    taken: list[Operation] = []
+    for operation in operations:
+        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register")):
+            break
+        taken.append(operation)
+        if operation.kind in ("model", "register", "finish"):
+            break
+    return taken
 
 
 class Delivery:
@@ -73,17 +142,12 @@ class Delivery:
         self._store = store
         self._client: MlflowClient
         self._experiment_id: str
-        self._run_ids: dict[str, str] = {}
-        self._points: dict[str, set[Point]] = {}
-        """What MLflow had of a run before this process wrote to it, by run id."""
+        self._runs: dict[str, _Known] = {}
+        """By key: runs that are open or paused, and parents."""
 
     def load(self) -> None:
-        """Imports MLflow, with the settings that make it quiet and quick to give up."""
-        for name, value in _DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        # Not catch_warnings: it would swap the filters under the feet of the main thread.
-        warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)
+        """Imports MLflow."""
+        quiet()
         import mlflow.store.tracking.rest_store
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  else it comes later, beside the main thread's imports
 
@@ -123,111 +187,185 @@ class Delivery:
             )
         self._client, self._experiment_id = client, experiment.experiment_id
 
-    def deliver(self, folder: Path, opening: Operation, operation: Operation) -> None:
-        """Does one operation of the outbox in `folder`, whose first one is `opening`."""
+    def deliver(self, folder: Path, opening: Operation, operations: Sequence[Operation], *, new: bool = False) -> None:
+        """Does a `batch` of operations of the outbox in `folder`, whose first one ever is `opening`.
+
+        `new` says that MLflow has no such run, which spares a search. After an error the whole batch, or any part of
+        it from the start, can be delivered again.
+        """
         with self._explained():
-            run_id = self._run_id(opening)
-            content = operation.content
-            match operation.kind:
-                case "open":
-                    self._open(run_id, content)
-                case "params":
-                    self._params(run_id, content["values"])
-                case "metrics":
-                    self._metrics(run_id, content["values"], content["step"] or 0, operation.time_ms)
-                case "tags":
-                    self._tags(run_id, content["values"])
-                case "file":
-                    self._client.log_artifact(run_id, str(folder / content["path"]), content["folder"])
-                    if content["table"]:
-                        self._mark_table(
-                            run_id, "/".join(filter(None, [content["folder"], Path(content["path"]).name]))
-                        )
-                case "dataset":
-                    self._dataset(run_id, **content)
-                case "model":
-                    self._model(run_id, folder / content["path"], operation.id)
-                case "finish":
-                    self._tags(run_id, {"ended": content["ended"]})
-                    self._client.set_terminated(run_id, STATUS[content["ended"]], end_time=operation.time_ms)
+            wanted = _Wanted()
+            for operation in operations:
+                if operation.kind == "tags":
+                    wanted.tags |= operation.content["values"]
+                elif operation.kind == "finish" and operation.content["ended"] != "paused":
+                    wanted.tags["ended"] = operation.content["ended"]
+            run = self._run(opening, wanted, new)
+            for operation in operations:
+                content = operation.content
+                match operation.kind:
+                    case "open":
+                        self._open(run, content)
+                    case "params":
+                        self._params(wanted, content["values"])
+                    case "metrics":
+                        self._metrics(run, wanted, content["values"], content["step"] or 0, operation.time_ms)
+                    case "file":
+                        self._file(run, wanted, folder / content["path"], content["folder"], content["table"])
+                    case "dataset" if content != run.dataset:
+                        self._dataset(run.id, **content)
+                        run.dataset = content
+                    case "model":
+                        self._model(run.id, folder / content["path"], operation.id)
+                    case "register":
+                        self._register(run.id, content["name"], content["alias"])
+            self._send(run, wanted)
+            if operations[-1].kind == "finish":
+                self._finish(opening.content["key"], run, operations[-1])
 
     def steps(self, key: str) -> set[int]:
         """The steps at which MLflow has a metric of a run."""
         with self._explained():
-            run_id = self._find(key)
-            return {step for _, step, _ in self._known(run_id)} if run_id else set()
+            run = self._find(key)
+            return {step for _, step, _ in self._points(run)} if run else set()
 
-    def _run_id(self, opening: Operation) -> str:
+    def children(self, key: str) -> dict[str, Recorded]:
+        """The runs under a run, by key."""
+        with self._explained():
+            parent = self._find(key)
+            found: dict[str, Recorded] = {}
+            token = None
+            while parent:
+                page = self._client.search_runs(
+                    [self._experiment_id],
+                    f"tags.`mlflow.parentRunId` = '{parent.id}'",
+                    max_results=1000,
+                    order_by=["start_time DESC"],
+                    page_token=token,
+                )
+                for run in page:
+                    if "pipeline.key" not in run.data.tags:
+                        continue
+                    # The entity tells a metric's last value alone; its message, the step too.
+                    steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
+                    paused = run.info.status == STATUS["paused"]
+                    found[run.data.tags["pipeline.key"]] = Recorded(
+                        run.info.status,
+                        "paused" if paused else run.data.tags.get("ended"),
+                        int(steps.get("train.validation_accuracy", 0)),
+                    )
+                token = page.token
+                if not token:
+                    break
+            return found
+
+    def _run(self, opening: Operation, wanted: _Wanted, new: bool) -> _Known:
         key = opening.content["key"]
-        return self._run_ids.get(key) or self._find(key) or self._create(opening)
+        return self._runs.get(key) or (None if new else self._find(key)) or self._create(opening, wanted)
 
-    def _find(self, key: str) -> str | None:
-        if key not in self._run_ids:
+    def _find(self, key: str) -> _Known | None:
+        if key not in self._runs:
             runs = self._client.search_runs(
                 [self._experiment_id], f"tags.`pipeline.key` = '{key}'", max_results=1, order_by=["start_time ASC"]
             )
             if not runs:
                 return None
-            self._run_ids[key] = runs[0].info.run_id
-        return self._run_ids[key]
+            self._runs[key] = _Known(runs[0].info.run_id, runs[0].info.artifact_uri)
+        return self._runs[key]
 
-    def _create(self, opening: Operation) -> str:
+    def _create(self, opening: Operation, wanted: _Wanted) -> _Known:
         content = opening.content
         tags = {"pipeline.key": content["key"]}
+        # MLflow checks these less than those of log_batch: a database might choke on a long one.
+        for name in [name for name, value in wanted.tags.items() if len(value) <= 500][:90]:
+            tags[name] = wanted.tags.pop(name)
         if content["parent"] and (parent := self._find(content["parent"])):
-            tags["mlflow.parentRunId"] = parent
+            tags["mlflow.parentRunId"] = parent.id
         run = self._client.create_run(self._experiment_id, opening.time_ms, tags, run_name=content["name"])
-        self._run_ids[content["key"]] = run.info.run_id
-        self._points[run.info.run_id] = set()
-        return str(run.info.run_id)
+        known = _Known(run.info.run_id, run.info.artifact_uri, "RUNNING", content["name"], last_steps={}, tables=[])
+        self._runs[content["key"]] = known
+        return known
 
-    def _known(self, run_id: str) -> set[Point]:
-        if run_id not in self._points:
-            self._points[run_id] = {
+    def _points(self, run: _Known) -> set[Point]:
+        if run.points is None:
+            run.points = {
                 (metric.key, metric.step, repr(metric.value))
-                for key in self._client.get_run(run_id).data.metrics
-                for metric in self._client.get_metric_history(run_id, key)
+                for key in self._client.get_run(run.id).data.metrics
+                for metric in self._client.get_metric_history(run.id, key)
             }
-        return self._points[run_id]
+        return run.points
 
-    def _open(self, run_id: str, content: dict[str, Any]) -> None:
-        run = self._client.get_run(run_id)
-        self._known(run_id)  # before this process adds to it
-        if run.info.status != "RUNNING" or content["name"] not in (None, run.info.run_name):
-            self._client.update_run(run_id, status="RUNNING", name=content["name"])
-        if "ended" in run.data.tags:
-            self._client.delete_tag(run_id, "ended")
+    def _open(self, run: _Known, content: dict[str, Any]) -> None:
+        if run.status is None:
+            found = self._client.get_run(run.id)
+            if "ended" in found.data.tags:
+                self._client.delete_tag(run.id, "ended")
+            run.status, run.name = found.info.status, found.info.run_name
+        if run.status != "RUNNING" or content["name"] not in (None, run.name):
+            self._client.update_run(run.id, status="RUNNING", name=content["name"])
+            run.status, run.name = "RUNNING", content["name"] or run.name
 
-    def _params(self, run_id: str, values: dict[str, str]) -> None:
+    def _params(self, wanted: _Wanted, values: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        for part in _parts([Param(name, value) for name, value in values.items()], 100):
-            self._client.log_batch(run_id, params=part, synchronous=True)
+        wanted.params += [Param(name, value) for name, value in values.items()]
 
-    def _metrics(self, run_id: str, values: dict[str, float], step: int, time_ms: int) -> None:
+    def _metrics(self, run: _Known, wanted: _Wanted, values: dict[str, float], step: int, time_ms: int) -> None:
         from mlflow.entities import Metric
 
-        # A training that goes on while the store can't be asked records again what an earlier process sent.
-        known = self._points.get(run_id, set())
-        points = [
+        # A training that goes on from a checkpoint records again what was sent before it was stopped.
+        wanted.metrics += [
             Metric(name, value, time_ms, step)
             for name, value in values.items()
-            if (name, step, repr(value)) not in known
+            if (run.last_steps is not None and step > run.last_steps.get(name, -1))
+            or (name, step, repr(value)) not in self._points(run)
         ]
-        for part in _parts(points, 1000):
-            self._client.log_batch(run_id, metrics=part, synchronous=True)
 
-    def _tags(self, run_id: str, values: dict[str, str]) -> None:
+    def _send(self, run: _Known, wanted: _Wanted) -> None:
         from mlflow.entities import RunTag
 
-        for part in _parts([RunTag(name, value) for name, value in values.items()], 100):
-            self._client.log_batch(run_id, tags=part, synchronous=True)
+        if not (wanted.params or wanted.metrics or wanted.tags):
+            return
+        tags = [RunTag(name, value) for name, value in wanted.tags.items()]
+        # The client cuts it into requests of the size that MLflow takes.
+        self._client.log_batch(run.id, wanted.metrics, wanted.params, tags, synchronous=True)
+        run.tables = run.tables if wanted.tables is None else wanted.tables
+        for metric in wanted.metrics:
+            if run.last_steps is not None:
+                run.last_steps[metric.key] = max(metric.step, run.last_steps.get(metric.key, -1))
+            if run.points is not None:
+                run.points.add((metric.key, metric.step, repr(metric.value)))
 
-    def _mark_table(self, run_id: str, path: str) -> None:
+    def _finish(self, key: str, run: _Known, operation: Operation) -> None:
+        status = STATUS[operation.content["ended"]]
+        if status == "SCHEDULED":
+            # Not set_terminated, which would set an end time.
+            self._client.update_run(run.id, status=status)
+            self._runs[key] = replace(run, status=status, points=None)
+        else:
+            self._client.set_terminated(run.id, status, end_time=operation.time_ms)
+            del self._runs[key]
+
+    def _file(self, run: _Known, wanted: _Wanted, path: Path, folder: str | None, table: str | None) -> None:
+        """`path` is a file, or a folder of which all is meant."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # What the client would ask MLflow for, with one more request a run.
+        repository: Any = get_artifact_repository(run.artifacts, tracking_uri=self._store.uri)
+        if path.is_dir():
+            repository.log_artifacts(str(path), folder)
+        else:
+            repository.log_artifact(str(path), folder)
+        if not table:
+            return
         # What MlflowClient.log_table does beside writing the file; it would also append to a table sent before.
-        tables = json.loads(self._client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
-        if {"path": path, "type": "table"} not in tables:
-            self._tags(run_id, {"mlflow.loggedArtifacts": json.dumps([*tables, {"path": path, "type": "table"}])})
+        tables = run.tables if wanted.tables is None else wanted.tables
+        if tables is None:
+            tables = json.loads(self._client.get_run(run.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": "/".join(filter(None, [folder, table])), "type": "table"}
+        if entry not in tables:
+            wanted.tables = [*tables, entry]
+            wanted.tags["mlflow.loggedArtifacts"] = json.dumps(wanted.tables)
 
     def _dataset(
         self,
@@ -285,10 +423,38 @@ class Delivery:
 
             self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
+    def _register(self, run_id: str, name: str, alias: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        logged = self._client.search_logged_models(
+            [self._experiment_id],
+            f"source_run_id = '{run_id}'",
+            max_results=1,
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+        )
+        if not logged:
+            raise Refused("the run has no model")
+        model_id, source = logged[0].model_id, logged[0].artifact_location
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        # Not models:/..., which MLflow would look for in the store of the environment, whatever store the client has.
+        version = next((version for version in versions if version.source == source), None)
+        if version is None:
+            version = self._client.create_model_version(
+                name, source, run_id=run_id, model_id=model_id, await_creation_for=0
+            )
+        self._client.set_registered_model_alias(name, alias, version.version)
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except Refused:
+            raise
         except Exception as error:
             # None: the cause may show a password in its text.
             raise self._sorted(error, connecting=False) from None
@@ -328,10 +494,24 @@ def _creating(database: Path | None) -> Iterator[None]:
         yield
         return
     with FileLock(f"{database}.lock", timeout=120):
+        if not database.exists() or not database.stat().st_size:
+            _make(database)
         # Readers and a writer side by side, and half the time a write; it stays so in the file. Not worth an error.
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         yield
+
+
+def _make(database: Path) -> None:
+    """Makes the tables aside, as a process that is killed in the middle would leave a file that MLflow can't use."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for leftover in database.parent.glob(f"{database.name}.part*"):
+        leftover.unlink()
+    aside = database.with_name(f"{database.name}.part")
+    store = SqlAlchemyStore(f"sqlite:///{aside}", str(database.parent / "mlruns"))
+    store.engine.dispose()
+    aside.replace(database)
 
 
 def _follow(store: Store, location: str) -> None:
@@ -344,9 +524,15 @@ def _follow(store: Store, location: str) -> None:
         return
     if old.is_dir() and old.samefile(artifacts):
         return
-    places = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
+    places = [
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+        ("model_versions", "source"),
+        ("model_versions", "storage_location"),
+    ]
     with contextlib.closing(sqlite3.connect(store.own_database, timeout=20)) as connection, connection:
-        for table, column in places.items():
+        for table, column in places:
             connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
                 (artifacts.as_uri(), len(location) + 1, len(location) + 1, f"{location}/"),
@@ -363,8 +549,3 @@ def _reason(text: str, kind: str) -> str:
         return found[0].lower()
     line = " ".join(text.split()) or kind
     return line if len(line) <= 300 else f"{line[:300]}..."
-
-
-def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """MLflow takes 100 params or tags, or 1000 metrics, at once."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,7 +1,11 @@
 """A network as an MLflow model on disk: signature, input example, and a graph in place of pickled code."""
 
 import copy
+import tempfile
+import uuid
 import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import nn
+    from torch import Tensor, nn
+
+_PROGRAM = Path("data", "model.pt2")
 
 
 def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -> None:
@@ -40,6 +46,53 @@ def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -
     # An exported graph stays on its device; where there is a GPU MLflow would ask for it there.
     description.flavors["python_function"]["config"] = {"device": "cpu"}
     description.save(folder / "MLmodel")
+
+
+class Graph:
+    """The exported graph of a network, to be written with the weights of other networks that were built alike.
+
+    To export takes seconds; to write what was exported with other weights, a tenth of one.
+    """
+
+    def __init__(self, network: "nn.Module", example: "npt.NDArray[np.uint8]") -> None:
+        """Takes what `save` takes, and as much time."""
+        import torch
+
+        with tempfile.TemporaryDirectory(prefix="graph-") as temporary:
+            folder = Path(temporary, "model")
+            save(network, example, folder)
+            self._program = torch.export.load(folder / _PROGRAM)
+            self._texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def save(self, weights: "Mapping[str, Tensor]", folder: Path) -> None:
+        """Writes an MLflow model into `folder`. `weights` is a network's state_dict.
+
+        Raises ValueError if the names or shapes of the weights are not the graph's.
+        """
+        import torch
+        from mlflow.models import Model
+
+        own = self._program.state_dict
+        if {name: tensor.shape for name, tensor in own.items()} != {
+            name: tensor.shape for name, tensor in weights.items()
+        }:
+            raise ValueError("the weights are not those of the network that was exported")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(weights[name])
+        (folder / _PROGRAM).parent.mkdir(parents=True)
+        for name, content in self._texts.items():
+            (folder / name).write_bytes(content)
+        torch.export.save(self._program, folder / _PROGRAM)
+        description = Model.load(folder)
+        description.model_uuid = uuid.uuid4().hex
+        description.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
+        description.save(folder / "MLmodel")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an export says of a network that it can't export: the rest speaks of torch's inside."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def address(folder: Path, run_id: str, model_id: str, location: str) -> None:

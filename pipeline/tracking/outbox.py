@@ -14,9 +14,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,28 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import TrackingError
 
+_AHEAD = 256
+"""How many operations are read from the journal at most before they are sent."""
+
 
 @dataclass(frozen=True)
 class Operation:
     """One thing to do in MLflow. Done twice it has the effect of once: its time and `id` are part of the record."""
 
     kind: str
-    """open, params, metrics, tags, file, dataset, model, finish"""
+    """open, params, metrics, tags, file, dataset, model, register, finish"""
     time_ms: int
     """When it was recorded: milliseconds since 1970, UTC."""
     id: str
     content: dict[str, Any]
+
+    @classmethod
+    def now(cls, kind: str, **content: Any) -> "Operation":
+        return cls(kind, time.time_ns() // 1_000_000, uuid.uuid4().hex, content)
+
+    def line(self) -> bytes:
+        """As it stands in the journal."""
+        return json.dumps(vars(self), separators=(",", ":")).encode() + b"\n"
 
 
 class Held(TrackingError):
@@ -54,11 +66,14 @@ class Outbox:
         """The operation that opened the run for the first time."""
         self.ended = False
         """Whether the last operation is `finish`."""
+        self.is_new = False
+        """Whether MLflow certainly has no run of this key yet."""
+        self.recorded_count = 0
         self.sent_count = 0
         self._journal = folder / "journal.jsonl"
         self._note = folder / "sent"
         self._appending = threading.Lock()
-        self._head: Operation | None = None
+        self._ahead: deque[Operation] = deque()
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Of the process, not of a thread: the sender's is often the one that lets go of it.
         self._lock = FileLock(_lock_path(folder), thread_local=False)
@@ -71,6 +86,11 @@ class Outbox:
         except BaseException:
             self._lock.release()
             raise
+
+    @property
+    def is_held(self) -> bool:
+        """False after `close` and `remove`."""
+        return bool(self._lock.is_locked)
 
     def _take_up(self) -> None:
         if not self._journal.is_file():
@@ -98,26 +118,31 @@ class Outbox:
 
     def append(self, kind: str, **content: Any) -> None:
         """Records an operation: when this returns it outlives the process. Raises TrackingError if the disk is full."""
-        operation = Operation(kind, time.time_ns() // 1_000_000, uuid.uuid4().hex, content)
-        line = json.dumps(asdict(operation), separators=(",", ":")).encode() + b"\n"
+        self.append_all([Operation.now(kind, **content)])
+
+    def append_all(self, operations: Sequence[Operation]) -> None:
+        """Records several operations for the price of one, all of them or, on an error, none."""
+        lines = b"".join(operation.line() for operation in operations)
         with self._appending:
             size = self._journal.stat().st_size
             try:
-                written = self._writer.write(line)
+                written = self._writer.write(lines)
                 os.fsync(self._writer.fileno())
             except OSError as error:
                 written, reason = 0, str(error)
             else:
                 reason = "the disk is full"
-            if written != len(line):
+            if written != len(lines):
                 with suppress(OSError):
                     os.truncate(self._journal, size)
                 raise TrackingError(f"{self._journal} can't be written: {reason}.")
-            self._count(operation)
+            for operation in operations:
+                self._count(operation)
 
     def _count(self, operation: Operation) -> None:
         self.opening = self.opening or operation
         self.ended = operation.kind == "finish"
+        self.recorded_count += 1
         if operation.kind == "metrics" and operation.content["step"] is not None:
             self.steps.add(operation.content["step"])
 
@@ -130,27 +155,24 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """How many operations MLflow does not have yet."""
-        return self._journal.read_bytes().count(b"\n") - self.sent_count
+        return self.recorded_count - self.sent_count
 
-    def peek(self) -> Operation | None:
-        """The first operation that MLflow does not have; None if there is none."""
-        if self._head is None:
-            start = self._reader.tell()
-            line = self._reader.readline()
-            if line.endswith(b"\n"):
-                self._head = Operation(**json.loads(line))
-            else:
-                self._reader.seek(start)
-        return self._head
+    def peek(self) -> Sequence[Operation]:
+        """The next operations that MLflow does not have, in order, at least one of them if there are any."""
+        # Never beyond what was counted: it may be an append that is about to fail.
+        while len(self._ahead) < min(self.waiting, _AHEAD):
+            self._ahead.append(Operation(**json.loads(self._reader.readline())))
+        return self._ahead
 
-    def sent(self) -> None:
-        """Notes that MLflow has the operation of `peek`, and lets go of its file."""
-        operation, self._head = self._head, None
-        self.sent_count += 1
+    def sent(self, count: int) -> None:
+        """Notes that MLflow has the first `count` operations of `peek`, and lets go of their files."""
+        done = [self._ahead.popleft() for _ in range(count)]
+        self.sent_count += count
         # Not fsynced: a note that is behind costs an operation sent twice, which does no harm.
         self._note.write_text(str(self.sent_count), encoding="ascii")
-        if operation and "path" in operation.content:
-            shutil.rmtree((self.folder / operation.content["path"]).parent, ignore_errors=True)
+        for operation in done:
+            if "path" in operation.content:
+                shutil.rmtree((self.folder / operation.content["path"]).parent, ignore_errors=True)
 
     def remove(self) -> None:
         """Deletes the outbox and lets go of it."""
@@ -164,7 +186,8 @@ class Outbox:
         self._lock.release()
 
     def close(self) -> None:
-        """Lets go of the outbox, which stays on disk."""
+        """Lets go of the outbox, which stays on disk; its counts can still be asked for."""
+        self._ahead.clear()
         self._writer.close()
         self._reader.close()
         self._lock.release()

@@ -3,19 +3,23 @@
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import TrackingError
-from pipeline.tracking.delivery import Delivery, Refused, Unreachable
-from pipeline.tracking.outbox import Operation, Outbox
+from pipeline.tracking.delivery import Delivery, Refused, Unreachable, batch
+from pipeline.tracking.outbox import Held, Operation, Outbox
 from pipeline.tracking.store import Store
 
 T = TypeVar("T")
 
+_LINGER_S = 0.5
+"""How long the first record after a silence waits for others: what is sent together costs little more than one."""
+_KEPT_OPEN = 64
+"""How many ended outboxes are held at once; a store that is away would else cost three open files for each run."""
 _DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits after the first, second, ... failure in a row; the last repeats. The first may be a hiccup: nothing is said."""
 _ANSWER_S = 10.0
@@ -27,7 +31,8 @@ _SILENCE_S = 5.0
 class Sender:
     """Sends what is appended to its outboxes, in order, those opened first ahead of others.
 
-    An outbox that ended, and of which everything was sent, is removed.
+    An outbox that ended, and of which everything was sent, is removed. If very many that ended wait, the last of them
+    are let go of until their turn comes: another process may send them meanwhile.
     """
 
     def __init__(self, store: Store, on_sent: Callable[[], None] = lambda: None) -> None:
@@ -39,7 +44,10 @@ class Sender:
         self._changed = threading.Condition()
         self._outboxes: dict[Path, Outbox] = {}
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
+        self._sending: Outbox | None = None
         self._thread: threading.Thread | None = None
+        self._awaited = False
+        """Whether somebody waited for the first answer: nobody does twice."""
         self._loaded = False
         self._connected = False
         self._refusal = ""
@@ -51,6 +59,8 @@ class Sender:
         """Outboxes of which an operation was refused: said once for each."""
         self._stopped = False
         self._hurried = False
+        """Whether the pause after a failure is cut short, once."""
+        self._closing = False
 
     def start(self) -> None:
         """Connects to the store; one that does not answer may do so later. Raises TrackingError if it can't be used."""
@@ -60,35 +70,57 @@ class Sender:
                 self._thread.start()
             # MLflow's import, and the making of a local database, last as long as they last.
             self._changed.wait_for(lambda: self._loaded or self._refusal)
-            timeout_s = None if self._store.database else _ANSWER_S
-            self._changed.wait_for(lambda: self._connected or self._refusal or self._failures > 1, timeout_s)
+            if not self._awaited:
+                timeout_s = None if self._store.database else _ANSWER_S
+                self._changed.wait_for(lambda: self._connected or self._refusal or self._failures > 1, timeout_s)
+                self._awaited = True
             if self._refusal:
                 raise TrackingError(f"MLflow can't record in {self._store}: {self._refusal}.")
 
-    def open(self, folder: Path, wait_s: float, **content: Any) -> Outbox:
-        """Opens or makes the outbox in `folder` and appends `open` to it. Raises Held, TrackingError."""
+    def open(self, folder: Path, wait_s: float, *, new: bool = False, **content: Any) -> Outbox:
+        """Opens or makes the outbox in `folder` and appends `open` to it. Raises Held, TrackingError.
+
+        `new` says that MLflow has no such run.
+        """
         with self._changed:
             outbox = self._outboxes.get(folder)
-            if outbox:
+            if outbox and outbox.is_held:
                 outbox.append("open", **content)
-        if not outbox:
-            outbox = Outbox(folder, wait_s)
-            outbox.append("open", **content)
-            self.add(outbox)
-        self.wake()
+                self._changed.notify_all()
+                return outbox
+            self._outboxes.pop(folder, None)
+        outbox = Outbox(folder, wait_s)
+        outbox.is_new = new and not outbox.opening
+        outbox.append("open", **content)
+        self.add(outbox)
         return outbox
 
     def add(self, outbox: Outbox) -> None:
         with self._changed:
             self._outboxes[outbox.folder] = outbox
+            self._let_go(outbox)
             self._changed.notify_all()
 
-    def wake(self) -> None:
-        """To be called after something was appended to an outbox."""
+    def append(self, outbox: Outbox, operations: Sequence[Operation]) -> None:
+        """Raises TrackingError if the disk is full."""
+        outbox.append_all(operations)
         with self._changed:
+            self._let_go(outbox)
             self._changed.notify_all()
 
-    def ask(self, question: Callable[[Delivery], T], default: T) -> T:
+    def _let_go(self, outbox: Outbox) -> None:
+        if outbox.ended and outbox is not self._sending:
+            ended = [other for other in self._outboxes.values() if other.ended and other.is_held]
+            if len(ended) > _KEPT_OPEN:
+                outbox.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many operations MLflow does not have yet."""
+        with self._changed:
+            return sum(outbox.waiting for outbox in self._outboxes.values())
+
+    def ask(self, question: Callable[[Delivery], T], default: T, wait_s: float = _ANSWER_S) -> T:
         """The store's answer, or `default` if it gives none in time."""
         answer: Future[T] = Future()
         with self._changed:
@@ -97,7 +129,7 @@ class Sender:
             self._questions.append((answer, question))
             self._changed.notify_all()
         try:
-            return answer.result(_ANSWER_S)
+            return answer.result(wait_s)
         except (Unreachable, Refused, TimeoutError):
             return default
 
@@ -118,12 +150,13 @@ class Sender:
                 self._thread.join(timeout=1)
             left = [outbox for outbox in self._outboxes.values() if outbox.waiting]
             for outbox in self._outboxes.values():
-                outbox.close()
+                if outbox.is_held:
+                    outbox.close()
         return left
 
     def _wait(self, patience_s: float) -> None:
         with self._changed:
-            self._hurried = True
+            self._hurried = self._closing = True
             self._changed.notify_all()
             begun, attempts = time.monotonic(), self._attempts
             while self._outboxes and not self._refusal:
@@ -143,7 +176,9 @@ class Sender:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or not self._connected or self._questions or self._next())
+                if self._connected and not self._next():
+                    self._changed.wait_for(lambda: self._stopped or self._questions or self._next())
+                    self._changed.wait_for(lambda: self._stopped or self._questions or self._closing, _LINGER_S)
                 if self._stopped:
                     return
             try:
@@ -178,21 +213,21 @@ class Sender:
             except (Unreachable, Refused) as error:
                 answer.set_exception(error)
         with self._changed:
-            found = self._next()
-        if found:
-            outbox, operation = found
-            try:
-                self._delivery.deliver(outbox.folder, outbox.opening or operation, operation)
-            except Refused as error:
-                self._refused(outbox, operation, str(error))
+            outbox = self._sending = self._next()
+            operations = batch(outbox.peek()) if outbox else []
+        if outbox:
+            sent = self._deliver(outbox, operations)
             with self._changed:
+                self._sending = None
                 if self._stopped:
                     return
-                outbox.sent()
-                if outbox.ended and not outbox.peek():
+                outbox.sent(sent)
+                if outbox.ended and not outbox.waiting:
                     del self._outboxes[outbox.folder]
+                    self._complained.discard(outbox.folder)
                     outbox.remove()
-            self._on_sent()
+            for _ in range(sent):
+                self._on_sent()
         with self._changed:
             failures, self._failures = self._failures, 0
             self._attempts += 1
@@ -200,16 +235,47 @@ class Sender:
         if failures > 1:
             say(f"MLflow at {self._store} answers again: what was kept is being sent.")
 
-    def _next(self) -> tuple[Outbox, Operation] | None:
-        for outbox in self._outboxes.values():
-            if operation := outbox.peek():
-                return outbox, operation
+    def _deliver(self, outbox: Outbox, operations: Sequence[Operation]) -> int:
+        """How many of `operations` are done with: all, or only the first if MLflow refused something."""
+        opening = outbox.opening or operations[0]
+        try:
+            self._delivery.deliver(outbox.folder, opening, operations, new=outbox.is_new)
+        except Refused as error:
+            if len(operations) > 1:
+                # One by one it turns out which of them it was.
+                return self._deliver(outbox, operations[:1])
+            self._refused(outbox, operations[0], str(error))
+        finally:
+            # A second attempt has to ask: the first may have arrived though its answer did not.
+            outbox.is_new = False
+        return len(operations)
+
+    def _next(self) -> Outbox | None:
+        """The first outbox with something to send; none after `close`, which let go of all."""
+        if self._stopped:
+            return None
+        for folder, outbox in list(self._outboxes.items()):
+            if not outbox.waiting:
+                continue
+            if outbox.is_held:
+                return outbox
+            try:
+                outbox = Outbox(folder, wait_s=0)
+            except Held:
+                del self._outboxes[folder]
+                continue
+            if outbox.waiting:
+                self._outboxes[folder] = outbox
+                return outbox
+            del self._outboxes[folder]
+            outbox.remove()
         return None
 
     def _failed(self, reason: str) -> None:
         with self._changed:
             self._failures += 1
             self._attempts += 1
+            self._sending = None
             failures = self._failures
             while self._questions:
                 self._questions.pop()[0].set_exception(Unreachable(reason))

@@ -5,8 +5,8 @@ import torch
 
 from pipeline import models
 from pipeline.config import Config
-from pipeline.data import Meta
 from pipeline.errors import PipelineError
+from pipeline.meta import Meta
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_random_numbers_alone(settings: Config, meta: Meta) -> None:

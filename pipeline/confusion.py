@@ -1,0 +1,174 @@
+"""A confusion matrix as a picture, drawn in milliseconds, and as a table.
+
+For what a search records of each of its trials. The report draws a finer one, at its leisure (plots.py).
+"""
+
+import io
+import math
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+    Font = FreeTypeFont | ImageFont
+
+Matrix = Sequence[Sequence[int]]
+"""A row an actual class, a column a predicted one: numbers of pictures."""
+
+WITH_COUNTS = 20
+"""Up to so many classes the cells hold their counts, and rows and columns have their names."""
+
+_INK, _TITLE, _LINE = (75, 83, 92), (27, 31, 36), (227, 230, 233)
+# White to dark blue, in steps that are even to the eye.
+_COLOURS = ((247, 251, 255), (200, 220, 240), (115, 178, 216), (41, 121, 185), (8, 48, 107))
+_DARK = 0.36
+"""The share from which white is easier to read."""
+_MARGIN = 20
+_NAME_SIZE, _TITLE_SIZE = 17, 19
+_NAME_LETTERS = 16
+
+
+def picture(matrix: Matrix, classes: Sequence[str]) -> bytes:
+    """PNG: a heat map whose colours are shares of the row, with counts and names up to WITH_COUNTS classes."""
+    from PIL import Image, ImageDraw
+
+    number = len(classes)
+    cell = _cell(number)
+    side = number * cell
+    names = [_shown(name, index) for index, name in enumerate(classes)] if number <= WITH_COUNTS else []
+    rows = [_text(name, _NAME_SIZE, _INK) for name in names]
+    widest = max((row.width for row in rows), default=0)
+    columns = [row.rotate(90, expand=True) for row in rows] if widest > cell - 4 else rows
+    gap = 8 if names else 0
+    left = _MARGIN + _TITLE_SIZE + 14 + widest + gap
+    below = gap + max((column.height for column in columns), default=0) + 14 + _TITLE_SIZE + _MARGIN
+    sheet = Image.new("RGB", (left + side + _MARGIN, _MARGIN + side + below), "white")
+    sheet.paste(_heat_map(matrix, number).resize((side, side), Image.Resampling.NEAREST), (left, _MARGIN))
+    draw = ImageDraw.Draw(sheet)
+    if cell >= 8:
+        for line in range(number + 1):
+            along = line * cell
+            draw.line([(left + along, _MARGIN), (left + along, _MARGIN + side)], fill=_LINE)
+            draw.line([(left, _MARGIN + along), (left + side, _MARGIN + along)], fill=_LINE)
+    else:
+        draw.rectangle([(left - 1, _MARGIN - 1), (left + side, _MARGIN + side)], outline=_LINE)
+    for index, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        middle = index * cell + cell // 2
+        sheet.paste(row, (left - gap - row.width, _MARGIN + middle - row.height // 2))
+        sheet.paste(column, (left + middle - column.width // 2, _MARGIN + side + gap))
+    if number <= WITH_COUNTS:
+        _write_counts(draw, matrix, left, cell)
+    actual = _text("actual", _TITLE_SIZE, _TITLE).rotate(90, expand=True)
+    predicted = _text("predicted", _TITLE_SIZE, _TITLE)
+    sheet.paste(actual, (_MARGIN, _MARGIN + (side - actual.height) // 2))
+    sheet.paste(predicted, (left + (side - predicted.width) // 2, sheet.height - _MARGIN - predicted.height))
+    buffer = io.BytesIO()
+    # A palette makes the file a third as large, and faster to write.
+    sheet.quantize(palette=_palette(), dither=Image.Dither.NONE).save(buffer, "png", compress_level=3)
+    return buffer.getvalue()
+
+
+def columns(matrix: Matrix, classes: Sequence[str]) -> dict[str, list[str] | list[int]]:
+    """A table that looks like the matrix: a first column of actual classes, then one for each predicted class."""
+    predicted: dict[str, list[str] | list[int]] = {
+        name: [int(row[index]) for row in matrix] for index, name in enumerate(classes)
+    }
+    return {r"actual \ predicted": list(classes)} | predicted
+
+
+def _cell(number: int) -> int:
+    """Side of a cell in pixels."""
+    return max(36, min(64, 520 // number)) if number <= WITH_COUNTS else max(1, 600 // number)
+
+
+def _heat_map(matrix: Matrix, number: int) -> "Image":
+    """A pixel a cell."""
+    from PIL import Image
+
+    pixels = bytearray()
+    for row in matrix:
+        total = max(sum(row), 1)
+        for count in row:
+            pixels += _colour(round(255 * math.sqrt(count / total)))
+    return Image.frombytes("RGB", (number, number), bytes(pixels))
+
+
+@lru_cache(256)
+def _colour(level: int) -> bytes:
+    """RGB of a level of 0 to 255, the square root of a share: so 1 % can be seen beside 95 %."""
+    place = level / 255 * (len(_COLOURS) - 1)
+    index = min(int(place), len(_COLOURS) - 2)
+    return _mixed(_COLOURS[index], _COLOURS[index + 1], place - index)
+
+
+@lru_cache(1)
+def _palette() -> "Image":
+    """What a picture consists of: colours of cells, and what is between each of them and the ink on it."""
+    from PIL import Image
+
+    cells = [_colour(round(255 * step / 99)) for step in range(100)]
+    greys = [_mixed((255, 255, 255), _TITLE, step / 15) for step in range(16)]
+    edges = [
+        _mixed(colour, (255, 255, 255) if step / 27 > math.sqrt(_DARK) else _TITLE, part / 6)
+        for step in range(27)
+        for colour in (tuple(_colour(round(255 * step / 27))),)
+        for part in range(2, 7)
+    ]
+    image = Image.new("P", (1, 1))
+    image.putpalette(b"".join([*cells, *greys, bytes(_LINE), *edges]))
+    return image
+
+
+def _mixed(first: Sequence[int], second: Sequence[int], part: float) -> bytes:
+    return bytes(round(low + (high - low) * part) for low, high in zip(first, second, strict=True))
+
+
+def _write_counts(draw: "ImageDraw", matrix: Matrix, left: int, cell: int) -> None:
+    longest = max((f"{count:,}" for row in matrix for count in row), key=len)
+    size = next((size for size in range(18, 7, -1) if _font(size).getlength(longest) <= cell - 6), 7)
+    font = _font(size)
+    for index, row in enumerate(matrix):
+        dark = _DARK * max(sum(row), 1)
+        for column, count in enumerate(row):
+            if count:
+                middle = (left + column * cell + cell // 2, _MARGIN + index * cell + cell // 2)
+                draw.text(middle, f"{count:,}", "white" if count > dark else _TITLE, font, anchor="mm")
+
+
+def _text(text: str, size: int, colour: tuple[int, int, int]) -> "Image":
+    from PIL import Image, ImageDraw
+
+    font = _font(size)
+    image = Image.new("RGB", (math.ceil(font.getlength(text)) + 1, round(1.3 * size)), "white")
+    ImageDraw.Draw(image).text((0, image.height // 2), text, colour, font, anchor="lm")
+    return image
+
+
+def _shown(name: str, index: int) -> str:
+    """A class's name, cut to a reasonable length; its number where the font lacks one of the letters."""
+    name = " ".join(name.split())
+    if any(_lacks(letter) for letter in name):
+        decomposed = unicodedata.normalize("NFKD", name)  # Füchse -> Fuchse
+        name = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    if not name or any(_lacks(letter) for letter in name):
+        return f"class {index}"
+    return name if len(name) <= _NAME_LETTERS else name[: _NAME_LETTERS - 1] + "…"
+
+
+@lru_cache(1024)
+def _lacks(letter: str) -> bool:
+    font = _font(_NAME_SIZE)
+    missing, mask = font.getmask("\uffff"), font.getmask(letter)
+    return letter != "\uffff" and mask.size == missing.size and bytes(mask) == bytes(missing)
+
+
+@lru_cache(32)
+def _font(size: int) -> "Font":
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

@@ -1,0 +1,487 @@
+"""One start of `python -m pipeline.tune`: takes a study up where it stands, and brings it as far as it is let.
+
+A study has two phases, each a ledger of its own that an owner runs: the search, and the confirmation, in which the
+best few are trained again with other seeds. Then it is concluded: result files, pictures, the model registry.
+"""
+
+import math
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import config, provenance, tracking
+from pipeline.config import Config
+from pipeline.errors import DataError, PipelineError
+from pipeline.exporter import Exporter
+from pipeline.files import Project
+from pipeline.machine import Machine, places
+from pipeline.meta import Meta, load_meta
+from pipeline.search import ledger as ledgers
+from pipeline.search import outcome
+from pipeline.search.display import StudyDisplay, duration, on_a_line
+from pipeline.search.engine import Engine
+from pipeline.search.freeze_thaw import FreezeThaw
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.local import LocalEngine
+from pipeline.search.outcome import Candidate
+from pipeline.search.record import Models, Recorder
+from pipeline.search.samplers import Proposer
+from pipeline.search.schedule import Asha, Scheduler, Straight
+from pipeline.search.space import Space
+from pipeline.search.studies import bytes_of
+from pipeline.search.study import Limits, Owner, Planned, Proposals, Source, Watcher, trial_seed
+from pipeline.search.worker import Post
+from pipeline.tracking import Run, Tracker
+
+ALIAS = "best"
+"""Of the winner's model in MLflow's registry."""
+PAUSING_BUDGET = 0.4
+"""Full trainings a trial, where the scheduler pauses trials and params.yaml names no budget."""
+_GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for, beside values of params.yaml."""
+
+    study: str
+    hours: float | None = None
+    resume_only: bool = False
+    apply: bool = False
+
+
+class TimeIsUp(Exception):
+    """--hours have passed."""
+
+
+class Session(Watcher):
+    """One start of a study. As a watcher it looks at the clock for --hours."""
+
+    def __init__(self, project: Project, settings: Config, wish: Wish, console: Console) -> None:
+        """Raises DataError if the data is missing, or not that of params.yaml; PipelineError for an empty space."""
+        self.project, self.settings, self.wish, self.console = project, settings, wish, console
+        self.meta = _checked(load_meta(project.meta), settings)
+        self.space = Space.of(settings)
+        if not len(self.space):
+            raise PipelineError("The section space of params.yaml is empty: name at least one key to search.")
+        self.folder = project.study_folder(wish.study)
+        self.budget = _budget(settings)
+        self._deadline_s = time.monotonic() + wish.hours * 3600 if wish.hours else math.inf
+        self._owner: Owner | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Does what is left of the study and returns what study.json has.
+
+        Raises KeyboardInterrupt when it was stopped; Owned, Stuck, TrackingError and other PipelineErrors.
+        """
+        if self.wish.resume_only and self.wish.study not in ledgers.studies(self.project):
+            raise PipelineError(
+                f"There is no study {self.wish.study} to go on with. Without --resume-only it is begun; "
+                "`python -m pipeline.tune --list` shows those that are there."
+            )
+        try:
+            with Ledger.open(self.project, self.wish.study) as search:
+                return self._run(search, search.beside(ledgers.CONFIRMATION))
+        except OSError as error:
+            raise PipelineError(
+                f"{error.filename or self.folder} can't be used: {error.strerror or error}. Nothing is lost: mend "
+                "that, give the same command again, and it goes on."
+            ) from error
+
+    def _run(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
+        _check_same(search, self._about())
+        goal = {"trials": self.settings.tune.trials, "budget": None if math.isinf(self.budget) else self.budget}
+        goal |= {"confirm": self.settings.tune.confirm, "seeds": self.settings.tune.confirm_seeds}
+        if _covers(search.about.get("concluded"), goal) and not tracking.is_gone(self.project):
+            self.console.print(
+                f"The study {search.name} is over: {len(search.trials)} of {goal['trials']} trials are done. "
+                "A larger --trials goes on.",
+                highlight=False,
+            )
+        else:
+            began_s = time.monotonic()
+            try:
+                with _Desk(self, search) as desk:
+                    self._pursue(search, confirmation, desk)
+            except TimeIsUp:
+                self.console.print(
+                    f"{self.wish.hours:g} hours are over; all is kept, and the same command goes on from there."
+                )
+                self._write(search, confirmation)
+                return outcome.described(search, confirmation, self.settings)
+            except KeyboardInterrupt:
+                self._write(search, confirmation)
+                raise KeyboardInterrupt(
+                    f"{len(search.trials)} trials are kept, the same command goes on from there"
+                ) from None
+            finally:
+                search.note(elapsed_s=round(search.about.get("elapsed_s", 0.0) + time.monotonic() - began_s, 1))
+            search.note(concluded=goal)
+        study = self._write(search, confirmation)
+        self._tell(search, outcome.ranking(search, confirmation))
+        return study
+
+    def _pursue(self, search: Ledger, confirmation: Ledger, desk: "_Desk") -> None:
+        """Both phases and the conclusion."""
+        self._search(search, desk)
+        missing = self._to_confirm(search, confirmation)
+        if missing:
+            self._confirm(confirmation, missing, desk)
+        desk.wait_for_models()
+        study = outcome.described(search, confirmation, self.settings)
+        outcome.write(self.project, search, confirmation, self.space, study)
+        self._conclude(search, confirmation, study, desk)
+
+    def _search(self, search: Ledger, desk: "_Desk") -> None:
+        tune = self.settings.tune
+        scheduler = _scheduler(self.settings, self.space)
+        proposer = Proposer(self.space, _sampler(self.settings), tune.seed, tune.first)
+        source = Proposals(tune.trials, self.space, proposer, tune.seed)
+        recorder = desk.recorder(search, "trial")
+        self._phase(search, source, scheduler, self.budget, recorder, desk, "trial")
+
+    def _to_confirm(self, search: Ledger, confirmation: Ledger) -> list[tuple[Trial, int]]:
+        """Trials, each with the number of a seed, that are to be trained again and have not been."""
+        there = {(trial.attributes["of"], trial.attributes["seed_number"]) for trial in confirmation.trials}
+        candidates = outcome.finished(search)[: self.settings.tune.confirm]
+        wanted = [(trial, seed) for seed in range(1, self.settings.tune.confirm_seeds + 1) for trial in candidates]
+        under_way = any(trial.ended is None for trial in confirmation.trials)
+        missing = [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in there]
+        return missing or ([(trial, 0) for trial in candidates[:1]] if under_way else [])
+
+    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], desk: "_Desk") -> None:
+        plan: list[tuple[Any, Any]] = [(trial.values, trial.attributes) for trial in confirmation.trials]
+        for trial, number in missing:
+            if number:
+                seed = trial_seed(self.settings.tune.seed, trial.number, number)
+                plan.append((trial.values, {"of": trial.number, "seed_number": number, "seed": seed}))
+        recorder = desk.recorder(confirmation, "confirm")
+        source = Planned(plan, self.space.distributions)
+        self._phase(
+            confirmation, source, Straight(self.settings.train.epochs), math.inf, recorder, desk, "confirmation"
+        )
+
+    def _phase(
+        self,
+        ledger: Ledger,
+        source: Source,
+        scheduler: Scheduler,
+        budget: float,
+        recorder: Recorder,
+        desk: "_Desk",
+        title: str,
+    ) -> None:
+        tune, epochs = self.settings.tune, self.settings.train.epochs
+        recorder.agree()
+        display = StudyDisplay(self.console, ledger, title=title, trials=source.total, epochs=epochs, budget=budget)
+        self._owner = Owner(
+            ledger,
+            source,
+            scheduler,
+            desk.engine,
+            self.config_of,
+            epochs,
+            recorder.folder,
+            Limits(
+                budget=budget,
+                retries=tune.retries,
+                trial_timeout_s=tune.trial_timeout_s or math.inf,
+                epoch_timeout_s=tune.epoch_timeout_s or math.inf,
+                checkpoint_bytes=tune.checkpoints_gb * _GIGABYTE,
+            ),
+            tune.models == "all",
+            (recorder, display, self),
+        )
+        with display, self._signals(self._owner, display):
+            over = self._owner.run()
+        self._owner = None
+        if not over:
+            raise TimeIsUp if time.monotonic() > self._deadline_s else KeyboardInterrupt
+
+    def config_of(self, trial: Trial) -> Config:
+        return self.settings.with_values({**trial.values, "train.seed": trial.attributes["seed"]})
+
+    def tick(self) -> None:
+        if self._owner and time.monotonic() > self._deadline_s:
+            self._owner.stop()
+
+    @contextmanager
+    def _signals(self, owner: Owner, display: StudyDisplay) -> Iterator[None]:
+        """Ctrl-C lets the epochs that are being trained end; a second one, or SIGTERM, does not wait for them."""
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            if owner.halting:
+                raise KeyboardInterrupt
+            if owner.stopping or number != signal.SIGINT:
+                owner.halt()
+            else:
+                display.note = "Stopping after the epochs that are being trained; Ctrl-C again stops at once."
+                owner.stop()
+
+        with ExitStack() as stack:
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    stack.callback(signal.signal, number, signal.signal(number, interrupted))
+            yield
+
+    def _about(self) -> dict[str, Any]:
+        """What makes it this study: trials of another space, other data or other fixed values don't compare."""
+        varied = set(self.space.names)
+        fixed = {
+            key: value
+            for key, value in self.settings.values().items()
+            if key not in varied and not key.startswith(("data.", "evaluate.")) and key not in _OF_THE_MACHINE
+        }
+        return {
+            "space": self.space.described(),
+            "values": fixed | {"tune.seed": self.settings.tune.seed},
+            "data": {"name": self.meta.name, "digest": self.meta.digest},
+        }
+
+    def _write(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
+        study = outcome.described(search, confirmation, self.settings)
+        outcome.write(self.project, search, confirmation, self.space, study)
+        return study
+
+    def _conclude(self, search: Ledger, confirmation: Ledger, study: dict[str, Any], desk: "_Desk") -> None:
+        """What MLflow gets at the end: result files, pictures, the winner's figures and its model under an alias."""
+        candidates = outcome.ranking(search, confirmation)
+        parent = desk.parent
+        for path in (self.project.trials, self.project.study, self.project.best):
+            if path.is_file():
+                parent.log_file(path)
+        for name, picture in outcome.pictures(search, self.space).items():
+            parent.log_bytes(picture, f"{name}.png")
+        if candidates:
+            best = candidates[0]
+            parent.set_tags({"winner": best.trial.number})
+            parent.log_metrics(
+                {"winner.validation_accuracy": best.mean} | ({"winner.sd": best.sd} if best.sd is not None else {})
+            )
+            if desk.models:
+                run = desk.tracker.open(desk.recorder(search, "trial").key(best.trial), parent=parent.key)
+                run.register_model(f"{self.meta.name}-{search.name}", ALIAS)
+                run.finish("finished")
+        parent.finish("finished")
+
+    def _tell(self, search: Ledger, candidates: list[Candidate]) -> None:
+        """Says what was found, and what to do next."""
+        if not candidates:
+            self.console.print("No trial was trained to the end; results/tune/trials.csv says why.", highlight=False)
+            return
+        best = candidates[0]
+        table = Table("trial", "searched with", "again: mean ± sd", "values", box=None, pad_edge=False)
+        for one in candidates:
+            again = f"{one.mean:.2%}" if one.accuracies else "not done"
+            again += f" ± {one.sd * 100:.2f} ({len(one.accuracies)} seeds)" if one.sd is not None else ""
+            table.add_row(str(one.trial.number), f"{one.single:.2%}", again, on_a_line(one.trial.values))
+        self.console.print(table)
+        spent = sum(len(trial.scores) for trial in search.trials)
+        full = len(search.trials) * self.settings.train.epochs
+        self.console.print(
+            f"{len(search.trials)} trials, {spent:,} epochs ({spent / max(full, 1):.0%} of the {full:,} that they "
+            f"would take without pruning), {duration(search.about.get('elapsed_s', 0.0))}. Checkpoints of the study: "
+            f"{bytes_of(self.folder) / 1e6:.1f} MB in {self.folder.relative_to(self.project.home)}.",
+            highlight=False,
+        )
+        if self.wish.apply:
+            config.write_values(self.project.params, best.trial.values)
+            self.console.print(
+                f"The values of trial {best.trial.number} stand in params.yaml. Next: `dvc params diff`, `dvc repro`, "
+                "`dvc metrics diff`.",
+                highlight=False,
+            )
+        else:
+            name = "" if self.wish.study == "main" else f" --study {self.wish.study}"
+            self.console.print(
+                "results/tune/best.yaml has the winner. Next:\n"
+                f"  python -m pipeline.tune{name} --trials {self.settings.tune.trials} --apply"
+                "   writes its values into params.yaml\n"
+                "  dvc repro                  trains and evaluates them\n"
+                "  dvc metrics diff           what they brought\n"
+                "  mlflow ui                  all trials",
+                highlight=False,
+            )
+
+
+class _Desk:
+    """What both phases need: workers, MLflow, and the process that makes models. A context manager."""
+
+    def __init__(self, session: Session, search: Ledger) -> None:
+        self._session, self._search = session, search
+        self._stack = ExitStack()
+        self._recorders: dict[str, Recorder] = {}
+        self.tracker: Tracker
+        self.parent: Run
+        self.models: Models | None = None
+
+    def __enter__(self) -> "_Desk":
+        session = self._session
+        with ExitStack() as stack:
+            # First of all: workers take seconds to start, and what follows does not wait for them.
+            stack.callback(self._close_engine)
+            if not self._search.about.get("concluded"):
+                _ = self.engine
+            if session.settings.tune.models != "none":
+                exporter = Exporter(session.project.meta, session.project.training_data)
+                self.models = Models(stack.enter_context(closing(exporter)))
+            self.tracker = stack.enter_context(Tracker(session.project))
+            self.parent = self._open_parent()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    @cached_property
+    def engine(self) -> Engine:
+        session, train, tune = self._session, self._session.settings.train, self._session.settings.tune
+        chosen = places(Machine.glance(), train.device, train.threads, tune.workers, tune.workers_per_gpu)
+        session.folder.mkdir(parents=True, exist_ok=True)
+        logs = [session.folder / f"worker-{number}.log" for number in range(1, len(chosen) + 1)]
+        for log in logs:
+            log.write_bytes(b"")
+        return LocalEngine(
+            [
+                Post(
+                    session.project.meta,
+                    session.project.training_data,
+                    place.device,
+                    place.threads,
+                    train.precision,
+                    log,
+                )
+                for place, log in zip(chosen, logs, strict=True)
+            ]
+        )
+
+    def _close_engine(self) -> None:
+        if "engine" in self.__dict__:
+            self.engine.close()
+
+    def _open_parent(self) -> Run:
+        session, search = self._session, self._search
+        parent = self.tracker.open(f"study-{search.about['key']}", name=f"study {search.name}")
+        self.tracker.send_leftovers()
+        made_from = provenance.collect(session.project)
+        self._tags = provenance.tags(made_from) | {"data.digest": session.meta.digest}
+        about = session._about()
+        with parent.together():
+            parent.log_params(
+                {f"space.{name}": str(axis) for name, axis in about["space"].items()}
+                | {key: value for key, value in about["values"].items() if key != "tune.seed"}
+            )
+            # As tags: a study can go on with other settings, and MLflow's params are for good.
+            tune = session.settings.tune.model_dump(mode="json")
+            parent.set_tags(self._tags | {f"tune.{key}": str(value) for key, value in tune.items()})
+        return parent
+
+    def recorder(self, ledger: Ledger, name: str) -> Recorder:
+        if name not in self._recorders:
+            session = self._session
+            self._recorders[name] = Recorder(
+                self.tracker,
+                self.parent,
+                ledger,
+                session.config_of,
+                session.folder / ("trials" if name == "trial" else name),
+                name,
+                session.meta,
+                self._tags,
+                session.settings.train.epochs,
+                self.models,
+                session.settings.tune.models == "all",
+            )
+        return self._recorders[name]
+
+    def wait_for_models(self) -> None:
+        """Until all models that are being made are made."""
+        if not self.models or not self.models.waiting:
+            return
+        with self._session.console.status("making the models for MLflow") as status:
+            while self.models.waiting:
+                status.update(f"making the models for MLflow: {self.models.waiting} left")
+                time.sleep(0.05)
+                self.models.tick()
+
+
+# They don't decide which study it is: a study may go on elsewhere. Each trial's record has what it ran on.
+_OF_THE_MACHINE = ("train.device", "train.threads", "train.seed")
+
+
+def _check_same(ledger: Ledger, about: dict[str, Any]) -> None:
+    """Notes what makes the study, or compares with what was noted. Raises PipelineError if it differs."""
+    if "key" not in ledger.about:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        ledger.note(**about, created=created, key=uuid.uuid4().hex[:12])
+        return
+    differences = []
+    for part, new in about.items():
+        old = ledger.about.get(part, {})
+        for name in dict.fromkeys([*old, *new]):
+            if old.get(name) != new.get(name):
+                before, today = _shown(old.get(name)), _shown(new.get(name))
+                differences.append(f"  {part} {name}: it was {before}, it is {today}")
+    if differences:
+        raise PipelineError(
+            f"The study {ledger.name} was begun otherwise, and its trials don't compare with new ones:\n"
+            + "\n".join(differences)
+            + "\nTo go on with it set that back; `--study NAME` begins another beside it; "
+            f"`--study {ledger.name} --delete` removes it, so that its name begins anew."
+        )
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _checked(meta: Meta, settings: Config) -> Meta:
+    if settings.data.name != "folder" and meta.name != settings.data.name:
+        raise DataError(
+            f"data/ holds {meta.name}, but data.name is {settings.data.name}: run `dvc repro download` first."
+        )
+    return meta
+
+
+def _budget(settings: Config) -> float:
+    """Full trainings that the search may spend."""
+    if settings.tune.budget is not None:
+        return settings.tune.budget
+    if settings.tune.scheduler == "none":
+        return math.inf
+    # Of few trials, or of short ones, that is less than to begin them all and to finish one.
+    return max(PAUSING_BUDGET * settings.tune.trials, 1 + settings.tune.trials / settings.train.epochs)
+
+
+def _sampler(settings: Config) -> Any:
+    return "tpe" if settings.tune.sampler == "auto" else settings.tune.sampler
+
+
+def _scheduler(settings: Config, space: Space) -> Scheduler:
+    tune, epochs = settings.tune, settings.train.epochs
+    if tune.scheduler == "none":
+        return Straight(epochs)
+    if tune.scheduler == "asha":
+        return Asha(epochs, tune.first_rung, tune.reduction_factor)
+    return FreezeThaw(space, epochs, seed=tune.seed, proposes=tune.sampler == "auto")
+
+
+def _covers(concluded: dict[str, Any] | None, goal: dict[str, Any]) -> bool:
+    """Whether what was concluded is all that is asked for."""
+    if concluded is None:
+        return False
+    return all(
+        concluded[key] is None or (goal[key] is not None and goal[key] <= concluded[key])
+        for key in ("trials", "budget", "confirm", "seeds")
+    )

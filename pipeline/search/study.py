@@ -1,0 +1,330 @@
+"""The owner of a study: it asks, sends trials to workers, records what comes back, and decides what follows.
+
+It alone writes to Optuna's storage and, through its watchers, to MLflow. It keeps nothing that is not on disk too, so
+that one that is killed at any instant is followed by one that goes on.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+
+from pipeline.config import Config, Scalar
+from pipeline.epoch import Epoch
+from pipeline.search.engine import Began, Engine, Failed, Message, Order, Paused, Reached, Trained
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.samplers import Proposer
+from pipeline.search.schedule import GoOn, Left, Scheduler, Start, Values
+from pipeline.search.space import Space
+
+POLL_S = 0.25
+"""How long a wish to stop, or a time limit, may wait for the owner to look."""
+
+
+class Watcher:
+    """Is told what happens, before Optuna's storage is: what it records is never behind."""
+
+    def sent(self, trial: Trial, settings: Config) -> None:
+        """The trial is on its way to a worker, for the first time or again."""
+
+    def trained(self, trial: Trial, epoch: Epoch) -> None:
+        """An epoch is over."""
+
+    def reached(self, trial: Trial, reached: Reached) -> None:
+        """The trial is at the epoch that it was sent to; it pauses there unless `ended` follows."""
+
+    def ended(self, trial: Trial, ended: str, why: str | None) -> None:
+        """For good."""
+
+    def failed(self, trial: Trial, failed: Failed) -> None:
+        """The trial crashed or took too long, and is tried again."""
+
+    def stopped(self, trial: Trial) -> None:
+        """The study stops while the trial is under way; it goes on at the next start."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+
+class Source(Protocol):
+    """Where new trials come from."""
+
+    @property
+    def total(self) -> int:
+        """How many there are to be in all."""
+        ...
+
+    def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
+        """The next one, noted in the ledger as sent to the epoch `until`; of `values` if they are given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Values that the scheduler names, or else a sampler draws from the space: `limit` of them, if it has as many."""
+
+    limit: int
+    space: Space
+    proposer: Proposer
+    seed: int
+
+    @property
+    def total(self) -> int:
+        return min(self.limit, self.space.size or self.limit)
+
+    def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
+        number = len(ledger.trials)
+        if values is not None and not any(trial.values == values for trial in ledger.trials):
+            self.proposer.planned[number] = values
+        drawn = self.proposer.propose(ledger.study, number)
+        return ledger.enter(drawn, self.space.distributions, until, seed=trial_seed(self.seed, number))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Given values with given seeds and notes, in their order."""
+
+    plan: Sequence[tuple[Mapping[str, Scalar], Mapping[str, Scalar]]]
+    distributions: Mapping[str, BaseDistribution]
+
+    @property
+    def total(self) -> int:
+        return len(self.plan)
+
+    def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
+        values, notes = self.plan[len(ledger.trials)]
+        return ledger.enter(values, self.distributions, until, **notes)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a study may spend, and how patient it is."""
+
+    budget: float = math.inf
+    """Full trainings."""
+    retries: int = 0
+    """How often a trial that crashed or took too long is tried again before it has got an epoch further."""
+    trial_timeout_s: float = math.inf
+    """Of training in all, with an epoch that does not end."""
+    epoch_timeout_s: float = math.inf
+    checkpoint_bytes: float = math.inf
+    """What paused trials may keep on disk, all together."""
+
+
+@dataclass
+class _Flight:
+    """A trial that a worker has."""
+
+    trial: Trial
+    began: bool = False
+    """False while the worker still starts."""
+    last_s: float = 0.0
+    """When it was heard of last."""
+
+
+@dataclass
+class Owner:
+    """Runs one study on an engine."""
+
+    ledger: Ledger
+    source: Source
+    scheduler: Scheduler
+    engine: Engine
+    config_of: Callable[[Trial], Config]
+    epochs: int
+    """Of a full training."""
+    folder: Path
+    """A folder a trial is made in it."""
+    limits: Limits = Limits()
+    keep_models: bool = False
+    """Whether trials leave their weights where they pause too."""
+    watchers: Sequence[Watcher] = ()
+    stopping: bool = False
+    halting: bool = False
+    _flights: dict[int, _Flight] = field(default_factory=dict)
+    _waiting: deque[Trial] = field(default_factory=deque)
+    """To be sent before anything is decided: interrupted trials, and those tried again."""
+
+    def __post_init__(self) -> None:
+        self._waiting.extend(trial for trial in self.ledger.trials if trial.state == "running")
+        for trial in self.ledger.trials:
+            if trial.ended:
+                self._clear(trial)
+
+    def run(self) -> bool:
+        """Runs until the study is over, and returns True; False if `stop` or `halt` came first.
+
+        Raises Stuck, and OSError for a disk that is full: all that was recorded stays, and the next owner goes on.
+        """
+        try:
+            return self._run()
+        finally:
+            for trial in self.ledger.trials:
+                if trial.state == "running":
+                    for watcher in self.watchers:
+                        watcher.stopped(trial)
+
+    def _run(self) -> bool:
+        while not self.halting:
+            if not self.stopping:
+                self._dispatch()
+            if not self._flights:
+                break
+            message = self.engine.next(POLL_S)
+            if message:
+                self._take(message)
+            self._look_at_the_clock()
+            for watcher in self.watchers:
+                watcher.tick()
+        if self.stopping:
+            return False
+        for trial in self.ledger.trials:
+            if trial.state == "paused":
+                self._end(trial, "pruned", None)
+        return True
+
+    def stop(self) -> None:
+        """Lets the epochs that are being trained end, and starts nothing more."""
+        if not self.stopping:
+            self.stopping = True
+            self.engine.pause()
+
+    def halt(self) -> None:
+        """Stops without waiting for the epochs that are being trained."""
+        self.stopping = self.halting = True
+
+    def _dispatch(self) -> None:
+        while self.engine.free:
+            trial = self._waiting.popleft() if self._waiting else self._decided()
+            if trial is None:
+                return
+            settings = self.config_of(trial)
+            folder = self.folder / f"{trial.number:04}"
+            self._flights[trial.number] = _Flight(trial)
+            known = len(trial.scores)
+            self.engine.submit(
+                Order(trial.number, trial.values, settings, trial.until, known, folder, self.keep_models)
+            )
+            for watcher in self.watchers:
+                watcher.sent(trial, settings)
+
+    def _decided(self) -> Trial | None:
+        trials = self.ledger.trials
+        promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in trials)
+        left = Left(self.source.total - len(trials), self.limits.budget * self.epochs - promised)
+        decision = self.scheduler.decide([trial.seen for trial in trials], left)
+        if decision is None and not self._flights and not any(trial.state == "finished" for trial in trials):
+            decision = self._at_least_one()
+        if isinstance(decision, Start):
+            return self.source.new(self.ledger, decision.until, decision.values)
+        if isinstance(decision, GoOn):
+            self.ledger.send(trials[decision.number], decision.until)
+            return trials[decision.number]
+        return None
+
+    def _at_least_one(self) -> GoOn | None:
+        """A search that ends without a trained model is no search: the best one goes on to the end."""
+        paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
+        if not paused:
+            return None
+        return GoOn(max(paused, key=lambda trial: trial.scores[-1]).number, self.epochs)
+
+    def _take(self, message: Message) -> None:
+        flight = self._flights.get(message.trial)
+        if flight is None:
+            return
+        trial, flight.last_s = flight.trial, self.engine.clock_s()
+        match message:
+            case Began():
+                flight.began = True
+            case Trained(epoch=epoch):
+                if epoch.number == len(trial.scores) + 1:
+                    for watcher in self.watchers:
+                        watcher.trained(trial, epoch)
+                    self.ledger.score(trial, epoch.number, epoch.validation_accuracy)
+                    trial.elapsed_s = epoch.elapsed_s
+            case Reached():
+                del self._flights[trial.number]
+                for watcher in self.watchers:
+                    watcher.reached(trial, message)
+                if trial.until >= self.epochs:
+                    self._end(trial, "finished", None)
+                else:
+                    self.ledger.pause(trial)
+                    self._bound_disk()
+            case Paused():
+                del self._flights[trial.number]
+            case Failed():
+                self._failed(trial, message)
+
+    def _failed(self, trial: Trial, failed: Failed) -> None:
+        del self._flights[trial.number]
+        if failed.ended in ("crashed", "timed out") and trial.crashes < self.limits.retries:
+            self.ledger.crash(trial)
+            for watcher in self.watchers:
+                watcher.failed(trial, failed)
+            self._waiting.append(trial)
+        else:
+            self._end(trial, failed.ended, failed.why)
+
+    def _end(self, trial: Trial, ended: str, why: str | None) -> None:
+        for watcher in self.watchers:
+            watcher.ended(trial, ended, why)
+        self.ledger.end(trial, ended, why)
+        self._clear(trial)
+
+    def _clear(self, trial: Trial) -> None:
+        """Deletes the checkpoints of a trial that never goes on. What else its folder holds stays."""
+        for name in ("checkpoint.pt", "checkpoint.pt.before"):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{trial.number:04}" / name).unlink()
+
+    def _look_at_the_clock(self) -> None:
+        now_s = self.engine.clock_s()
+        for flight in list(self._flights.values()):
+            if not flight.began:
+                continue
+            epoch_s = now_s - flight.last_s
+            trial_s = flight.trial.elapsed_s + epoch_s
+            if epoch_s > self.limits.epoch_timeout_s:
+                why = f"no epoch for {epoch_s:,.0f} s (tune.epoch_timeout_s is {self.limits.epoch_timeout_s:g})"
+            elif trial_s > self.limits.trial_timeout_s:
+                why = f"{trial_s:,.0f} s of training (tune.trial_timeout_s is {self.limits.trial_timeout_s:g})"
+            else:
+                continue
+            self.engine.stop(flight.trial.number)
+            self._failed(flight.trial, Failed(flight.trial.number, "timed out", why))
+
+    def _bound_disk(self) -> None:
+        """Prunes the least promising of the paused trials while their checkpoints take too much room."""
+        if math.isinf(self.limits.checkpoint_bytes):
+            return
+        paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
+        sizes = {trial.number: _size(self.folder / f"{trial.number:04}") for trial in paused}
+        # Compared where all of them have been: a trial that went on is not better for having trained longer.
+        common = min((len(trial.scores) for trial in paused), default=0)
+        paused.sort(key=lambda trial: trial.scores[common - 1], reverse=True)
+        while sum(sizes.values()) > self.limits.checkpoint_bytes and len(paused) > 1:
+            trial = paused.pop()
+            del sizes[trial.number]
+            self._end(trial, "pruned", "its checkpoint was given up for room on the disk (tune.checkpoints_gb)")
+
+
+def trial_seed(study_seed: int, *number: int) -> int:
+    """The seed of a trial's training: a function of the study's seed and the trial's number alone."""
+    return int(np.random.SeedSequence([study_seed, *number]).generate_state(1)[0] >> 1)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a trial's checkpoints."""
+    total = 0
+    for path in folder.glob("checkpoint.pt*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total

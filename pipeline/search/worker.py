@@ -1,0 +1,172 @@
+"""A worker of the local engine: a process that trains what it is told to, until its owner is gone.
+
+It knows neither Optuna nor MLflow. Heavy libraries are imported inside `main`, after the thread that listens to the
+owner has begun: a worker whose owner is killed while it starts must not live on either.
+"""
+
+import errno
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import Diverged, OutOfMemory, PipelineError
+from pipeline.search.engine import Began, Failed, Matrix, Message, Order, Paused, Reached, Setting, Trained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.data import Pictures
+    from pipeline.meta import Meta
+
+# What no other worker, and no second try, would get past.
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker is started with."""
+
+    meta: Path
+    training_data: Path
+    device: str
+    threads: int
+    precision: str
+    log: Path
+    """What the worker, and the libraries in it, print."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has loaded all and waits for its first order."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The worker can't work, and says why."""
+
+    why: str
+
+
+class Pause:
+    """The owner's wish that the worker stop after this epoch."""
+
+
+def main(owner: Connection, post: Post) -> None:
+    """The life of a worker: orders come from `owner`, messages go to it."""
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach a whole group; what follows is for the owner to say.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    pause = threading.Event()
+    threading.Thread(target=_listen, args=(owner, orders, pause), name="owner", daemon=True).start()
+    with post.log.open("a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    try:
+        bench = _Bench(post)
+    except PipelineError as error:
+        owner.send(Unfit(str(error)))
+        return
+    owner.send(Ready())
+    while True:
+        order = orders.get()
+        pause.clear()
+        try:
+            for message in bench.work(order, pause):
+                owner.send(message)
+        except OSError as error:
+            if error.errno not in _HOPELESS:
+                owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
+            else:
+                owner.send(Unfit(f"{error.filename or order.folder} can't be written: {error.strerror}."))
+                return
+        except Diverged as error:
+            owner.send(Failed(order.trial, "diverged", str(error)))
+        except OutOfMemory as error:
+            owner.send(Failed(order.trial, "out of memory", str(error)))
+        except Exception:
+            owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
+
+
+def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: threading.Event) -> None:
+    while True:
+        try:
+            said = owner.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # the owner is gone, however it went: all that is worth keeping is on disk
+        if isinstance(said, Order):
+            orders.put(said)
+        elif isinstance(said, Pause):
+            pause.set()
+
+
+class _Bench:
+    """What a worker keeps between orders: the device and the pictures, which all workers of a machine share."""
+
+    def __init__(self, post: Post) -> None:
+        """Raises DataError and ConfigError."""
+        # What an order needs too, so that its first epoch does not wait for it.
+        from pipeline import data, models, training  # noqa: F401
+        from pipeline.device import Device
+        from pipeline.machine import Machine
+        from pipeline.meta import load_meta
+
+        self._meta: Meta = load_meta(post.meta)
+        self._pictures: Pictures = data.load_pictures(post.training_data, self._meta)
+        self._device = Device.choose(post.device, post.precision, post.threads, Machine.probe())
+        self._device.prepare()
+
+    def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
+        """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
+        from pipeline import models, training
+
+        yield Began(order.trial)
+        path = order.folder / "checkpoint.pt"
+        checkpoint = training.Checkpoint.load(path)
+        with training.out_of_memory_told(order.config.train, self._device):
+            parts = training.Parts.of(order.config, self._meta, self._pictures, self._device)
+        done = checkpoint.epochs if checkpoint else []
+        for epoch in done[order.known : order.until]:
+            yield Trained(order.trial, epoch)
+        if checkpoint and len(done) >= order.until:
+            # It was reached before the owner, or this worker's predecessor, was killed.
+            parts.network.load_state_dict(checkpoint.model)
+            parts.network.to(self._device.handle)
+            parts.network.to(memory_format=self._device.memory_format)
+        else:
+            for epoch in training.fit(*parts, order.config.train, self._device, path=path, checkpoint=checkpoint):
+                if epoch.number > order.known:
+                    yield Trained(order.trial, epoch)
+                if epoch.number == order.until:
+                    break
+                if pause.is_set():
+                    yield Paused(order.trial)
+                    return
+        logits, labels = training.infer(parts.network, parts.validation, self._device)
+        if order.keep_model or order.until == order.config.train.epochs:
+            models.save(parts.network, order.folder / "model.safetensors")
+        yield Reached(
+            order.trial,
+            order.until,
+            _confusion(logits, labels),
+            Setting(
+                self._device.described(),
+                {"training": parts.training.pictures, "validation": len(parts.validation)},
+            ),
+            self._device.peak_memory_bytes(),
+        )
+
+
+def _confusion(logits: "Tensor", labels: "Tensor") -> Matrix:
+    classes = logits.shape[1]
+    counts = (labels * classes + logits.argmax(1)).bincount(minlength=classes**2).reshape(classes, classes)
+    return tuple(tuple(row) for row in counts.tolist())

@@ -1,0 +1,98 @@
+"""A search that trains nothing, for tests of what surrounds it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import InMemoryStorage
+
+from pipeline.config import Range
+from pipeline.epoch import Epoch
+from pipeline.search.engine import Failed, Reached
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.samplers import Proposer
+from pipeline.search.schedule import GoOn, Left, Seen, Start, Values
+from pipeline.search.simulated import SimulatedEngine
+from pipeline.search.space import Space
+from pipeline.search.study import Limits, Owner, Proposals, Watcher
+
+EPOCHS = 9
+SPACE = Space(
+    {"train.learning_rate": Range(low=0.001, high=1.0, log=True), "train.momentum": Range(low=0.0, high=0.99)},
+    {"train.learning_rate": 0.1, "train.momentum": 0.9},
+)
+
+
+def curve(values: Values) -> list[float]:
+    """Accuracy after each epoch: best at a learning rate of 0.03 and a momentum of 0.5."""
+    distance = (
+        math.log10(float(values["train.learning_rate"]) / 0.03) ** 2 / 4 + (float(values["train.momentum"]) - 0.5) ** 2
+    )
+    return [max(0.0, 0.95 - distance / 2) * (1 - 0.6**epoch) for epoch in range(1, EPOCHS + 1)]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """All start until epoch 3; then the best paused one goes on to the end, until the budget is spent."""
+
+    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+        if left.epochs <= 0:
+            return None
+        if left.trials > 0:
+            return Start(3)
+        paused = [trial for trial in trials if trial.state == "paused"]
+        return GoOn(max(paused, key=lambda trial: trial.scores[-1]).number, EPOCHS) if paused else None
+
+
+@dataclass
+class Diary(Watcher):
+    """Notes what a watcher is told."""
+
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def sent(self, trial: Trial, config: Any) -> None:
+        self.events.append(("sent", trial.number, trial.until))
+
+    def trained(self, trial: Trial, epoch: Epoch) -> None:
+        self.events.append(("trained", trial.number, epoch.number))
+
+    def reached(self, trial: Trial, reached: Reached) -> None:
+        self.events.append(("reached", trial.number, reached.epoch))
+
+    def ended(self, trial: Trial, ended: str, why: str | None) -> None:
+        self.events.append(("ended", trial.number, ended))
+
+    def failed(self, trial: Trial, failed: Failed) -> None:
+        self.events.append(("failed", trial.number, failed.ended))
+
+    def stopped(self, trial: Trial) -> None:
+        self.events.append(("stopped", trial.number))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.events if event[0] == kind]
+
+
+def owner(
+    folder: Path,
+    *,
+    ledger: Ledger | None = None,
+    engine: Any = None,
+    scheduler: Any = None,
+    trials: int = 8,
+    curve: Callable[[Values], Sequence[float]] = curve,
+    **limits: Any,
+) -> Owner:
+    """An owner of a study of SPACE, in memory unless a ledger is given, with a Diary as its watcher."""
+    return Owner(
+        ledger or Ledger(InMemoryStorage(), "study"),
+        Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0),
+        scheduler or Halves(),
+        engine or SimulatedEngine(curve),
+        lambda trial: None,  # type: ignore[arg-type, return-value]
+        EPOCHS,
+        folder,
+        Limits(**limits),
+        watchers=(Diary(),),
+    )

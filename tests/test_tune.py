@@ -1,0 +1,312 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from chaos import mlflow_ledger, optuna_ledger, results_ledger
+
+from pipeline import config, tune
+from pipeline.files import Project
+from pipeline.search.session import Session, Wish
+
+QUICK = ("--set", "train.epochs=3", "--set", "tune.confirm=2", "--set", "tune.confirm_seeds=2")
+
+
+def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.tune", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--trials", "0"], "must be a whole number of at least 1, got 0"),
+        (["--trials", "many"], "must be a whole number of at least 1, got many"),
+        (["--workers", "none"], "must be a whole number of at least 1, got none"),
+        (["--hours", "-1"], "must be a number over 0, got -1"),
+        (["--study", "a/b"], "must be up to 60 letters, digits, - and _, got a/b"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_sentence(
+    arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        tune.main(arguments)
+    assert exit.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--set", "train.epoch=9"], "train.epoch is not a key; did you mean train.epochs?"),
+        (["--set", "train.epochs"], "--set takes NAME=VALUE, such as train.epochs=9, got train.epochs"),
+        (["--set", "train.epochs=[1"], "--set train.epochs is not a YAML value: [1"),
+        (["--set", "train.epochs=0"], "train.epochs must be at least 1, got 0"),
+        (["--set", "tune.scheduler=best"], "tune.scheduler must be freeze_thaw, asha or none, got"),
+        (["--set", "space.model.depth=[8, 21]"], "model.depth must be 6n+2"),
+        (["--set", "data.name=cifar10"], "data/ holds digits, but data.name is cifar10"),
+        (["--resume-only"], "There is no study main to go on with"),
+        (["--delete", "--yes"], "There is no study main; there is none at all"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_begun(
+    project: Project, arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune.main(arguments) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (project.home / ".studies").exists()
+    assert not (project.home / "mlflow.db").exists()
+
+
+def test_without_data_the_next_step_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(project.data)
+    assert tune.main([]) == 1
+    assert "meta.json is missing: run `dvc repro`, or `python -m pipeline.download`" in capsys.readouterr().err
+
+
+def test_values_are_set_as_yaml_reads_them(project: Project) -> None:
+    words = ["--trials", "7", "--workers", "auto", "--set", "tune.scheduler=asha", "--set", "train.batch_size=16"]
+    seen: dict[str, Any] = {}
+
+    class Caught(Exception):
+        pass
+
+    def session(project: Project, settings: config.Config, wish: Wish, console: Any) -> Session:
+        seen.update(settings=settings, wish=wish)
+        raise Caught
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.search.session.Session", session)
+        with pytest.raises(Caught):
+            tune.main(words)
+    settings = seen["settings"]
+    assert (settings.tune.trials, settings.tune.workers, settings.tune.scheduler) == (7, None, "asha")
+    assert settings.train.batch_size == 16
+    assert seen["wish"].study == "main"
+
+
+def test_there_is_no_study_to_list_before_the_first(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune.main(["--list"]) == 0
+    assert "There is no study yet" in capsys.readouterr().out
+    assert tune.main(["--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, _digits: Path) -> Path:
+    """A project in which a small study is over; its tests leave it as it is, or better."""
+    root = tmp_path_factory.mktemp("searched") / "project"
+    shutil.copytree(_digits, root)
+    done = run("--trials", "5", *QUICK, "--json", folder=root)
+    (root / "study.out").write_text(done.stdout)
+    return root
+
+
+@pytest.mark.slow
+def test_a_study_leaves_the_same_in_optuna_in_mlflow_and_in_results(searched: Path) -> None:
+    trials = optuna_ledger(searched, "main")
+    rows = results_ledger(searched)
+    runs = mlflow_ledger(searched)
+    assert [trial["number"] for trial in trials] == list(range(5))
+    assert len(rows) == 5
+    for trial, row in zip(trials, rows, strict=True):
+        child = runs[f"trial {trial['number']}"]
+        assert {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}[trial["state"]] == child["status"]
+        assert trial["ended"] == child["ended"] == row["state"]
+        accuracy = dict(child["metrics"]["train.validation_accuracy"])
+        assert accuracy == trial["intermediate"]
+        assert float(row["validation_accuracy"]) == accuracy[max(accuracy)] == trial["value"]
+        assert child["params"]["train.seed"] == row["seed"] == str(trial["seed"])
+        assert "confusion_matrix.png" in child["artifacts"]
+        assert child["models"] == (trial["state"] == "COMPLETE")
+        for key, value in trial["params"].items():
+            assert child["params"][key] == row[key] == str(value)
+    again = [name for name in runs if name.startswith("confirm")]
+    assert len(again) == len(optuna_ledger(searched, "main.confirmation")) <= 4
+    parent = runs["study"]
+    assert parent["status"] == "FINISHED"
+    assert {"best.yaml", "study.json", "trials.csv", "optimisation_history.png", "parallel_coordinates.png"} <= set(
+        parent["artifacts"]
+    )
+    best = [value for _, value in parent["metrics"]["best.validation_accuracy"]]
+    assert best == sorted(best)
+    assert len(best) == sum(trial["state"] == "COMPLETE" for trial in trials)
+
+
+@pytest.mark.slow
+def test_the_first_trial_has_the_values_of_params_yaml(searched: Path) -> None:
+    own = config.load(searched / "params.yaml").values()
+    first = optuna_ledger(searched, "main")[0]
+    assert first["params"] == {name: own[name] for name in first["params"]}
+
+
+@pytest.mark.slow
+def test_the_winner_is_the_candidate_with_the_best_mean_over_new_seeds(searched: Path) -> None:
+    study = json.loads((searched / "study.out").read_text())
+    assert study == json.loads((searched / "results" / "tune" / "study.json").read_text())
+    means = [candidate["mean"] for candidate in study["candidates"]]
+    assert means == sorted(means, reverse=True)
+    assert study["winner"] == study["candidates"][0]["trial"]
+    again = optuna_ledger(searched, "main.confirmation")
+    values = study["candidates"][0]["values"]
+    own = [trial["value"] for trial in again if trial["params"] == values]
+    assert study["candidates"][0]["mean"] == pytest.approx(sum(own) / len(own))
+    seeds = {trial["seed"] for trial in again} | {trial["seed"] for trial in optuna_ledger(searched, "main")}
+    assert len(seeds) == len(again) + 5
+    best = config.read_yaml(searched / "results" / "tune" / "best.yaml")
+    assert best["values"] == values
+
+
+@pytest.mark.slow
+def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(searched: Path) -> None:
+    import mlflow
+    import numpy as np
+    import torch
+
+    winner = json.loads((searched / "study.out").read_text())["winner"]
+    mlflow.set_tracking_uri(f"sqlite:///{searched / 'mlflow.db'}")
+    loaded = mlflow.pytorch.load_model("models:/digits-main@best")
+    from pipeline import data, models
+    from pipeline.meta import load_meta
+
+    meta = load_meta(searched / "data" / "meta.json")
+    pictures = data.load_pictures(searched / "data" / "train", meta)
+    trial = optuna_ledger(searched, "main")[winner]
+    settings = config.load(searched / "params.yaml").with_values(trial["params"])
+    network = models.build(settings.model, meta, seed=0)
+    models.load(network, searched / ".studies" / "main" / "trials" / f"{winner:04}" / "model.safetensors")
+    network.eval()
+    images = torch.from_numpy(np.ascontiguousarray(pictures.images[:8].transpose(0, 3, 1, 2)))
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), network(images), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_same_command_again_does_nothing_and_says_so(searched: Path) -> None:
+    before = optuna_ledger(searched, "main"), mlflow_ledger(searched)
+    began_s = time.monotonic()
+    done = run("--trials", "5", *QUICK, folder=searched)
+    assert time.monotonic() - began_s < 15
+    assert "The study main is over: 5 of 5 trials are done" in done.stdout
+    assert (optuna_ledger(searched, "main"), mlflow_ledger(searched)) == before
+
+
+@pytest.mark.slow
+def test_a_changed_space_or_value_is_not_mixed_in(searched: Path) -> None:
+    done = run("--trials", "9", *QUICK, "--set", "space.train.batch_size=[16, 64]", folder=searched, code=1)
+    assert "space train.batch_size: it was" in done.stderr
+    done = run("--trials", "9", folder=searched, code=1)
+    assert "values train.epochs: it was 3, it is 6" in done.stderr
+    assert "`--study NAME` begins another beside it" in done.stderr
+    assert len(optuna_ledger(searched, "main")) == 5
+
+
+@pytest.mark.slow
+def test_studies_are_listed_and_one_is_deleted(searched: Path, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(searched, root)
+    (listed,) = json.loads(run("--list", "--json", folder=root).stdout)
+    assert (listed["study"], listed["trials"]) == ("main", 5)
+    assert "main" in run("--list", folder=root).stdout
+    refused = run("--delete", folder=root, code=1)
+    assert "add --yes" in refused.stderr
+    run("--delete", "--yes", folder=root)
+    assert json.loads(run("--list", "--json", folder=root).stdout) == []
+    assert not (root / ".studies" / "main").exists()
+
+
+@pytest.mark.slow
+def test_the_winner_is_written_into_params_yaml_and_more_trials_go_on_from_there(
+    searched: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(searched, root)
+    before = (root / "params.yaml").read_text()
+    run("--trials", "5", *QUICK, "--apply", folder=root)
+    after = (root / "params.yaml").read_text()
+    best = config.read_yaml(root / "results" / "tune" / "best.yaml")["values"]
+    applied = config.load(root / "params.yaml").values()
+    assert {name: applied[name] for name in best} == best
+    assert [line.partition("#")[2] for line in after.splitlines()] == [
+        line.partition("#")[2] for line in before.splitlines()
+    ]
+    first = optuna_ledger(root, "main")
+    done = run("--trials", "7", *QUICK, "--set", "tune.scheduler=asha", folder=root)
+    assert "7 trials" in done.stdout
+    trials = optuna_ledger(root, "main")
+    assert len(trials) == 7
+    assert trials[:5] == first
+    assert len(results_ledger(root)) == 7
+    statuses = {name: run["status"] for name, run in mlflow_ledger(root).items()}
+    assert set(statuses.values()) <= {"FINISHED", "KILLED"}
+
+
+@pytest.fixture
+def started(project: Project) -> Iterator[psutil.Popen]:
+    """A search that is under way: its first epoch is over."""
+    command = [sys.executable, "-m", "pipeline.tune", "--trials", "6", "--set", "train.epochs=200"]
+    with (project.root / "log").open("w") as log:
+        process = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while '"intermediate_value"' not in _journal(project):
+        assert process.poll() is None, (project.root / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _journal(project: Project) -> str:
+    return project.optuna_journal.read_text() if project.optuna_journal.exists() else ""
+
+
+@pytest.mark.slow
+def test_a_second_search_of_the_study_is_refused_and_another_study_works(
+    project: Project, started: psutil.Popen
+) -> None:
+    refused = run("--trials", "6", "--set", "train.epochs=200", code=1)
+    assert f"The study main is owned by process {started.pid} on " in refused.stderr
+    run("--trials", "1", "--study", "other", "--workers", "1", "--set", "train.epochs=1", "--set", "tune.confirm=0")
+    assert started.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_is_stopped_keeps_all_and_says_so(
+    project: Project, started: psutil.Popen, number: signal.Signals
+) -> None:
+    children = started.children(recursive=True)
+    os.killpg(started.pid, number)  # as a terminal does it: to all
+    assert started.wait(60) == 130
+    assert "the same command goes on from there" in (project.root / "log").read_text()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    trials = optuna_ledger(project.root, "main")
+    assert trials
+    assert {trial["state"] for trial in trials} == {"RUNNING"}
+    runs = mlflow_ledger(project.root)
+    assert runs["study"]["ended"] == "interrupted"
+    assert all(run["ended"] in ("interrupted", "paused") for name, run in runs.items())
+    assert len(results_ledger(project.root)) == len(trials)
+
+
+@pytest.mark.slow
+def test_after_the_hours_the_search_stops_in_order(project: Project) -> None:
+    done = run("--trials", "6", "--hours", "0.003", "--set", "train.epochs=2000")
+    assert "0.003 hours are over; all is kept" in done.stdout
+    with project.trials.open(newline="") as file:
+        assert {row["state"] for row in csv.DictReader(file)} <= {"running", "paused"}
