@@ -27,23 +27,28 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.storages import InMemoryStorage
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline.command import guarded
 from pipeline.config import Range
+from pipeline.epoch import Epoch
 from pipeline.errors import DataError
 from pipeline.search.freeze_thaw import FreezeThaw
-from pipeline.search.schedule import GoOn, Left, Seen, Start, Values
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.samplers import Proposer
+from pipeline.search.schedule import Values
+from pipeline.search.session import PAUSING_BUDGET
+from pipeline.search.simulated import SimulatedEngine
 from pipeline.search.space import Space
+from pipeline.search.study import Limits, Owner, Proposals, Watcher
 
 Floats = NDArray[np.float64]
 
 EPOCHS = 52
 COSTS = (5, 10, 15, 20)
-BUDGET = 0.4
-"""Full trainings a trial, what a study spends where nothing else is set."""
 DEVELOPMENT = (
     *("126026", "146212", "167149", "167161", "167181", "167185", "167200", "168329", "168331", "168868", "168910"),
     *("189862", "189866", "189905", "189908", "34539", "7593"),
@@ -131,47 +136,34 @@ class Found:
         return 1.0 if found is None else (best - found) / (best - median)
 
 
+@dataclass
+class Notes(Watcher):
+    """What an owner's search has found after each epoch."""
+
+    found: Found = field(default_factory=Found)
+
+    def trained(self, trial: Trial, epoch: Epoch) -> None:
+        self.found.add([epoch.validation_accuracy] if epoch.number == EPOCHS else [])
+
+
 def search_ours(curve: Curve, seed: int, trials: int, workers: int) -> Found:
-    """This project's scheduler in a loop that trains nothing: all workers take the same time for an epoch."""
-    scheduler = FreezeThaw(SPACE, EPOCHS, seed)
-    values: list[Values] = []
-    curves: list[Floats] = []
-    done: list[int] = []
-    until: list[int] = []
-    busy: list[int | None] = [None] * workers
-    found = Found()
-
-    def seen(number: int) -> Seen:
-        state = "finished" if done[number] == EPOCHS else "running" if number in busy else "paused"
-        return Seen(number, values[number], tuple(curves[number][: done[number]]), state, until[number])
-
-    while True:
-        for worker in range(workers):
-            if busy[worker] is not None:
-                continue
-            left = Left(trials - len(values), BUDGET * trials * EPOCHS - sum(until))
-            decision = scheduler.decide([seen(number) for number in range(len(values))], left)
-            if isinstance(decision, Start):
-                chosen = decision.values
-                if chosen is None:
-                    chosen = SPACE.random(np.random.default_rng([seed, len(values)]), 1)[0]
-                busy[worker] = len(values)
-                values.append(chosen)
-                curves.append(curve(chosen))
-                done.append(0)
-                until.append(decision.until)
-            elif isinstance(decision, GoOn):
-                busy[worker] = decision.number
-                until[decision.number] = decision.until
-        if not any(number is not None for number in busy):
-            return found
-        for worker, number in enumerate(busy):
-            if number is None:
-                continue
-            done[number] += 1
-            found.add([float(curves[number][-1])] if done[number] == EPOCHS else [])
-            if done[number] == until[number]:
-                busy[worker] = None
+    """This project's owner, with all defaults, on the engine that only looks curves up."""
+    # There are no values of one's own to begin with: the first of the spread ones takes their place.
+    (first,) = SPACE.spread(1, seed)
+    space = Space(AXES, first)
+    notes = Notes()
+    Owner(
+        Ledger(InMemoryStorage(), "benchmark"),
+        Proposals(trials, space, Proposer(space, "tpe", seed), seed),
+        FreezeThaw(space, EPOCHS, seed),
+        SimulatedEngine(curve, workers),
+        lambda trial: None,
+        EPOCHS,
+        Path("nowhere"),
+        Limits(budget=PAUSING_BUDGET * trials),
+        watchers=(notes,),
+    ).run()
+    return notes.found
 
 
 def search_optuna(

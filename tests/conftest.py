@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import REPOSITORY
+from places import QUICK_STUDY, REPOSITORY
 
 from pipeline import config
 from pipeline.config import Config
@@ -70,6 +70,16 @@ def _digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits")
     copy_example(root)
     subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    return root
+
+
+@pytest.fixture(scope="session")
+def searched(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which a study of 5 trials is over; what it printed as JSON is in study.out. To be left as it is."""
+    root = tmp_path_factory.mktemp("searched") / "project"
+    shutil.copytree(_digits, root)
+    command = [sys.executable, "-m", "pipeline.tune", "--trials", "5", *QUICK_STUDY, "--json"]
+    (root / "study.out").write_bytes(subprocess.check_output(command, cwd=root, timeout=240))
     return root
 
 

@@ -1,5 +1,6 @@
 """What a person sees who starts plain `mlflow ui` in the project and opens it in a browser."""
 
+import json
 import os
 import signal
 import socket
@@ -10,11 +11,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
 from browser import headless_browser
+from mlflow import MlflowClient
 from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -65,6 +68,47 @@ def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
         browser.find_element(By.XPATH, "//*[text()='per_class.json']").click()
         for text in ("precision", "aeroplane"):
             see(browser, text, tmp_path / "table.png")
+
+
+def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: Path, tmp_path: Path) -> None:
+    client = MlflowClient(f"sqlite:///{searched / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("pipeline").experiment_id])
+    by_name = {run.info.run_name: run.info.run_id for run in runs}
+    trials = [f"trial {number}" for number in range(5)]
+    finished = next(run for run in runs if run.info.run_name in trials and run.info.status == "FINISHED")
+    with mlflow_ui(searched) as address, headless_browser(tmp_path) as browser:
+        page, training = f"{address}/#/experiments/1/runs", "?workflowType=machine_learning"
+        by_accuracy = "&orderByKey=metrics.%60train.validation_accuracy%60&orderByAsc=false"
+        browser.get(f"{page}{training}{by_accuracy}")
+        for text in ("Sort: train.validation_accuracy", *trials, "study main"):
+            see(browser, text, tmp_path / "study.png")
+        shown = browser.find_element(By.TAG_NAME, "body").text
+        accuracy = {run.info.run_name: run.data.metrics.get("train.validation_accuracy", 0.0) for run in runs}
+        places = {name: shown.index(f"\n{name}\n") for name in trials}
+        best, worst = max(trials, key=accuracy.__getitem__), min(trials, key=accuracy.__getitem__)
+        assert places[best] < places[worst]
+
+        browser.get(f"{page}/{by_name['study main']}/artifacts/optimisation_history.png{training}")
+        wait_until(lambda: max(picture_widths(browser), default=0) > 500, "the optimisation history")
+        browser.save_screenshot(str(tmp_path / "history.png"))
+
+        browser.get(f"{page}/{finished.info.run_id}{training}")
+        for text in ("Parent run", "study main", "Logged models (1)", "Finished"):
+            see(browser, text, tmp_path / "trial.png")
+
+        browser.get(f"{page}/{finished.info.run_id}/artifacts/confusion_matrix.png{training}")
+        wait_until(lambda: max(picture_widths(browser), default=0) > 300, "the confusion matrix")
+        browser.save_screenshot(str(tmp_path / "confusion.png"))
+
+        compared = quote(json.dumps([by_name[name] for name in trials]))
+        browser.get(f"{address}/#/compare-runs?runs={compared}&experiments={quote(json.dumps(['1']))}")
+        for text in ("Comparing 5 Runs from 1 Experiment", "trial 4", "train.learning_rate"):
+            see(browser, text, tmp_path / "compared.png")
+
+        model_id = client.get_run(finished.info.run_id).outputs.model_outputs[0].model_id
+        browser.get(f"{address}/#/experiments/1/models/{model_id}{training}")
+        for text in ("train.learning_rate", finished.info.run_name):
+            see(browser, text, tmp_path / "model.png")
 
 
 def record(project: Project) -> None:

@@ -64,7 +64,9 @@ def test_ended_trials_count_in_the_rungs_that_they_reached_and_never_go_on() -> 
 
 def test_asha_spends_no_more_than_is_left() -> None:
     trials = [seen(0, 0.1), seen(1, 0.9), seen(2, 0.5)]
-    assert Asha(9).decide(trials, Left(trials=1, epochs=2)) == GoOn(1, 3)
+    assert Asha(9).decide(trials, Left(trials=1, epochs=3)) == GoOn(1, 3)
+    # An epoch is kept back for the one that has not started.
+    assert Asha(9).decide(trials, Left(trials=1, epochs=2)) == Start(1)
     assert Asha(9).decide(trials, Left(trials=1, epochs=1.5)) == Start(1)
     assert Asha(9).decide(trials, Left(trials=1, epochs=0.5)) is None
     assert Asha(9).decide(trials[:2], Left(trials=0, epochs=math.inf)) is None

@@ -13,12 +13,11 @@ from typing import Any
 import psutil
 import pytest
 from chaos import mlflow_ledger, optuna_ledger, results_ledger
+from places import QUICK_STUDY as QUICK
 
 from pipeline import config, tune
 from pipeline.files import Project
 from pipeline.search.session import Session, Wish
-
-QUICK = ("--set", "train.epochs=3", "--set", "tune.confirm=2", "--set", "tune.confirm_seeds=2")
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -102,16 +101,6 @@ def test_there_is_no_study_to_list_before_the_first(project: Project, capsys: py
     assert "There is no study yet" in capsys.readouterr().out
     assert tune.main(["--list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, _digits: Path) -> Path:
-    """A project in which a small study is over; its tests leave it as it is, or better."""
-    root = tmp_path_factory.mktemp("searched") / "project"
-    shutil.copytree(_digits, root)
-    done = run("--trials", "5", *QUICK, "--json", folder=root)
-    (root / "study.out").write_text(done.stdout)
-    return root
 
 
 @pytest.mark.slow

@@ -116,13 +116,17 @@ class Asha:
         return (*rungs, self.epochs) if rungs[-1] < self.epochs else tuple(rungs)
 
     def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
-        """Whoever may go on does so before a new one starts, first from the highest rung."""
+        """Whoever may go on does so before a new one starts, first from the highest rung.
+
+        Of the budget the first rungs of those that have not started are kept back.
+        """
         rungs = self.rungs
+        for_paused = left.epochs - left.trials * rungs[0]
         for rung, above in reversed(list(itertools.pairwise(rungs))):
             waiting = {
                 trial.number
                 for trial in trials
-                if trial.state == "paused" and rung <= trial.until < above and above - trial.until <= left.epochs
+                if trial.state == "paused" and rung <= trial.until < above and above - trial.until <= for_paused
             }
             if not waiting:
                 continue

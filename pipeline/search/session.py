@@ -135,7 +135,7 @@ class Session(Watcher):
         """Both phases and the conclusion."""
         self._search(search, desk)
         missing = self._to_confirm(search, confirmation)
-        if missing:
+        if missing or confirmation.trials:  # whose records may lack something, though all are there
             self._confirm(confirmation, missing, desk)
         desk.wait_for_models()
         study = outcome.described(search, confirmation, self.settings)
@@ -155,16 +155,13 @@ class Session(Watcher):
         there = {(trial.attributes["of"], trial.attributes["seed_number"]) for trial in confirmation.trials}
         candidates = outcome.finished(search)[: self.settings.tune.confirm]
         wanted = [(trial, seed) for seed in range(1, self.settings.tune.confirm_seeds + 1) for trial in candidates]
-        under_way = any(trial.ended is None for trial in confirmation.trials)
-        missing = [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in there]
-        return missing or ([(trial, 0) for trial in candidates[:1]] if under_way else [])
+        return [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in there]
 
     def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], desk: "_Desk") -> None:
         plan: list[tuple[Any, Any]] = [(trial.values, trial.attributes) for trial in confirmation.trials]
         for trial, number in missing:
-            if number:
-                seed = trial_seed(self.settings.tune.seed, trial.number, number)
-                plan.append((trial.values, {"of": trial.number, "seed_number": number, "seed": seed}))
+            seed = trial_seed(self.settings.tune.seed, trial.number, number)
+            plan.append((trial.values, {"of": trial.number, "seed_number": number, "seed": seed}))
         recorder = desk.recorder(confirmation, "confirm")
         source = Planned(plan, self.space.distributions)
         self._phase(

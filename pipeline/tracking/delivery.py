@@ -509,7 +509,7 @@ def _make(database: Path) -> None:
     for leftover in database.parent.glob(f"{database.name}.part*"):
         leftover.unlink()
     aside = database.with_name(f"{database.name}.part")
-    store = SqlAlchemyStore(f"sqlite:///{aside}", str(database.parent / "mlruns"))
+    store = SqlAlchemyStore(f"sqlite:///{aside}", str(database.parent / "mlruns"))  # type: ignore[no-untyped-call]
     store.engine.dispose()
     aside.replace(database)
 
