@@ -154,6 +154,11 @@ class Recorder(Watcher):
         if self.models:
             self.models.tick()
 
+    def release(self) -> None:
+        """Ends the runs of trials whose model is not made yet: the next start makes it."""
+        for number in list(self._runs):
+            self._runs.pop(number).finish("interrupted")
+
     def _folder(self, trial: Trial) -> Path:
         return self.folder / f"{trial.number:04}"
 

@@ -9,39 +9,33 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import config, provenance, tracking
+from pipeline import config, tracking
 from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
-from pipeline.exporter import Exporter
 from pipeline.files import Project
-from pipeline.machine import Machine, places
 from pipeline.meta import Meta, load_meta
 from pipeline.search import ledger as ledgers
 from pipeline.search import outcome
+from pipeline.search.desk import Desk
 from pipeline.search.display import StudyDisplay, duration, on_a_line
-from pipeline.search.engine import Engine
 from pipeline.search.freeze_thaw import FreezeThaw
 from pipeline.search.ledger import Ledger, Trial
-from pipeline.search.local import LocalEngine
 from pipeline.search.outcome import Candidate
-from pipeline.search.record import Models, Recorder
+from pipeline.search.record import Recorder
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import Asha, Scheduler, Straight
 from pipeline.search.space import Space
 from pipeline.search.studies import bytes_of
 from pipeline.search.study import Limits, Owner, Planned, Proposals, Source, Watcher, trial_seed
-from pipeline.search.worker import Post
-from pipeline.tracking import Run, Tracker
 
 ALIAS = "best"
 """Of the winner's model in MLflow's registry."""
@@ -111,7 +105,7 @@ class Session(Watcher):
         else:
             began_s = time.monotonic()
             try:
-                with _Desk(self, search) as desk:
+                with Desk(self.project, self.settings, self.meta, search, self._about(), self.config_of) as desk:
                     self._pursue(search, confirmation, desk)
             except TimeIsUp:
                 self.console.print(
@@ -131,18 +125,18 @@ class Session(Watcher):
         self._tell(search, outcome.ranking(search, confirmation))
         return study
 
-    def _pursue(self, search: Ledger, confirmation: Ledger, desk: "_Desk") -> None:
+    def _pursue(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
         """Both phases and the conclusion."""
         self._search(search, desk)
         missing = self._to_confirm(search, confirmation)
         if missing or confirmation.trials:  # whose records may lack something, though all are there
             self._confirm(confirmation, missing, desk)
-        desk.wait_for_models()
+        desk.wait_for_models(self.console)
         study = outcome.described(search, confirmation, self.settings)
         outcome.write(self.project, search, confirmation, self.space, study)
         self._conclude(search, confirmation, study, desk)
 
-    def _search(self, search: Ledger, desk: "_Desk") -> None:
+    def _search(self, search: Ledger, desk: Desk) -> None:
         tune = self.settings.tune
         scheduler = _scheduler(self.settings, self.space)
         proposer = Proposer(self.space, _sampler(self.settings), tune.seed, tune.first)
@@ -157,7 +151,7 @@ class Session(Watcher):
         wanted = [(trial, seed) for seed in range(1, self.settings.tune.confirm_seeds + 1) for trial in candidates]
         return [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in there]
 
-    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], desk: "_Desk") -> None:
+    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], desk: Desk) -> None:
         plan: list[tuple[Any, Any]] = [(trial.values, trial.attributes) for trial in confirmation.trials]
         for trial, number in missing:
             seed = trial_seed(self.settings.tune.seed, trial.number, number)
@@ -175,7 +169,7 @@ class Session(Watcher):
         scheduler: Scheduler,
         budget: float,
         recorder: Recorder,
-        desk: "_Desk",
+        desk: Desk,
         title: str,
     ) -> None:
         tune, epochs = self.settings.tune, self.settings.train.epochs
@@ -203,6 +197,8 @@ class Session(Watcher):
             over = self._owner.run()
         self._owner = None
         if not over:
+            recorder.release()
+            desk.parent.finish("interrupted")
             raise TimeIsUp if time.monotonic() > self._deadline_s else KeyboardInterrupt
 
     def config_of(self, trial: Trial) -> Config:
@@ -251,7 +247,7 @@ class Session(Watcher):
         outcome.write(self.project, search, confirmation, self.space, study)
         return study
 
-    def _conclude(self, search: Ledger, confirmation: Ledger, study: dict[str, Any], desk: "_Desk") -> None:
+    def _conclude(self, search: Ledger, confirmation: Ledger, study: dict[str, Any], desk: Desk) -> None:
         """What MLflow gets at the end: result files, pictures, the winner's figures and its model under an alias."""
         candidates = outcome.ranking(search, confirmation)
         parent = desk.parent
@@ -310,107 +306,6 @@ class Session(Watcher):
                 "  mlflow ui                  all trials",
                 highlight=False,
             )
-
-
-class _Desk:
-    """What both phases need: workers, MLflow, and the process that makes models. A context manager."""
-
-    def __init__(self, session: Session, search: Ledger) -> None:
-        self._session, self._search = session, search
-        self._stack = ExitStack()
-        self._recorders: dict[str, Recorder] = {}
-        self.tracker: Tracker
-        self.parent: Run
-        self.models: Models | None = None
-
-    def __enter__(self) -> "_Desk":
-        session = self._session
-        with ExitStack() as stack:
-            # First of all: workers take seconds to start, and what follows does not wait for them.
-            stack.callback(self._close_engine)
-            if not self._search.about.get("concluded"):
-                _ = self.engine
-            if session.settings.tune.models != "none":
-                exporter = Exporter(session.project.meta, session.project.training_data)
-                self.models = Models(stack.enter_context(closing(exporter)))
-            self.tracker = stack.enter_context(Tracker(session.project))
-            self.parent = self._open_parent()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-
-    @cached_property
-    def engine(self) -> Engine:
-        session, train, tune = self._session, self._session.settings.train, self._session.settings.tune
-        chosen = places(Machine.glance(), train.device, train.threads, tune.workers, tune.workers_per_gpu)
-        session.folder.mkdir(parents=True, exist_ok=True)
-        logs = [session.folder / f"worker-{number}.log" for number in range(1, len(chosen) + 1)]
-        for log in logs:
-            log.write_bytes(b"")
-        return LocalEngine(
-            [
-                Post(
-                    session.project.meta,
-                    session.project.training_data,
-                    place.device,
-                    place.threads,
-                    train.precision,
-                    log,
-                )
-                for place, log in zip(chosen, logs, strict=True)
-            ]
-        )
-
-    def _close_engine(self) -> None:
-        if "engine" in self.__dict__:
-            self.engine.close()
-
-    def _open_parent(self) -> Run:
-        session, search = self._session, self._search
-        parent = self.tracker.open(f"study-{search.about['key']}", name=f"study {search.name}")
-        self.tracker.send_leftovers()
-        made_from = provenance.collect(session.project)
-        self._tags = provenance.tags(made_from) | {"data.digest": session.meta.digest}
-        about = session._about()
-        with parent.together():
-            parent.log_params(
-                {f"space.{name}": str(axis) for name, axis in about["space"].items()}
-                | {key: value for key, value in about["values"].items() if key != "tune.seed"}
-            )
-            # As tags: a study can go on with other settings, and MLflow's params are for good.
-            tune = session.settings.tune.model_dump(mode="json")
-            parent.set_tags(self._tags | {f"tune.{key}": str(value) for key, value in tune.items()})
-        return parent
-
-    def recorder(self, ledger: Ledger, name: str) -> Recorder:
-        if name not in self._recorders:
-            session = self._session
-            self._recorders[name] = Recorder(
-                self.tracker,
-                self.parent,
-                ledger,
-                session.config_of,
-                session.folder / ("trials" if name == "trial" else name),
-                name,
-                session.meta,
-                self._tags,
-                session.settings.train.epochs,
-                self.models,
-                session.settings.tune.models == "all",
-            )
-        return self._recorders[name]
-
-    def wait_for_models(self) -> None:
-        """Until all models that are being made are made."""
-        if not self.models or not self.models.waiting:
-            return
-        with self._session.console.status("making the models for MLflow") as status:
-            while self.models.waiting:
-                status.update(f"making the models for MLflow: {self.models.waiting} left")
-                time.sleep(0.05)
-                self.models.tick()
 
 
 # They don't decide which study it is: a study may go on elsewhere. Each trial's record has what it ran on.
