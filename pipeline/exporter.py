@@ -205,6 +205,7 @@ class _Writer:
         pictures = data.load_pictures(training_data, self._meta).images[:2]
         self._example: npt.NDArray[np.uint8] = pictures.transpose(0, 3, 1, 2).copy()
         self._graphs: dict[Model, tuple[Classifier, Graph]] = {}
+        self._any: Graph | None = None
 
     def write(self, job: _Job) -> None:
         from pipeline import models
@@ -213,7 +214,8 @@ class _Writer:
         network, graph = self._graphs.pop(job.model, (None, None))
         if network is None or graph is None:
             network = models.build(job.model, self._meta, seed=0)
-            graph = Graph(network, self._example)
+            graph = Graph(network, self._example, like=self._any)
+            self._any = graph
         self._graphs[job.model] = network, graph
         if len(self._graphs) > _ARCHITECTURES:
             del self._graphs[next(iter(self._graphs))]
