@@ -1,6 +1,7 @@
-"""What every command line of the project shares: --help, one sentence for an error, the exit code."""
+"""What every command line of the project shares: --help, one sentence for an error, the exit code, times in words."""
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,17 @@ def guarded(work: Callable[[], None]) -> int:
         print(f"\nstopped{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def duration(seconds: float) -> str:
+    """2 h 05 min, 3 min 20 s, 12 s."""
+    if math.isinf(seconds):
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

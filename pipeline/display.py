@@ -8,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from pipeline.command import duration
 from pipeline.data import Batch, Epochs
 from pipeline.epoch import Epoch
 
@@ -67,7 +68,7 @@ class TrainingDisplay:
             f"  training {epoch.training_loss:.4f} {epoch.training_accuracy:6.2%}"
             f"  validation {epoch.validation_loss:.4f} {epoch.validation_accuracy:6.2%}"
             f"  learning rate {epoch.learning_rate:.2e}"
-            f"  {epoch.images_per_second:,.0f} images/s" + (f"  ETA {_duration(left_s)}" if left_s else "")
+            f"  {epoch.images_per_second:,.0f} images/s" + (f"  ETA {duration(left_s)}" if left_s else "")
         )
 
 
@@ -87,11 +88,3 @@ class _Watched:
         for batch in self._batches.epoch(number):
             yield batch
             self._display.advance(number, len(batch.labels))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

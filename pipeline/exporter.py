@@ -1,4 +1,4 @@
-"""Writes MLflow models from weights, in a process of its own of the lowest priority.
+"""Writes MLflow models from weights, in a process of its own of low priority.
 
     exporter = Exporter(project.meta, project.training_data)
     exporter.submit(17, weights, settings.model, folder)     (returns at once)
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _IN_PIPE = 4
 """How many jobs the process has at once. A pipe that is full would hold up the sender."""
 _ATTEMPTS = 2
+NICENESS = 5
+"""Behind the workers, but not so far that all models are still to be made when the last of them is done."""
 _ARCHITECTURES = 16
 """How many exported graphs are kept."""
 
@@ -175,7 +177,7 @@ def _work(pipe: Connection, meta: Path, training_data: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-        os.nice(19)
+        os.nice(NICENESS)
     writer = None
     with suppress(EOFError, OSError):
         while True:

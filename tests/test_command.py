@@ -90,3 +90,11 @@ def test_every_error_for_the_user_is_in_the_tree_of_its_modules_docstring() -> N
 
     assert errors.__doc__ is not None
     assert all(name in errors.__doc__ for name in below(PipelineError))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("inf"), "unknown")],
+)
+def test_a_duration_is_told_in_the_units_that_matter(seconds: float, text: str) -> None:
+    assert command.duration(seconds) == text

@@ -16,7 +16,7 @@ import torch
 
 from pipeline import models
 from pipeline.config import Model
-from pipeline.exporter import Done, Exporter
+from pipeline.exporter import NICENESS, Done, Exporter
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
 
@@ -133,7 +133,7 @@ def test_the_process_has_the_lowest_priority_and_heeds_no_ctrl_c(
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(process.pid, number)  # it may not have come to its first line yet
     assert wait_for(exporter, 1) == [Done(1, tmp_path / "model-1", None)]
-    assert process.nice() == 19
+    assert process.nice() == NICENESS
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(process.pid, number)
     time.sleep(0.3)

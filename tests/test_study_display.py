@@ -1,11 +1,10 @@
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 from searches import EPOCHS, curve, owner
 
-from pipeline.search.display import StudyDisplay, duration, on_a_line
+from pipeline.search.display import StudyDisplay, on_a_line
 from pipeline.search.engine import Failed
 from pipeline.search.simulated import SimulatedEngine
 
@@ -46,12 +45,23 @@ def test_a_terminal_shows_every_trial_the_best_and_how_far_the_search_is(tmp_pat
     assert "paused after" not in text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("inf"), "unknown")],
-)
-def test_a_duration_is_told_in_the_units_that_matter(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_a_narrow_terminal_loses_the_end_of_the_values_and_nothing_else(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=62, height=20, color_system=None)
+    study = owner(tmp_path, trials=4, budget=3.0)
+    study.run()
+    display = StudyDisplay(console, study.ledger, title="trial", trials=4, epochs=EPOCHS, budget=3.0)
+    console.print(display._table())
+    assert isinstance(console.file, io.StringIO)
+    header, *rows = console.file.getvalue().splitlines()
+    assert header.split() == ["trial", "epoch", "rung", "validation", "state", "values"]
+    assert len(rows) == 4
+    for row in rows:
+        assert len(row.rstrip()) <= 62
+        number, epochs, _, accuracy, state, *_ = row.split()
+        assert study.ledger.trials[int(number)].ended == state
+        assert epochs == str(len(study.ledger.trials[int(number)].scores))
+        assert accuracy.endswith("%")
+    assert any("…" in row for row in rows)
 
 
 def test_values_are_told_on_a_line_without_their_section() -> None:

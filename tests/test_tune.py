@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,10 +16,15 @@ import psutil
 import pytest
 from chaos import mlflow_ledger, optuna_ledger, results_ledger
 from places import QUICK_STUDY as QUICK
+from rich.console import Console
+from searches import owner
 
 from pipeline import config, tune
+from pipeline.errors import PipelineError
 from pipeline.files import Project
-from pipeline.search.session import Session, Wish
+from pipeline.search.display import StudyDisplay
+from pipeline.search.ledger import Ledger
+from pipeline.search.session import Session, Wish, _check_same
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -291,6 +298,71 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
     assert runs["study"]["ended"] == "interrupted"
     assert all(run["ended"] in ("interrupted", "paused") for name, run in runs.items())
     assert len(results_ledger(project.root)) == len(trials)
+
+
+def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(project: Project, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    session = Session(project, config.load(project.params), Wish("main"), console)
+    study = owner(tmp_path)
+    display = StudyDisplay(console, study.ledger, title="trial", trials=1, epochs=9, budget=1.0)
+    before = signal.getsignal(signal.SIGINT)
+    with session._signals(study, display):
+        signal.raise_signal(signal.SIGINT)
+        assert (study.stopping, study.halting) == (True, False)
+        assert "Ctrl-C again stops at once" in display.note
+        signal.raise_signal(signal.SIGINT)
+        assert study.halting
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    session = Session(project, config.load(project.params), Wish("main"), console)
+    study = owner(tmp_path)
+    with session._signals(study, StudyDisplay(console, study.ledger, title="", trials=1, epochs=9, budget=1.0)):
+        signal.raise_signal(signal.SIGTERM)
+    assert study.halting
+
+
+def test_other_data_under_the_same_name_is_another_study(project: Project) -> None:
+    settings = config.load(project.params)
+    with Ledger.open(project, "main") as ledger:
+        _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
+        _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
+        meta = json.loads(project.meta.read_text())
+        project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
+        with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
+            _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_the_owner_ends_the_search_with_a_sentence_and_it_goes_on_later(
+    project: Project, started: psutil.Popen
+) -> None:
+    # No file may grow over its size: to a program that is what a full disk is.
+    limit = project.optuna_journal.stat().st_size
+    resource.prlimit(started.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    assert started.wait(90) == 1
+    said = (project.root / "log").read_text()
+    assert "error: " in said
+    assert "Traceback" not in said
+    before = optuna_ledger(project.root, "main")
+    run("--trials", "6", "--set", "train.epochs=200", "--hours", "0.004")
+    after = optuna_ledger(project.root, "main")
+    assert len(after) >= len(before)
+    for old, new in zip(before, after, strict=False):
+        assert old["params"] == new["params"]
+        assert old["intermediate"].items() <= new["intermediate"].items()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / ".studies").write_text("a file where the folder should be")
+    assert tune.main([]) == 1
+    assert ".studies" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """What a person sees while a study runs: a live table on a terminal, a line for each event everywhere else."""
 
-import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -12,12 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.command import duration
 from pipeline.config import Scalar
 from pipeline.epoch import Epoch
 from pipeline.search.engine import Failed, Reached
 from pipeline.search.ledger import Ledger, Trial
 from pipeline.search.study import Watcher
 
+OTHER_COLUMNS = 46
+"""Characters of a row in front of the values."""
 STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
 
 
@@ -109,23 +111,26 @@ class StudyDisplay(Watcher):
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("trial", "right"), ("epoch", "right"), ("rung", "right"), ("validation", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        table.add_column("state")
-        table.add_column("values", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name in ("trial", "epoch", "rung", "validation"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("values", no_wrap=True)
         order = {"running": 0, "finished": 1, "paused": 1}
         shown = sorted(
             self._ledger.trials,
             key=lambda trial: (order.get(trial.state, 2), -(trial.scores[-1] if trial.scores else 0.0)),
         )
         for trial in shown[: max(3, self._console.height - 8)]:
+            values = Text(on_a_line(trial.values))
+            # Cut here: a table that is too wide would be made narrower at the columns that matter most.
+            values.truncate(max(10, self._console.width - OTHER_COLUMNS), overflow="ellipsis")
             table.add_row(
                 str(trial.number),
                 str(len(trial.scores)),
                 str(trial.until),
                 f"{trial.scores[-1]:.2%}" if trial.scores else "",
                 Text(trial.ended or trial.state, STATES[trial.state]),
-                on_a_line(trial.values),
+                values,
             )
         return table
 
@@ -137,17 +142,6 @@ def on_a_line(values: Mapping[str, Scalar]) -> str:
 
 def shown(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """2 h 05 min, 3 min 20 s, 12 s."""
-    if math.isinf(seconds):
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _accuracy(trial: Trial) -> str:

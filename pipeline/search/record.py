@@ -81,16 +81,18 @@ class Recorder(Watcher):
         return f"{self.parent.key}-{self.name}-{trial.number:04}"
 
     def agree(self) -> None:
-        """Records what MLflow lacks of trials that are paused or have ended."""
+        """Records what MLflow lacks of trials that are paused or have ended; nothing while it does not answer."""
         known = self.tracker.children(self.parent.key)
-        for trial in self.ledger.trials:
+        for trial in self.ledger.trials if known is not None else ():
             if trial.state == "running":
                 continue
             ended = trial.ended or "paused"
-            recorded = known.get(self.key(trial))
+            recorded = known.get(self.key(trial)) if known else None
             whole = recorded and recorded.ended == ended and recorded.last_step >= len(trial.scores)
             if whole and not (ended == "finished" and self._lacks_model(trial)):
                 continue
+            if recorded is None:
+                (self._folder(trial) / "exported").unlink(missing_ok=True)  # into a store that is gone
             self._open(trial, self.config_of(trial))
             for epoch in told(self._folder(trial)).values():
                 self._log_epoch(trial, epoch)

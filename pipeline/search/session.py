@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import config, tracking
+from pipeline.command import duration
 from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
@@ -26,7 +27,7 @@ from pipeline.meta import Meta, load_meta
 from pipeline.search import ledger as ledgers
 from pipeline.search import outcome
 from pipeline.search.desk import Desk
-from pipeline.search.display import StudyDisplay, duration, on_a_line
+from pipeline.search.display import StudyDisplay, on_a_line
 from pipeline.search.freeze_thaw import FreezeThaw
 from pipeline.search.ledger import Ledger, Trial
 from pipeline.search.outcome import Candidate
@@ -131,7 +132,6 @@ class Session(Watcher):
         missing = self._to_confirm(search, confirmation)
         if missing or confirmation.trials:  # whose records may lack something, though all are there
             self._confirm(confirmation, missing, desk)
-        desk.wait_for_models(self.console)
         study = outcome.described(search, confirmation, self.settings)
         outcome.write(self.project, search, confirmation, self.space, study)
         self._conclude(search, confirmation, study, desk)
@@ -262,10 +262,12 @@ class Session(Watcher):
             parent.log_metrics(
                 {"winner.validation_accuracy": best.mean} | ({"winner.sd": best.sd} if best.sd is not None else {})
             )
-            if desk.models:
-                run = desk.tracker.open(desk.recorder(search, "trial").key(best.trial), parent=parent.key)
-                run.register_model(f"{self.meta.name}-{search.name}", ALIAS)
-                run.finish("finished")
+        # The longest wait last: models are made while the pictures are.
+        desk.wait_for_models(self.console)
+        if candidates and desk.models:
+            run = desk.tracker.open(desk.recorder(search, "trial").key(candidates[0].trial), parent=parent.key)
+            run.register_model(f"{self.meta.name}-{search.name}", ALIAS)
+            run.finish("finished")
         parent.finish("finished")
 
     def _tell(self, search: Ledger, candidates: list[Candidate]) -> None:
@@ -284,7 +286,7 @@ class Session(Watcher):
         full = len(search.trials) * self.settings.train.epochs
         self.console.print(
             f"{len(search.trials)} trials, {spent:,} epochs ({spent / max(full, 1):.0%} of the {full:,} that they "
-            f"would take without pruning), {duration(search.about.get('elapsed_s', 0.0))}. Checkpoints of the study: "
+            f"would take without pruning), {duration(search.about.get('elapsed_s', 0.0))}. On disk: "
             f"{bytes_of(self.folder) / 1e6:.1f} MB in {self.folder.relative_to(self.project.home)}.",
             highlight=False,
         )

@@ -102,13 +102,13 @@ class Tracker:
         """How many of the recorded operations MLflow does not have yet."""
         return self._sender.waiting
 
-    def children(self, parent: str) -> dict[str, Recorded]:
-        """What MLflow has of the runs under the run `parent`, by key; nothing if it does not answer.
+    def children(self, parent: str) -> dict[str, Recorded] | None:
+        """What MLflow has of the runs under the run `parent`, by key; None if it does not answer.
 
         It takes seconds for thousands of runs. What still waits to be sent is not in it. To be called after `open`.
         """
-        nothing: dict[str, Recorded] = {}
-        return self._sender.ask(lambda delivery: delivery.children(parent), default=nothing, wait_s=_MANY_RUNS_S)
+        no_answer: dict[str, Recorded] | None = None
+        return self._sender.ask(lambda delivery: delivery.children(parent), default=no_answer, wait_s=_MANY_RUNS_S)
 
     def send_leftovers(self) -> list[Kept]:
         """Sends what earlier processes could not, and ends the runs whose process died, as interrupted.
