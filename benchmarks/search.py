@@ -154,7 +154,7 @@ def search_ours(curve: Curve, seed: int, trials: int, workers: int) -> Found:
     notes = Notes()
     Owner(
         Ledger(InMemoryStorage(), "benchmark"),
-        Proposals(trials, space, Proposer(space, "tpe", seed), seed),
+        Proposals(trials, space, Proposer(space, "tpe", seed), seed, EPOCHS),
         FreezeThaw(space, EPOCHS, seed),
         SimulatedEngine(curve, workers),
         lambda trial: None,

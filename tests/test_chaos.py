@@ -12,12 +12,12 @@ from chaos import disturbed, mlflow_ledger, optuna_ledger, results_ledger
 KILLS = 20
 # One worker, since what a sampler knows when it is asked depends on the order in which several ones report.
 COMMAND = [
-    *(sys.executable, "-m", "pipeline.tune", "--trials", "10", "--workers", "1"),
+    *(sys.executable, "-m", "pipeline.tune", "--trials", "8", "--workers", "1"),
     *(
         "--set",
         "tune.retries=20",
         "--set",
-        "train.epochs=8",
+        "train.epochs=6",
         "--set",
         "tune.confirm=2",
         "--set",

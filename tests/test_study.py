@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,14 @@ def test_a_search_whose_budget_is_too_small_for_one_training_still_finishes_its_
     study = owner(tmp_path, trials=3, budget=0.5)
     study.run()
     assert states(study).count("finished") == 1
+
+
+def test_trial_0_is_trained_to_its_end_whatever_the_scheduler_says(tmp_path: Path) -> None:
+    study = owner(tmp_path, trials=4, budget=3.0)
+    study.source = replace(study.source, first_until=EPOCHS)
+    study.run()
+    assert diary(study).of("sent")[:2] == [(0, EPOCHS), (1, 3)]
+    assert study.ledger.trials[0].state == "finished"
 
 
 def test_a_trial_is_scored_in_every_epoch_and_once(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class Session(Watcher):
         tune = self.settings.tune
         scheduler = _scheduler(self.settings, self.space)
         proposer = Proposer(self.space, _sampler(self.settings), tune.seed, tune.first)
-        source = Proposals(tune.trials, self.space, proposer, tune.seed)
+        source = Proposals(tune.trials, self.space, proposer, tune.seed, self.settings.train.epochs)
         recorder = desk.recorder(search, "trial")
         self._phase(search, source, scheduler, self.budget, recorder, desk, "trial")
 

@@ -73,6 +73,9 @@ class Proposals:
     space: Space
     proposer: Proposer
     seed: int
+    first_until: int | None = None
+    """Until when trial 0 is trained, whatever the scheduler says. It has the values that one has already: without its
+    end nobody knows whether a search has found better ones, and a model of learning curves has none to go by."""
 
     @property
     def total(self) -> int:
@@ -83,6 +86,8 @@ class Proposals:
         if values is not None and not any(trial.values == values for trial in ledger.trials):
             self.proposer.planned[number] = values
         drawn = self.proposer.propose(ledger.study, number)
+        if number == 0 and self.first_until:
+            until = self.first_until
         return ledger.enter(drawn, self.space.distributions, until, seed=trial_seed(self.seed, number))
 
 
