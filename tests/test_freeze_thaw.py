@@ -3,7 +3,6 @@ import itertools
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -326,7 +325,7 @@ def test_of_many_trials_the_model_sees_the_running_and_the_best_of_each_rung() -
     assert modelled(trials[:MODELLED]) == trials[:MODELLED]
 
 
-def test_a_decision_among_2_000_trials_takes_less_than_a_second() -> None:
+def test_a_decision_among_2_000_trials_learns_from_a_bounded_number_of_them() -> None:
     values = SPACE.random(np.random.default_rng(0), 2_000)
     reached = (4, 4, 4, 8, 8, 14, 27, 52)
     trials = [
@@ -340,9 +339,8 @@ def test_a_decision_among_2_000_trials_takes_less_than_a_second() -> None:
         for number in range(2_000)
         for until in [reached[number % 8]]
     ]
-    began = time.process_time()
+    assert len(modelled(trials)) == MODELLED
     assert FreezeThaw(SPACE, 52).decide(trials, Left(100, 10_000)) is not None
-    assert time.process_time() - began < 1.0
 
 
 def test_the_module_loads_without_the_libraries_that_take_long_to_load() -> None:

@@ -192,9 +192,7 @@ def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(search
 @pytest.mark.slow
 def test_the_same_command_again_does_nothing_and_says_so(searched: Path) -> None:
     before = optuna_ledger(searched, "main"), mlflow_ledger(searched)
-    began_s = time.monotonic()
     done = run("--trials", "5", *QUICK, folder=searched)
-    assert time.monotonic() - began_s < 15
     assert "The study main is over: 5 of 5 trials are done" in done.stdout
     assert (optuna_ledger(searched, "main"), mlflow_ledger(searched)) == before
 

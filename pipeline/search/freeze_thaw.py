@@ -60,6 +60,13 @@ class FreezeThaw:
 
     def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
         """What is expected to improve most on the best prediction; where none may start, what is predicted best."""
+        from threadpoolctl import threadpool_limits
+
+        # Its matrices are small, and the cores are the workers': a second thread of BLAS would wait for one of them.
+        with threadpool_limits(1):
+            return self._decided(trials, left)
+
+    def _decided(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
         paused, may_start = self._affordable(trials, left)
         if not paused and not may_start:
             return None
