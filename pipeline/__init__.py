@@ -34,7 +34,7 @@ What all know:
     epoch.py        what a training says after each pass over the pictures
     meta.py         what is known of a data set without its pictures
     machine.py      what a machine offers, and where the workers of a search go on it
-    config.py       params.yaml as one frozen, strict, typed Config
+    config/         params.yaml as one frozen, strict, typed Config
     command.py      what command lines share: --help, errors, exit codes
     files.py        the names of all files, and how a file is written whole
     errors.py       the tree of errors that a user can act on

@@ -1,12 +1,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import Choices, Range
+from pipeline.config.__main__ import main
 from pipeline.errors import ConfigError
 
 SHIPPED = REPOSITORY / "params.yaml"
@@ -32,7 +34,7 @@ def errors(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", ["params.yaml", "examples/digits/params.yaml"])
 def test_the_shipped_files_are_sound_and_every_value_has_a_comment(path: str) -> None:
     settings = config.load(REPOSITORY / path)
-    names = [*settings.values(), *settings.tune.model_dump()]
+    names = [*settings.values(), *settings.tune.model_dump(), *settings.study]
     lines = [line for line in (REPOSITORY / path).read_text().splitlines() if re.match(r"  \w+:", line)]
     assert len(lines) == len(names)
     assert all(re.search(r" # .", line) for line in lines)
@@ -53,8 +55,8 @@ def test_values_have_dotted_names_in_the_order_of_the_file() -> None:
         ("learning_rate: 0.2", "learning_rate: '0.2'", 'train.learning_rate must be a number, got "0.2"'),
         ("learning_rate: 0.2", "learning_rate: .nan", "train.learning_rate must be a finite number, got NaN"),
         ("momentum: 0.9", "momentum: 1", "train.momentum must be under 1.0, got 1"),
-        ("optimizer: sgd", "optimizer: sdg", 'train.optimizer must be sgd, adam or adamw, got "sdg"'),
-        ("depth: 20", "depth: 21", "model.depth must be 6n+2 for a resnet (nearest: 20 and 26), got 21"),
+        ("optimizer: sgd", "optimizer: sdg", 'train.optimizer must be sgd, adam, adamw or muon, got "sdg"'),
+        ("depth: 20", "depth: 21", "model.depth must be 6n+2 for resnet (nearest: 20 and 26), got 21"),
         ("device: auto", "device: gpu", 'train.device must match ^(auto|cpu|mps|cuda(:\\d+)?)$, got "gpu"'),
         ("epochs: 20", "epoch: 20", "train.epoch is not a key; did you mean train.epochs?"),
         ("width: 16 ", "epochs: 16 ", "model.epochs is not a key; did you mean train.epochs?"),
@@ -171,11 +173,11 @@ CUTOUT = {"low": 0.25, "high": 0.6}
         ),
         (
             *("model.depth", {"low": 8, "high": 32, "step": 3}),
-            "model.depth must be 6n+2 for a resnet (nearest: 8 and 14), got 11",
+            "model.depth must be 6n+2 for resnet (nearest: 8 and 14), got 11",
         ),
         (
             *("model.depth", {"low": 8, "high": 21}),
-            "space.model.depth.high must be 6n+2 for a resnet (nearest: 20 and 26), got 21",
+            "space.model.depth.high must be 6n+2 for resnet (nearest: 20 and 26), got 21",
         ),
         (
             "model.depth",
@@ -214,7 +216,7 @@ CUTOUT = {"low": 0.25, "high": 0.6}
         ),
         (
             *("augment.cutout", CUTOUT | {"when": {"train.optimizer": ["adm"]}}),
-            'space.augment.cutout.when.train.optimizer must be sgd, adam or adamw, got "adm"',
+            'space.augment.cutout.when.train.optimizer must be sgd, adam, adamw or muon, got "adm"',
         ),
         (
             *("augment.cutout", CUTOUT | {"when": {"train.learning_rate": [0.2]}}),
@@ -319,7 +321,7 @@ def test_values_can_be_replaced_in_a_copy_and_nowhere_else() -> None:
 
 
 def test_the_schema_in_the_repository_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert config.main(["--schema"]) == 0
+    assert main(["--schema"]) == 0
     assert capsys.readouterr().out == (REPOSITORY / "params.schema.json").read_text()
 
 
@@ -327,7 +329,7 @@ def test_the_schema_describes_every_key() -> None:
     content = json.loads(config.schema())
     forms = [form for section in content["$defs"].values() for form in section.get("anyOf", [section])]
     described = [form["properties"] for form in forms if "properties" in form]
-    assert len(described) == len(content["$defs"]) == 8
+    assert len(described) == len(content["$defs"]) == 9
     assert all(key["description"] for keys in described for key in keys.values())
 
 
@@ -361,8 +363,8 @@ def test_written_values_change_their_lines_alone_and_comments_stay_in_their_colu
     assert changed == {
         "learning_rate": "  learning_rate: 0.31      # the schedule's highest",
         "weight_decay": "  weight_decay: 0.00005    # 0 to 1: of weights, never of norms and biases",
-        "schedule": "  schedule: 'cosine'       # one_cycle, cosine, constant",
-        "width": "  width: 8                 # channels of the first stage, 1 to 512",
+        "schedule": "  schedule: 'cosine'       # one_cycle, cosine, wsd (warm-up, stable, decay), step, constant",
+        "width": "  width: 8                 # channels of the first stage (papers: 16; resnet18 to vgg19: 64)",
         "policy": "  policy: flip             # none, flip, crop_flip, crop_flip_cutout",
         "label_smoothing": "  label_smoothing: 0.01234567890123 # 0 to 1: share of the target spread over all classes",
         "budget": "  budget: 20.5             # full trainings; null: no limit",
@@ -411,5 +413,57 @@ def test_the_command_checks_the_file_of_the_working_directory(
 ) -> None:
     write(tmp_path, ("epochs: 20", "epochs: 0"))
     monkeypatch.chdir(tmp_path)
-    assert config.main([]) == 1
+    assert main([]) == 1
     assert "train.epochs must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ({"model.depth": [20, 21]}, "study.depth: space.model.depth holds a value that model.depth can't have"),
+        ({"model.dept": [20]}, "study.depth: space.model.dept is not a key; did you mean space.model.depth?"),
+        (
+            {"train.learning_rate": {"low": 0.1, "high": 0.3}},
+            "study.depth: tune.sampler is grid, for which space.train.learning_rate needs a step or choices",
+        ),
+        ({"model.depth": [26, 32]}, "study.depth: model.depth is 20, outside space.model.depth (26 or 32)"),
+    ],
+)
+def test_a_bad_grid_of_a_study_is_an_error_of_the_file(grid: dict[str, Any], sentence: str) -> None:
+    content = config.read_yaml(SHIPPED)
+    content["study"]["depth"]["space"] = grid
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config.parse(content, {}, "params.yaml")
+
+
+def test_a_grid_takes_the_place_of_the_space_and_is_searched_whole() -> None:
+    found = config.grid(config.load(SHIPPED), "depth")
+    assert list(found.space) == ["model.family", "model.depth"]
+    assert (found.tune.sampler, found.tune.scheduler, found.tune.confirm) == ("grid", "none", 0)
+    with pytest.raises(ConfigError, match=r"study\.width is not a study of params\.yaml; there are depth"):
+        config.grid(config.load(SHIPPED), "width")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"model.family": "speed", "model.depth": 10},
+            "model.depth must be 3n+2 for speed (nearest: 8 and 11), got 10",
+        ),
+        ({"model.family": "plain", "model.depth": 5}, "model.depth must be 6n+2 for plain (nearest: 8 and 14), got 5"),
+        ({"augment.mixup": 3.0}, "augment.mixup must be at most 2.0, got 3.0"),
+        ({"train.folds": 1}, "train.folds must be at least 2, got 1"),
+    ],
+)
+def test_a_value_that_its_family_or_method_can_t_have_gets_its_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config.load(SHIPPED, values)
+
+
+def test_a_searched_depth_must_fit_all_families_that_it_stands_beside() -> None:
+    both = {"space.model.family": ["resnet", "speed"], "space.model.depth": [8, 11]}
+    with pytest.raises(ConfigError, match=re.escape("model.depth must be 6n+2 for resnet (nearest: 8 and 14), got 11")):
+        config.load(SHIPPED, both)
+    beside_speed = {"choices": [8, 11], "when": {"model.family": ["speed"]}}
+    config.load(SHIPPED, both | {"space.model.depth": beside_speed})
