@@ -3,7 +3,7 @@
 PipelineError
 ├── ConfigError       params.yaml, or a value given in its place
 ├── DataError         the data set: missing, damaged, unusable
-│   └── DownloadError   it could not be fetched
+│   └── DownloadError   it, or weights, could not be fetched
 ├── TrainingError     training can't go on
 │   ├── Diverged        the loss is no longer a finite number
 │   └── OutOfMemory     the device has too little memory for it
@@ -24,7 +24,7 @@ class DataError(PipelineError):
 
 
 class DownloadError(DataError):
-    """A data set could not be fetched."""
+    """A data set, or weights, could not be fetched."""
 
 
 class TrainingError(PipelineError):

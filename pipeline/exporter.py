@@ -215,7 +215,7 @@ class _Writer:
 
         network, graph = self._graphs.pop(job.model, (None, None))
         if network is None or graph is None:
-            network = models.build(job.model, self._meta, seed=0)
+            network = models.build(job.model, self._meta, seed=0, initial=False)
             graph = Graph(network, self._example, like=self._any)
             self._any = graph
         self._graphs[job.model] = network, graph

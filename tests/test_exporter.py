@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from places import REPOSITORY
 
-from pipeline import models
+from pipeline import config, models
 from pipeline.config import Model
 from pipeline.exporter import NICENESS, Done, Exporter
 from pipeline.files import Project
@@ -26,7 +27,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"),
 ]
 
-SMALL, WIDER = Model(family="resnet", depth=8, width=4), Model(family="resnet", depth=8, width=6)
+SMALL = config.load(REPOSITORY / "examples" / "digits" / "params.yaml").model
+WIDER = SMALL.model_copy(update={"width": 6})
 
 
 @pytest.fixture
@@ -159,12 +161,12 @@ def test_the_process_ends_with_its_parent_which_imports_neither_torch_nor_mlflow
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys, time; from pathlib import Path\n"
-        "from pipeline.config import Model; from pipeline.exporter import Exporter\n"
+        "from pipeline import config; from pipeline.exporter import Exporter\n"
         "from pipeline.files import Project\n"
         "if __name__ == '__main__':\n"
         "    project, here = Project.here(), Path(sys.argv[1])\n"
         "    exporter = Exporter(project.meta, project.training_data)\n"
-        "    model = Model(family='resnet', depth=8, width=4)\n"
+        "    model = config.load(project.params).model\n"
         "    for number in range(3):\n"
         "        exporter.submit(number, here / 'weights.safetensors', model, here / f'model-{number}')\n"
         "    assert not {'torch', 'mlflow'} & set(sys.modules)\n"

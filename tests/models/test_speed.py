@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline import models
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.meta import Meta
+from pipeline.models.speed import PATCH, Speed
+
+COLOUR = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
+
+
+def pictures(count: int = 64) -> torch.Tensor:
+    """Smooth ones, whose neighbouring pixels agree: [N, 3, 32, 32]."""
+    random = torch.Generator().manual_seed(0)
+    return F.interpolate(torch.randn(count, 3, 8, 8, generator=random), size=32, mode="bilinear")
+
+
+def test_its_size_is_that_of_its_stages() -> None:
+    network = Speed(8, 48, channels=3, classes=10)
+    convolutions = 9 * (24 * 48 + 48 * 48 + 48 * 96 + 96 * 96 + 96 * 192 + 192 * 192)
+    norms = 2 * 2 * (48 + 96 + 192)
+    assert sum(p.numel() for p in network.parameters()) == 24 * 12 + convolutions + norms + 192 * 10
+
+
+@pytest.mark.parametrize(("depth", "convolutions"), [(5, 1), (8, 2), (11, 3)])
+def test_its_depth_counts_the_layers_with_weights(depth: int, convolutions: int) -> None:
+    network = Speed(depth, 8, channels=3, classes=2)
+    assert [len(stage.convolutions) for stage in network.stages] == [convolutions] * 3  # type: ignore[arg-type]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
+
+
+def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
+    network, seen = Speed(5, 8, channels=3, classes=2), pictures()
+    network.whiten(seen)
+    components = 3 * PATCH**2
+    outputs = network.patches(seen).transpose(0, 1).flatten(1)
+    assert torch.equal(outputs[:components], -outputs[components:])
+    covariance = outputs[:components] @ outputs[:components].T / outputs.shape[1]
+    assert torch.allclose(covariance, torch.diag(covariance.diagonal()), atol=1e-3)
+    # The smallest components of smooth pictures are nearly noise: they are kept from growing.
+    assert (covariance.diagonal() < 1.01).all()
+    assert covariance.diagonal().max() > 0.99
+    assert not network.patches.weight.requires_grad
+
+
+def test_each_convolution_begins_by_handing_its_inputs_on() -> None:
+    stage = Speed(8, 16, channels=3, classes=2).stages[1]
+    features = torch.rand(2, 16, 8, 8)
+    assert torch.allclose(stage.convolutions[0](features)[:, :16], features)  # type: ignore[index]
+
+
+def test_a_third_convolution_is_added_to_the_first() -> None:
+    stage = Speed(11, 8, channels=3, classes=2).stages[0].eval()
+    for norm in list(stage.norms)[1:]:  # type: ignore[arg-type]
+        torch.nn.init.constant_(norm.weight, 0.0)  # type: ignore[arg-type]
+    features = torch.rand(2, 24, 16, 16)
+    first = F.silu(stage.norms[0](F.max_pool2d(stage.convolutions[0](features), 2)))  # type: ignore[index]
+    assert torch.allclose(stage(features), first)
+
+
+def test_a_classifier_shows_it_the_pictures_that_it_whitens_by(settings: Config) -> None:
+    model = settings.model.model_copy(update={"family": "speed", "depth": 5, "width": 8})
+    classifier = models.build(model, COLOUR, seed=0)
+    before = classifier.network.patches.weight.clone()
+    classifier.see((pictures() * 40 + 128).clamp(0, 255).to(torch.uint8))
+    assert not torch.equal(classifier.network.patches.weight, before)
+
+
+def test_a_picture_that_is_too_small_for_it_gets_a_sentence(settings: Config, meta: Meta) -> None:
+    model = settings.model.model_copy(update={"family": "speed", "depth": 8, "width": 8})
+    with pytest.raises(ConfigError, match=r"model\.family speed .* 9 x 9"):
+        models.build(model, meta, seed=0)
