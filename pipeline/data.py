@@ -30,6 +30,15 @@ class Pictures(NamedTuple):
     """[N]"""
 
 
+class Mix(NamedTuple):
+    """What has been mixed into the pictures of a batch."""
+
+    labels: Tensor
+    """int64 [B]: classes of the pictures mixed in"""
+    share: Tensor
+    """float32 [B]: of a picture's own class in its target; the rest is that of the other"""
+
+
 class Batch(NamedTuple):
     """What a training step sees."""
 
@@ -37,6 +46,8 @@ class Batch(NamedTuple):
     """uint8 [B, C, H, W], channels last in memory"""
     labels: Tensor
     """int64 [B]"""
+    mix: Mix | None = None
+    """None: each picture is one picture"""
 
 
 class Epochs(Protocol):
@@ -92,12 +103,36 @@ def split(
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
+def folds(
+    labels: npt.NDArray[np.int64], count: int, seed: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Positions of the training and of the validation part of each of `count` folds, as even as can be.
+
+    Each picture is validated in one fold. Between two folds, the pictures differ by one at most, in all and of each
+    class. Raises DataError if a class has fewer pictures than there are folds.
+    """
+    random = np.random.default_rng(seed)
+    dealt = []
+    for label in np.unique(labels):
+        positions = np.flatnonzero(labels == label)
+        if len(positions) < count:
+            raise DataError(
+                f"Class {label} has too few training pictures ({len(positions)}) for {count} folds, each of which "
+                "validates on one or more: lower train.folds, or add pictures of that class."
+            )
+        dealt.append(random.permutation(positions))
+    # Dealt in turn like cards, from one class on to the next: so neither a class nor the whole is uneven by over one.
+    order = np.concatenate(dealt)
+    validation = [np.sort(order[fold::count]) for fold in range(count)]
+    return [(np.setdiff1d(np.arange(len(labels)), held_out), held_out) for held_out in validation]
+
+
 class TrainingBatches:
     """Shuffled, augmented batches of the pictures at `positions`.
 
-    What epoch `number` holds depends on `seed` and `number` alone, not on the epochs before: a training that goes on
-    from a checkpoint sees what it would have seen. The last, incomplete batch is left out, as the order changes anyway;
-    a part smaller than one batch is a batch.
+    What epoch `number` (from 1) holds depends on `seed` and `number` alone, not on the epochs before: a training that
+    goes on from a checkpoint sees what it would have seen. The last, incomplete batch is left out, as the order changes
+    anyway; a part smaller than one batch is a batch.
     """
 
     def __init__(
@@ -117,6 +152,10 @@ class TrainingBatches:
         self._policy = policy
         self._fill = fill
         self._seed = seed
+        # By the place in the whole data, so that a picture's flips are the same in every split.
+        self._flipped_first = torch.randint(2, (len(pictures.labels),), generator=_generator(seed, 0)).bool()[
+            self._positions
+        ]
 
     @property
     def pictures(self) -> int:
@@ -133,16 +172,26 @@ class TrainingBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         # Drawn on the CPU and for the whole epoch: the same on every device, and one transfer.
-        random = torch.Generator().manual_seed(_mixed(self._seed, number))
+        random = _generator(self._seed, number)
         order = torch.randperm(len(self._positions), generator=random)
+        alternating = None
+        if self._policy.flip == "alternating":
+            alternating = self._flipped_first[order] ^ (number % 2 == 0)
         if self._images.device.type == "cpu":
             order = self._positions[order]
-        draws = augment.draw(self._policy, len(order), self._images.shape[1:3], random).to(self._images.device)
-        order = order.to(self._images.device)
+        size, device = self._images.shape[1:3], self._images.device
+        draws = augment.draw(self._policy, len(order), size, random, alternating).to(device)
+        order = order.to(device)
         for step in range(self.steps):
             part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            images = self._images[order[part]]
-            yield Batch(augment.apply(images, draws[part], self._fill), self._labels[order[part]])
+            images = augment.apply(self._images.index_select(0, order[part]), draws[part], self._fill)
+            labels = self._labels[order[part]]
+            mixing = augment.draw_mixing(self._policy, len(labels), size, random)
+            if mixing is None:
+                yield Batch(images, labels)
+            else:
+                mixing = mixing.to(device)
+                yield Batch(augment.mix(images, mixing), labels, Mix(augment.partners(labels), mixing.share))
 
 
 class OrderedBatches:
@@ -178,6 +227,7 @@ def _on_device(pictures: Pictures, positions: npt.NDArray[np.int64], device: tor
     )
 
 
-def _mixed(seed: int, number: int) -> int:
-    """A seed for one epoch of one training: neighbours have nothing in common, unlike those of `seed + number`."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
+def _generator(seed: int, number: int) -> torch.Generator:
+    """Of one epoch of one training: neighbours have nothing in common, unlike those of `seed + number`."""
+    mixed = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> 1))

@@ -24,9 +24,11 @@ def save(folder: Path, pictures: Pictures, meta: Meta) -> None:
 
 
 def batches(
-    pictures: Pictures, positions: npt.NDArray[np.int64], policy: str = "none", seed: int = 0
+    pictures: Pictures, positions: npt.NDArray[np.int64], policy: str = "none", seed: int = 0, **others: float | str
 ) -> TrainingBatches:
-    how = Augment(policy=policy, padding=0.125, cutout=0.5)  # type: ignore[arg-type]
+    plain = {"flip": "random", "padding": 0.125, "cutout": 0.5, "auto": "none", "operations": 2, "magnitude": 9}
+    plain |= {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    how = Augment.model_validate({"policy": policy} | plain | others)
     return TrainingBatches(pictures, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed, device=CPU)
 
 
@@ -85,6 +87,33 @@ def test_every_class_is_in_both_parts_of_a_split_however_small() -> None:
         data.split(np.array([0, 0, 1]), 0.1, 0)
 
 
+def test_folds_validate_each_picture_once_with_classes_as_even_as_can_be() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [103, 51, 7]))
+    parts = data.folds(labels, 5, seed=0)
+    assert len(parts) == 5
+    assert sorted(np.concatenate([validation for _, validation in parts])) == list(range(161))
+    for training, validation in parts:
+        assert sorted([*training, *validation]) == list(range(161))
+        assert len(validation) in (32, 33)
+        for label, count in enumerate(np.bincount(labels)):
+            assert np.sum(labels[validation] == label) in (count // 5, count // 5 + 1)
+        assert (training.dtype, validation.dtype) == (np.int64, np.int64)
+
+
+def test_folds_depend_on_their_seed_alone() -> None:
+    labels = np.arange(100) % 3
+    one, same, other = (data.folds(labels, 4, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(one, same, strict=True))
+    assert not np.array_equal(one[0][1], other[0][1])
+
+
+def test_a_class_with_fewer_pictures_than_folds_is_told() -> None:
+    labels = np.array([0] * 20 + [7] * 3)
+    assert all(np.sum(labels[validation] == 7) == 1 for _, validation in data.folds(labels, 3, 0))
+    with pytest.raises(DataError, match=r"Class 7 has too few training pictures \(3\) for 4 folds.*lower train\.folds"):
+        data.folds(labels, 4, 0)
+
+
 def test_an_epoch_holds_each_picture_of_the_part_once_in_an_order_of_its_own(pictures: Pictures) -> None:
     positions = np.arange(0, 64, 2)
     part = batches(pictures, positions)
@@ -101,14 +130,91 @@ def test_labels_stay_with_their_pictures(pictures: Pictures) -> None:
         assert torch.equal(brighter.long(), batch.labels)
 
 
-def test_an_epoch_is_the_same_whatever_came_before_it(pictures: Pictures) -> None:
-    def third(skip: int) -> torch.Tensor:
-        part = batches(pictures, np.arange(64), "crop_flip_cutout")
+EVERYTHING = {"flip": "alternating", "auto": "trivial", "erasing": 0.5, "mixup": 0.4, "cutmix": 1.0}
+
+
+@pytest.mark.parametrize("others", [{}, EVERYTHING])
+def test_an_epoch_is_the_same_whatever_came_before_it(pictures: Pictures, others: dict[str, float | str]) -> None:
+    def third(skip: int) -> list[data.Batch]:
+        part = batches(pictures, np.arange(64), "crop_flip_cutout", **others)
         for number in range(1, skip + 1):
             list(part.epoch(number))
-        return torch.cat([batch.images for batch in part.epoch(3)])
+        return list(part.epoch(3))
 
-    assert torch.equal(third(0), third(2))
+    for one, other in zip(third(0), third(2), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        if one.mix is None or other.mix is None:
+            assert one.mix is other.mix is None
+            assert not others
+        else:
+            assert torch.equal(one.mix.labels, other.mix.labels)
+            assert torch.equal(one.mix.share, other.mix.share)
+
+
+def flips(pictures: Pictures, positions: npt.NDArray[np.int64], number: int, seed: int = 0) -> dict[int, bool]:
+    """Whether each picture of the part is mirrored in an epoch, by its position in the data."""
+    found = {}
+    plain = pictures.images.transpose(0, 3, 1, 2)
+    either = {plain[position].tobytes(): (int(position), False) for position in positions}
+    either |= {plain[position][..., ::-1].tobytes(): (int(position), True) for position in positions}
+    for batch in batches(pictures, positions, "flip", seed, flip="alternating").epoch(number):
+        for one in batch.images:
+            position, mirrored = either[one.contiguous().numpy().tobytes()]
+            found[position] = mirrored
+    return found
+
+
+def test_alternating_flips_are_by_chance_at_first_and_then_every_other_epoch(pictures: Pictures) -> None:
+    everything = np.arange(64)
+    first = flips(pictures, everything, 1)
+    assert len(first) == 64
+    assert 20 <= sum(first.values()) <= 44
+    for number in (2, 3, 4, 9):
+        other = flips(pictures, everything, number)
+        assert all(other[position] == (first[position] ^ (number % 2 == 0)) for position in first)
+    assert flips(pictures, everything, 1, seed=1) != first
+
+
+def test_alternating_flips_belong_to_a_picture_not_to_its_place_in_a_part(pictures: Pictures) -> None:
+    whole = flips(pictures, np.arange(64), 1)
+    part = flips(pictures, np.arange(1, 64, 2)[:24], 1)
+    assert len(part) == 24
+    assert all(whole[position] == mirrored for position, mirrored in part.items())
+
+
+def test_the_policy_none_does_not_flip_alternately_either(pictures: Pictures) -> None:
+    plain = {one.transpose(2, 0, 1).tobytes() for one in pictures.images}
+    for number in (1, 2):
+        for batch in batches(pictures, np.arange(64), "none", flip="alternating").epoch(number):
+            assert {one.contiguous().numpy().tobytes() for one in batch.images} <= plain
+
+
+def test_a_batch_that_is_not_mixed_says_so(pictures: Pictures) -> None:
+    assert all(batch.mix is None for batch in batches(pictures, np.arange(64), "crop_flip").epoch(1))
+
+
+@pytest.mark.parametrize("alphas", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_a_mixed_batch_says_what_is_in_each_picture(alphas: dict[str, float]) -> None:
+    # Each picture is of one value, its class, so that what is mixed in can be read from the pixels.
+    labels = np.arange(40) * 6
+    one_value = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (40, 6, 6, 3)).copy()
+    for batch in batches(Pictures(one_value, labels), np.arange(40), **alphas).epoch(1):
+        assert batch.mix is not None
+        assert (batch.mix.labels.dtype, batch.mix.share.dtype) == (torch.int64, torch.float32)
+        assert sorted(batch.mix.labels.tolist()) == sorted(batch.labels.tolist())
+        assert not (batch.mix.labels == batch.labels).any(), "another picture"
+        wanted = batch.mix.share * batch.labels + (1 - batch.mix.share) * batch.mix.labels
+        assert (batch.images.float().mean(dim=(1, 2, 3)) - wanted).abs().max() < 0.51
+
+
+def test_mixing_changes_neither_the_order_nor_the_rest_of_the_augmentation(pictures: Pictures) -> None:
+    plain = batches(pictures, np.arange(64), "crop_flip").epoch(2)
+    for one, other in zip(plain, batches(pictures, np.arange(64), "crop_flip", mixup=0.2).epoch(2), strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert other.mix is not None
+        own = other.mix.share > 0.999
+        assert torch.equal(one.images[own], other.images[own])
 
 
 def test_seeds_that_are_neighbours_share_no_epoch(pictures: Pictures) -> None:

@@ -1,0 +1,247 @@
+"""TrivialAugment and RandAugment on whole batches: an operation of its own for each picture, uint8 in, uint8 out.
+
+Both draw from the same fourteen operations. The pictures of a batch are sorted by operation, so that each runs once
+over all that drew it: the five geometric ones as one warp with a matrix a picture, the six that look at nothing but a
+pixel's value as one lookup in a curve a picture and channel, colour and sharpness by themselves.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.config import Augment
+
+LEVELS = 31
+WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+TONES = ("brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize")
+OPERATIONS = ("identity", *WARPS, *TONES, "colour", "sharpness")
+SIGNED = (*WARPS, "brightness", "contrast", "colour", "sharpness")
+"""Those that go both ways, by chance."""
+
+
+def strengths(auto: str, size: tuple[int, int] | torch.Size) -> Tensor:
+    """float32 [14, 31]: how strong each operation is at each level, for pictures of `size` (height, width).
+
+    Shears are slopes, translations whole pixels, rotations degrees, solarize a threshold, posterize the bits that
+    stay; the other operations go away from the picture as it is (0) by that share.
+
+    trivial has the wide ranges of Mueller & Hutter 2021; their 32 pixels of translation are the side where that is
+    less. rand has those of Cubuk et al. 2019 as torchvision has them: translations are a share, 150 of 331 pixels.
+    """
+    height, width = size
+    if auto == "trivial":
+        shear, rotation, share, bits = 0.99, 135.0, 0.99, 6
+        down, right = float(min(32, height)), float(min(32, width))
+    else:
+        shear, rotation, share, bits = 0.3, 30.0, 0.9, 4
+        down, right = height * 150 / 331, width * 150 / 331
+    level = torch.linspace(0, 1, LEVELS)
+    table = torch.zeros(len(OPERATIONS), LEVELS)
+    for name, values in {
+        "shear_x": shear * level,
+        "shear_y": shear * level,
+        "translate_x": (right * level).floor(),
+        "translate_y": (down * level).floor(),
+        "rotate": rotation * level,
+        "brightness": share * level,
+        "contrast": share * level,
+        "posterize": 8 - (bits * level).round(),
+        "solarize": 255 * (1 - level),
+        "colour": share * level,
+        "sharpness": share * level,
+    }.items():
+        table[OPERATIONS.index(name)] = values
+    return table
+
+
+def draw(
+    policy: Augment, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Operations int64 [count, rounds] and their strengths float32 [count, rounds], signed, for `apply`."""
+    shape = (count, policy.operations if policy.auto == "rand" else 1)
+    operation = torch.randint(len(OPERATIONS), shape, generator=random)
+    signed = torch.tensor([name in SIGNED for name in OPERATIONS])[operation]
+    negative = torch.randint(2, shape, generator=random).bool() & signed
+    if policy.auto == "rand":
+        level = torch.full(shape, policy.magnitude)
+    else:
+        level = torch.randint(LEVELS, shape, generator=random)
+    strength = strengths(policy.auto, size)[operation, level]
+    return operation, torch.where(negative, -strength, strength)
+
+
+def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] through its operations, a round after the other.
+
+    `operation` has to be on the CPU, wherever the pictures are: it decides what runs, and nobody waits for a device.
+    `colour`, uint8 [C], is what comes in from outside of a picture.
+    """
+    for kinds, signed in zip(operation.unbind(1), strength.unbind(1), strict=True):
+        images = _round(images, kinds, signed, colour)
+    return images
+
+
+def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> Tensor:
+    """The pixels at `rows` and `columns`, as uint8 [B, H', W', C]; what is outside of a picture is of `colour`.
+
+    `rows` and `columns` hold whole numbers, int32 or float32 alike, and broadcast to [B, H', W'].
+    """
+    _, height, width, channels = images.shape
+    # A border of one pixel stands for all that is outside. PyTorch is fastest at padding with 0, so 0 stands for the
+    # colour while this is done: bits that are changed (^) twice are as they were.
+    line = colour.repeat(width)
+    padded = F.pad(images.flatten(2) ^ line, (channels, channels, 1, 1)).view(-1, channels)
+    index = rows.clamp(-1, height) * (width + 2) + columns.clamp(-1, width)
+    area = (height + 2) * (width + 2)
+    first = torch.arange(len(images), dtype=torch.int32, device=images.device) * area + width + 3
+    index = index.int() + first[:, None, None]
+    found = padded.index_select(0, index.view(-1)).view(*index.shape[:2], -1)
+    return (found ^ colour.repeat(index.shape[2])).view(*index.shape, channels)
+
+
+def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
+    """One operation a picture; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
+    order = kinds.argsort(stable=True)
+    back = order.argsort().to(images.device)
+    order = order.to(images.device)
+    images, strength = images.index_select(0, order), strength.index_select(0, order)
+    ends = [0, *torch.bincount(kinds, minlength=len(OPERATIONS)).cumsum(0).tolist()]
+    parts = {name: slice(*part) for name, part in zip(OPERATIONS, pairwise(ends), strict=True) if part[0] < part[1]}
+
+    warps, tones = ([name for name in group if name in parts] for group in (WARPS, TONES))
+    if warps:
+        part = slice(parts[warps[0]].start, parts[warps[-1]].stop)
+        matrices = [_matrices(name, strength[parts[name]], images.shape[1:3]) for name in warps]
+        images[part] = _warped(images[part], torch.cat(matrices), colour)
+    if tones:
+        part = slice(parts[tones[0]].start, parts[tones[-1]].stop)
+        curves = [_curves(name, images[parts[name]], strength[parts[name]]) for name in tones]
+        images[part] = _looked_up(images[part], torch.cat(curves))
+    for name, change in (("colour", _coloured), ("sharpness", _sharpened)):
+        if name in parts:
+            images[parts[name]] = change(images[parts[name]], 1 + strength[parts[name]])
+    return images.index_select(0, back)
+
+
+def _matrices(name: str, strength: Tensor, size: torch.Size) -> Tensor:
+    """float32 [B, 2, 3]: from a place (x, y, 1) of the changed picture, in pixels, to the place that it shows.
+
+    Shears leave the upper left corner where it is, as in the papers' programs; rotations, counter-clockwise, the
+    middle.
+    """
+    height, width = size
+    matrices = torch.eye(2, 3, device=strength.device).repeat(len(strength), 1, 1)
+    if name == "shear_x":
+        matrices[:, 0, 1] = strength
+    elif name == "shear_y":
+        matrices[:, 1, 0] = strength
+    elif name == "translate_x":
+        matrices[:, 0, 2] = -strength
+    elif name == "translate_y":
+        matrices[:, 1, 2] = -strength
+    else:
+        cosine, sine = strength.deg2rad().cos(), strength.deg2rad().sin()
+        matrices[:, 0] = torch.stack([cosine, -sine, (width - cosine * width + sine * height) / 2], dim=1)
+        matrices[:, 1] = torch.stack([sine, cosine, (height - sine * width - cosine * height) / 2], dim=1)
+    return matrices
+
+
+def _warped(images: Tensor, matrices: Tensor, colour: Tensor) -> Tensor:
+    """Each pixel is the nearest one of the place it shows.
+
+    Nearest, as in the programs of both papers: no value appears that was not there, and bytes are copied as they are.
+    F.grid_sample, which wants the pictures in floating point, takes eight times as long.
+    """
+    _, height, width, _ = images.shape
+    x = torch.arange(width, device=images.device) + 0.5
+    y = torch.arange(height, device=images.device) + 0.5
+    at_x, at_y = (
+        (row[:, :1] * x + row[:, 2:])[:, None, :] + (row[:, 1:2] * y)[:, :, None] for row in matrices.unbind(1)
+    )
+    return pixels_at(images, at_y.floor_(), at_x.floor_(), colour)
+
+
+def _curves(name: str, images: Tensor, strength: Tensor) -> Tensor:
+    """uint8 [B, C, 256]: what becomes of each value."""
+    count, _, _, channels = images.shape
+    values = torch.arange(256, device=images.device)
+    strength = strength[:, None, None]
+    if name == "brightness":
+        curves = (1 + strength) * values
+    elif name == "contrast":
+        mean = _grey(images).mean(dim=(1, 2))[:, :, None]
+        curves = mean + (1 + strength) * (values - mean)
+    elif name == "posterize":
+        curves = values - values % 2 ** (8 - strength)
+    elif name == "solarize":
+        curves = torch.where(values >= strength, 255 - values, values)
+    elif name == "autocontrast":
+        pixels = images.view(count, -1, channels)
+        low, high = pixels.amin(dim=1)[:, :, None].float(), pixels.amax(dim=1)[:, :, None].float()
+        curves = torch.where(high > low, (values - low) * (255 / (high - low)), values)
+    else:
+        curves = _equalizing(images)
+    return curves.clamp(0, 255).to(torch.uint8).expand(count, channels, 256)
+
+
+def _equalizing(images: Tensor) -> Tensor:
+    """int32 [B, C, 256]: curves after which each value is about as frequent as each other, as Pillow makes them."""
+    count, height, width, channels = images.shape
+    index = _places(images).long()
+    ones = torch.ones_like(index, dtype=torch.int32)
+    histogram = torch.zeros(count * channels * 256, dtype=torch.int32, device=images.device)
+    histogram = histogram.scatter_add_(0, index, ones).view(count, channels, 256)
+    highest = images.view(count, -1, channels).amax(dim=1).long()[:, :, None]
+    # Pixels a step of the new scale; those of the highest value stay above it.
+    step = (height * width - histogram.gather(2, highest)) // 255
+    below = histogram.cumsum(dim=2) - histogram
+    return torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=images.device))
+
+
+def _looked_up(images: Tensor, curves: Tensor) -> Tensor:
+    return curves.flatten().index_select(0, _places(images)).view(images.shape)
+
+
+def _places(images: Tensor) -> Tensor:
+    """int32 [B * H * W * C]: where each value is in a table [B, C, 256]."""
+    count, _, width, channels = images.shape
+    tables = torch.arange(count * channels, dtype=torch.int32, device=images.device) * 256
+    return images.flatten(2).int().add_(tables.view(count, channels).repeat(1, width)[:, None]).view(-1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """float32 [B, H, W, 1], whole numbers: the luma (ITU-R 601-2) of three channels, else the mean of all."""
+    channels = images.shape[3]
+    weights = (0.299, 0.587, 0.114) if channels == 3 else (1 / channels,) * channels
+    # A little is added as the weights' sum is a little short: white has to stay white.
+    return (images.float() @ torch.tensor(weights, device=images.device)[:, None]).add_(1e-3).floor_()
+
+
+def _coloured(images: Tensor, share: Tensor) -> Tensor:
+    """Between the picture in grey (a share of 0) and as it is (1), or beyond."""
+    return _between(_grey(images), images.float(), share)
+
+
+def _sharpened(images: Tensor, share: Tensor) -> Tensor:
+    """Between a smoothed picture (a share of 0) and as it is (1), or beyond; pixels at the border stay as they are.
+
+    Smoothed is Pillow's way: the mean of 3 x 3 pixels in which the middle one counts five times.
+    """
+    if min(images.shape[1:3]) < 3:
+        return images
+    step = images.shape[3]
+    pixels = images.flatten(2).float()
+    inner = pixels[:, 1:-1, step:-step]
+    smooth = (pixels[:, :-2] + pixels[:, 1:-1]).add_(pixels[:, 2:])
+    smooth = (smooth[..., : -2 * step] + smooth[..., step:-step]).add_(smooth[..., 2 * step :])
+    smooth = smooth.add_(inner, alpha=4).mul_(1 / 13).round_()
+    changed = images.flatten(2).clone()
+    changed[:, 1:-1, step:-step] = _between(smooth, inner, share)
+    return changed.view(images.shape)
+
+
+def _between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    share = share.view(-1, *(1,) * (end.ndim - 1))
+    return torch.lerp(start, end, share).clamp_(0, 255).to(torch.uint8)
