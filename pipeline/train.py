@@ -4,37 +4,41 @@
 
 Kill it at any moment: the next start goes on from the last epoch and, on a CPU, ends with the same numbers to the bit.
 Reads data/train and data/meta.json; writes results/train: model.safetensors, history.csv (a row an epoch) and run.json
-(where and from what the model was made). MLflow's run is opened here.
+(where and from what the model was made). MLflow's run is opened here. With train.folds the figures are means of as many
+networks, run.json has those of each, and the model is the first one's, which was trained on all but one part.
 """
 
 import csv
 import hashlib
 import json
 import shutil
+import statistics
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import command, config, provenance, tracking
-from pipeline.config import Config
+from pipeline.config import Config, Model
 from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import Project, written_whole
 
 if TYPE_CHECKING:
     from pipeline.epoch import Epoch
+    from pipeline.folds import Training
     from pipeline.meta import Meta
 
 
 def train(project: Project) -> None:
     """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
     settings = config.load(project.params)
-    from pipeline import data, models, training
+    from pipeline import data, models
     from pipeline.device import Device
     from pipeline.display import TrainingDisplay
+    from pipeline.folds import Training
     from pipeline.machine import Machine
     from pipeline.meta import load_meta
 
@@ -42,19 +46,19 @@ def train(project: Project) -> None:
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
     pictures = data.load_pictures(project.training_data, meta)
-    network, training_batches, validation_batches = training.Parts.of(settings, meta, pictures, device)
-
     start = _Start.of(project.checkpoints / f"train-{_fingerprint(settings, meta)}")
-    checkpoint = training.Checkpoint.load(start.checkpoint)
-    history = list(checkpoint.epochs) if checkpoint else []
-    name = f"{settings.model.family}{settings.model.depth} on {meta.name}"
+    training = Training.of(settings, meta, pictures, device, start.folder)
+    history = training.done
+    counts = training.counts
+    name = f"{_called(settings.model)} on {meta.name}"
     print(
-        f"{name}: {models.parameters(network):,} parameters; {training_batches.pictures:,} pictures to train on, "
-        f"{len(validation_batches):,} to validate on; {device.name}, {device.threads} threads, {device.precision}"
+        f"{name}: {models.parameters(training.network):,} parameters; {counts['training']:,} pictures to train on, "
+        f"{counts['validation']:,} to validate on"
+        + (f", in the first of {settings.train.folds} folds" if settings.train.folds else "")
+        + f"; {device.name}, {device.threads} threads, {device.precision}"
     )
     # The address as the data set tells it: without a password.
     values = settings.values() | ({"data.url": meta.source} if settings.data.url else {})
-    counts = {"training": training_batches.pictures, "validation": len(validation_batches)}
     if history:
         print(f"going on after epoch {len(history)} of {settings.train.epochs}")
 
@@ -79,24 +83,16 @@ def train(project: Project) -> None:
             context="training",
         )
         # Written before the process was killed, but perhaps not recorded any more.
-        _record(run, history)
+        _record(run, training, history)
         with (
             _ending_recorded(run, start, history, settings.train.epochs),
-            TrainingDisplay(settings.train.epochs, len(training_batches), done=len(history)) as display,
+            TrainingDisplay(settings.train.epochs, training.images, done=len(history)) as display,
         ):
-            for epoch in training.fit(
-                network,
-                display.watched(training_batches),
-                validation_batches,
-                settings.train,
-                device,
-                path=start.checkpoint,
-                checkpoint=checkpoint,
-            ):
+            for epoch in training.fit(display.watched):
                 history.append(epoch)
                 display.show(epoch)
-                _record(run, [epoch])
-            models.save(network, project.model)
+                _record(run, training, [epoch])
+            models.save(training.network, project.model)
             _write_history(project.history, history)
             record = {
                 "key": start.key,
@@ -105,6 +101,7 @@ def train(project: Project) -> None:
                 "elapsed_s": history[-1].elapsed_s,
                 "seconds_per_epoch": history[-1].elapsed_s / len(history),
                 "peak_memory_bytes": device.peak_memory_bytes(),
+                "folds": _folds(training),
                 "device": device.described(),
                 "platform": made_from.platform,
                 "provenance": asdict(made_from),
@@ -114,15 +111,19 @@ def train(project: Project) -> None:
             with written_whole(project.run) as aside:
                 aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             run.log_file(project.history)
-            run.log_model(network, pictures.images[:2].transpose(0, 3, 1, 2))
+            run.log_model(training.network, pictures.images[:2].transpose(0, 3, 1, 2))
         run.finish("finished")
     start.forget()
+    if len(history) < settings.train.epochs:
+        print(f"ended after epoch {len(history)} of {settings.train.epochs} by train.early_stopping")
+    if folds := _folds(training):
+        print(f"{folds['count']} folds: validation accuracy {folds['mean']:.2%} ± {folds['sd']:.2%} (sd)")
     print(f"wrote {project.model.relative_to(project.root)} after {history[-1].elapsed_s:,.0f} s of training")
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What a training that was stopped leaves for the next start: its checkpoint and the key of its MLflow run."""
+    """What a training that was stopped leaves for the next start: its checkpoints and the key of its MLflow run."""
 
     folder: Path
     key: str
@@ -138,10 +139,6 @@ class _Start:
                 aside.write_text(json.dumps(content), encoding="utf-8")
         return cls(folder, **json.loads(note.read_text(encoding="utf-8")))
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -153,16 +150,40 @@ def _fingerprint(settings: Config, meta: "Meta") -> str:
     decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
     digest = hashlib.sha256(json.dumps([decisive, meta.digest, torch.__version__], sort_keys=True).encode())
     here = Path(__file__).parent
-    rooms = ("augment", "data", "device", "machine", "meta", "training")
-    for source in sorted([*here.glob("models/*.py"), *(here / f"{room}.py" for room in rooms)]):
+    pictures = ("augment", "auto_augment", "data", "meta")
+    steps = ("device", "folds", "machine", "optimizers", "schedules", "training")
+    rooms = [here / f"{room}.py" for room in (*pictures, *steps)]
+    for source in sorted([*here.glob("models/*.py"), *rooms]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _record(run: tracking.Run, epochs: Sequence["Epoch"]) -> None:
+def _called(model: Model) -> str:
+    if model.family == "pretrained":
+        return f"pretrained {model.backbone}"
+    # The others have their depth in their name.
+    return f"{model.family}{model.depth}" if model.family in ("resnet", "plain", "speed") else model.family
+
+
+def _folds(training: "Training") -> dict[str, Any] | None:
+    """What cross-validation says after the last epoch, as run.json has it."""
+    if len(training.parts) == 1:
+        return None
+    accuracies = training.accuracies(len(training.done))
+    return {
+        "count": len(accuracies),
+        "validation_accuracy": accuracies,
+        "mean": statistics.fmean(accuracies),
+        "sd": statistics.stdev(accuracies),
+    }
+
+
+def _record(run: tracking.Run, training: "Training", epochs: Sequence["Epoch"]) -> None:
     for epoch in epochs:
         if epoch.number not in run.logged_steps:
             figures = {f"train.{key}": value for key, value in asdict(epoch).items() if key != "number"}
+            if len(training.parts) > 1:
+                figures["train.folds.sd"] = statistics.stdev(training.accuracies(epoch.number))
             run.log_metrics(figures, step=epoch.number)
 
 

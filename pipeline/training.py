@@ -4,71 +4,37 @@ It leaves a checkpoint after each epoch. A training that goes on from one ends w
 never stopped: on a CPU with the same number of threads bit for bit.
 """
 
-import io
+import copy
 import math
-import pickle
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import models
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Train
 from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
 from pipeline.device import Device
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged, OutOfMemory
-from pipeline.files import written_whole
 from pipeline.meta import Meta
 from pipeline.models import Classifier
+from pipeline.optimizers import build_optimizer
+from pipeline.schedules import learning_rate_factor
 
 # How many steps may pass before the loss is looked at: often enough to lose little to a diverged training, seldom
 # enough that a GPU, which has to be waited for, does not notice.
 STEPS_BETWEEN_CHECKS = 50
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that `fit` needs to go on after an epoch.
-
-    There is no state of random numbers in it: the draws of an epoch follow from the seed and the epoch's number.
-    """
-
-    epochs: list[Epoch]
-    model: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-
-    def save(self, path: Path) -> None:
-        """Writes it to `path`; what was there stays beside it, as the one before. Raises OSError: a full disk."""
-        content = {"epochs": [asdict(epoch) for epoch in self.epochs]} | {
-            name: getattr(self, name) for name in ("model", "optimizer", "schedule")
-        }
-        # Into memory first: of a full disk torch.save itself would say no more than that writing failed.
-        serialized = io.BytesIO()
-        torch.save(content, serialized)
-        with written_whole(path) as aside:
-            aside.write_bytes(serialized.getbuffer())
-            with suppress(FileNotFoundError):
-                path.replace(_before(path))
-
-    @classmethod
-    def load(cls, path: Path) -> "Checkpoint | None":
-        """The checkpoint at `path`, the one before if that can't be read; None if there is neither."""
-        for candidate in (path, _before(path)):
-            try:
-                content = torch.load(candidate, map_location="cpu", weights_only=True)
-                return cls(**(content | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
-            except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, AttributeError):
-                # Not there, or of another version, or damaged: to train from further back is right, to stop is not.
-                continue
-        return None
 
 
 class Parts(NamedTuple):
@@ -81,17 +47,33 @@ class Parts(NamedTuple):
     @classmethod
     def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device) -> "Parts":
         """The untrained network and the two parts of the training set that `config` asks for. Raises DataError."""
-        training, validation = split(pictures.labels, config.train.validation_share, config.train.validation_seed)
+        positions = split(pictures.labels, config.train.validation_share, config.train.validation_seed)
+        return cls.on(positions, config.train.seed, config, meta, pictures, device)
+
+    @classmethod
+    def on(
+        cls,
+        positions: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+        seed: int,
+        config: Config,
+        meta: Meta,
+        pictures: Pictures,
+        device: Device,
+    ) -> "Parts":
+        """Those with given `positions` for training and for validation, and a given seed of all that is drawn."""
+        training, validation = positions
         batch_size = config.train.batch_size
+        network = models.build(config.model, meta, seed)
+        network.see(_some(pictures, training))
         return cls(
-            network=models.build(config.model, meta, config.train.seed),
+            network=network,
             training=TrainingBatches(
                 pictures,
                 training,
                 batch_size=batch_size,
                 policy=config.augment,
                 fill=meta.mean,
-                seed=config.train.seed,
+                seed=seed,
                 device=device.handle,
             ),
             validation=OrderedBatches(pictures, validation, batch_size=batch_size, device=device.handle),
@@ -108,30 +90,32 @@ def fit(
     path: Path | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
-    """Trains `network` in place until `config.epochs` and yields each epoch as it ends.
+    """Trains `network` in place until its training is `over` and yields each epoch as it ends.
 
-    Goes on after `checkpoint` where one is given. Leaves a checkpoint at `path` before it yields.
-    Raises Diverged and OutOfMemory.
+    Whenever it yields, `network` holds the weights that count: with train.ema the averaged ones, while a copy of it
+    goes on with those that the optimiser moves. Goes on after `checkpoint` where one is given. Leaves a checkpoint at
+    `path` before it yields. Raises Diverged and OutOfMemory.
     """
-    network.to(device.handle)
-    network.to(memory_format=device.memory_format)
-    optimizer = build_optimizer(network, config, fused=device.fused_optimizer)
-    schedule = optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: learning_rate_factor(config.schedule, config.warmup, step / (config.epochs * training.steps)),
-    )
+    place(network, device)
+    moving = copy.deepcopy(network) if config.ema else network
+    optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
+    steps = config.epochs * training.steps
+    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
     done: list[Epoch] = []
     if checkpoint:
         network.load_state_dict(checkpoint.model)
+        moving.load_state_dict(checkpoint.moving or checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
         schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
-    for number in range(len(done) + 1, config.epochs + 1):
+    average = Average(network, moving, config.ema) if config.ema else None
+    course = _Course(moving, optimizer, schedule, average, config, device)
+    while not over(done, config):
+        number = len(done) + 1
         began = time.perf_counter()
         with out_of_memory_told(config, device):
-            loss, accuracy, learning_rate = _train_epoch(
-                network, training.epoch(number), optimizer, schedule, config, device, number
-            )
+            with _seeded(config.seed, number, device):
+                loss, accuracy, learning_rate = course.train_epoch(training.epoch(number), number)
             device.synchronize()
             trained_s = time.perf_counter() - began
             logits, labels = infer(network, validation, device)
@@ -148,8 +132,38 @@ def fit(
             )
         )
         if path:
-            Checkpoint(done, network.state_dict(), optimizer.state_dict(), schedule.state_dict()).save(path)
+            Checkpoint(
+                done,
+                network.state_dict(),
+                optimizer.state_dict(),
+                schedule.state_dict(),
+                moving.state_dict() if config.ema else None,
+            ).save(path)
         yield done[-1]
+
+
+def over(epochs: Sequence[Epoch], config: Train) -> bool:
+    """Whether a training with this history ends: at train.epochs, or by train.early_stopping."""
+    if len(epochs) >= config.epochs:
+        return True
+    if config.early_stopping is None or not epochs:
+        return False
+    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
+    return epochs[-1].number - best.number >= config.early_stopping
+
+
+def _some(pictures: Pictures, positions: npt.NDArray[np.int64]) -> Tensor:
+    """Pictures from all over a part, uint8 [N, C, H, W]: up to 2,000, fewer of large ones."""
+    _, height, width, _ = pictures.images.shape
+    count = min(2_000, max(1, 2_000_000 // (height * width)), len(positions))
+    chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+    return torch.from_numpy(pictures.images[chosen]).permute(0, 3, 1, 2)
+
+
+def place(network: nn.Module, device: Device) -> None:
+    """Moves a network to where and how it is trained."""
+    network.to(device.handle)
+    network.to(memory_format=device.memory_format)
 
 
 def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, Tensor]:
@@ -163,78 +177,107 @@ def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, 
     return torch.cat(logits), torch.cat(labels)
 
 
-def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False) -> optim.Optimizer:
-    """The optimiser of `train.optimizer`, with weight decay for matrices and kernels alone.
+class Average:
+    """Keeps one network at the exponential moving average of another one of the same layers.
 
-    Norms and biases, vectors all, are left out, as Goyal et al. 2017 (section 5.3) do.
+    Buffers that are numbers, the running statistics of batch norms, are averaged like the weights: those of the moving
+    network describe where its weights have been for a few steps, not where the average of many steps is. Counts are
+    copied.
     """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
-        return optim.SGD(groups, config.learning_rate, config.momentum, nesterov=nesterov, fused=fused)
-    adam = optim.AdamW if config.optimizer == "adamw" else optim.Adam
-    return adam(groups, config.learning_rate, betas=(config.momentum, 0.999), fused=fused)
+
+    def __init__(self, network: nn.Module, moving: nn.Module, decay: float) -> None:
+        self._decay = decay
+        pairs = [
+            (kept, other)
+            for kept, other in zip(_weights(network), _weights(moving), strict=True)
+            # Frozen weights are those of the average from the start.
+            if other.requires_grad or not isinstance(other, nn.Parameter)
+        ]
+        self._averaged = [(kept, other) for kept, other in pairs if kept.is_floating_point()]
+        self._copied = [(kept, other) for kept, other in pairs if not kept.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in what step number `step`, from 0, led to.
+
+        The decay grows to its value, as TensorFlow has it: the initial weights would weigh too much for long.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step))
+        kept, moving = zip(*self._averaged, strict=True)
+        get_ema_multi_avg_fn(decay)(kept, moving, step)  # type: ignore[no-untyped-call]
+        for copied, other in self._copied:
+            copied.copy_(other)
 
 
-def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
-    """What the learning rate is multiplied by when the share `done` (0..1) of all steps is taken.
-
-    one_cycle rises from 1/25 along a cosine for the share `warmup` and falls along a cosine to 0 (Smith & Topin 2017,
-    in the form that fast.ai made common); cosine falls from 1 to 0 (Loshchilov & Hutter 2016, equation 5, one cycle).
-    """
-    if schedule == "constant":
-        return 1.0
-    if schedule == "one_cycle":
-        if done < warmup:
-            return 1 - 0.96 * _cosine(done / warmup)
-        return _cosine((done - warmup) / (1 - warmup))
-    return _cosine(done)
+@contextmanager
+def _seeded(seed: int, number: int, device: Device) -> Iterator[None]:
+    """Gives the layers that draw, which is dropout, the draws of this epoch; the process's own go on after it."""
+    with torch.random.fork_rng(devices=[device.handle] if device.handle.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0]))
+        yield
 
 
-def _before(path: Path) -> Path:
-    return path.with_name(f"{path.name}.before")
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
-def _cosine(done: float) -> float:
-    """From 1 at 0 to 0 at 1."""
-    return (1 + math.cos(math.pi * done)) / 2
+@dataclass(frozen=True)
+class _Course:
+    """What moves from step to step."""
 
+    network: nn.Module
+    optimizer: optim.Optimizer
+    schedule: optim.lr_scheduler.LambdaLR
+    average: Average | None
+    config: Train
+    device: Device
 
-def _train_epoch(
-    network: nn.Module,
-    batches: Iterator[Batch],
-    optimizer: optim.Optimizer,
-    schedule: optim.lr_scheduler.LambdaLR,
-    config: Train,
-    device: Device,
-    number: int,
-) -> tuple[float, float, float]:
-    """Mean loss, accuracy and last learning rate of one pass."""
-    network.train()
-    loss_sum = torch.zeros((), device=device.handle)
-    correct = torch.zeros((), dtype=torch.int64, device=device.handle)
-    seen = step = 0
-    learning_rate = math.nan
-    for step, batch in enumerate(batches, start=1):
-        with device.autocast():
-            logits = network(batch.images)
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
+    def train_epoch(self, batches: Iterator[Batch], number: int) -> tuple[float, float, float]:
+        """Mean loss, accuracy and last learning rate of one pass."""
+        self.network.train()
+        loss_sum = torch.zeros((), device=self.device.handle)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
+        seen = step = 0
+        learning_rate = math.nan
+        for step, batch in enumerate(batches, start=1):
+            with self.device.autocast():
+                logits = self.network(batch.images)
+                loss = batch_loss(logits, batch, self.config.label_smoothing)
+            learning_rate = float(self.schedule.get_last_lr()[0])
+            self._step(loss)
+            loss_sum += loss.detach()
+            correct += (logits.detach().argmax(1) == _main_labels(batch)).sum()
+            seen += len(batch.labels)
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                _check_finite(loss_sum, number, learning_rate)
+        _check_finite(loss_sum, number, learning_rate)
+        return loss_sum.item() / step, correct.item() / seen, learning_rate
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        learning_rate = float(schedule.get_last_lr()[0])
-        schedule.step()
-        loss_sum += loss.detach()
-        correct += (logits.detach().argmax(1) == batch.labels).sum()
-        seen += len(batch.labels)
-        if step % STEPS_BETWEEN_CHECKS == 0:
-            _check_finite(loss_sum, number, learning_rate)
-    _check_finite(loss_sum, number, learning_rate)
-    return loss_sum.item() / step, correct.item() / seen, learning_rate
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.schedule.last_epoch)
+        self.schedule.step()
+
+
+def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross entropy; of mixed pictures that with either label, by their shares (Zhang et al. 2017, section 2)."""
+    if batch.mix is None:
+        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    own, other = (
+        F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+        for labels in (batch.labels, batch.mix.labels)
+    )
+    return torch.lerp(other, own, batch.mix.share).mean()
+
+
+def _main_labels(batch: Batch) -> Tensor:
+    """The label that the greater part of each picture has, int64 [B]."""
+    return batch.labels if batch.mix is None else torch.where(batch.mix.share >= 0.5, batch.labels, batch.mix.labels)
 
 
 def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from pipeline import train
+from pipeline.config import Config
 from pipeline.files import Project
 
 
@@ -167,6 +168,36 @@ def test_the_run_of_a_killed_training_that_does_not_go_on_is_closed_by_the_next_
         ("FINISHED", "finished"),
         ("KILLED", "interrupted"),
     ]
+
+
+@pytest.mark.slow
+def test_a_training_that_stops_early_says_so_and_keeps_the_epochs_that_it_has(
+    short: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # At so small a rate the accuracy stands still.
+    change("learning_rate: 0.1", "learning_rate: 1.0e-9")
+    change("early_stopping: null", "early_stopping: 1")
+    train.train(short)
+    epochs = len(figures(short))
+    assert 1 < epochs < 6
+    assert f"ended after epoch {epochs} of 6 by train.early_stopping" in capsys.readouterr().out
+    record = json.loads(short.run.read_text())
+    assert record["seconds_per_epoch"] == pytest.approx(record["elapsed_s"] / epochs)
+    assert record["folds"] is None
+    assert not any(short.checkpoints.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"model.family": "plain", "model.depth": 20}, "plain20"),
+        ({"model.family": "resnet50"}, "resnet50"),
+        ({"model.family": "vgg11"}, "vgg11"),
+        ({"model.family": "pretrained", "model.backbone": "resnet34"}, "pretrained resnet34"),
+    ],
+)
+def test_a_run_is_called_by_its_network(settings: Config, values: dict[str, str | int], name: str) -> None:
+    assert train._called(settings.with_values(values).model) == name
 
 
 def test_a_diverged_training_is_told_and_named_in_mlflow(

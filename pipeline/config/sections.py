@@ -146,13 +146,13 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     """Pictures a step."""
     optimizer: Literal["sgd", "adam", "adamw", "muon"]
-    """sgd (with Nesterov momentum), adam, adamw, muon (Jordan et al. 2024; sgd for what is no matrix)."""
+    """sgd (with Nesterov momentum), adam, adamw, muon (Jordan et al. 2024; adamw for what is no matrix)."""
     learning_rate: Annotated[float, Field(gt=0, le=100)]
     """The highest learning rate of the schedule."""
     head_learning_rate: Annotated[float, Field(gt=0, le=100)] | None
     """That of the last layer; null: the same."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Momentum of sgd and muon; the first beta of adam and adamw."""
+    """Momentum of sgd and muon; the first beta of adam and adamw, also of the adamw beside muon."""
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     """L2 penalty (sgd, adam) or decoupled decay (adamw, muon), of weights only: never of norms and biases."""
     schedule: Literal["one_cycle", "cosine", "wsd", "step", "constant"]

@@ -1,0 +1,166 @@
+"""The optimisers of `train.optimizer`, and which weights each of their rules is for."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn, optim
+
+from pipeline.config import Train
+
+# Of the quintic Newton-Schulz iteration, as in Jordan et al. 2024: steepest at 0, so that five steps are enough.
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+
+ADAM_SHARE = 0.1
+"""Of train.learning_rate, for what Muon leaves to AdamW: an orthogonal step of size 1 changes a single weight of a
+kernel by a small part of that, a step of Adam by all of it."""
+_ADAM_SECOND_BETA = 0.99
+_ADAM_EPSILON = 1e-8
+
+
+def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, bf16: bool = False) -> optim.Optimizer:
+    """The optimiser of `train.optimizer` for the weights of `network` that are trained.
+
+    Weight decay is for matrices and kernels alone: norms and biases, vectors all, are left out, as Goyal et al. 2017
+    (section 5.3) do. `network.head`, where there is one, names the weights of the last layer, for
+    `train.head_learning_rate` and for Muon. With `bf16` Muon multiplies matrices in that precision.
+    """
+    head = {id(parameter) for parameter in getattr(network, "head", ())}
+    apart = config.optimizer == "muon" or config.head_learning_rate is not None
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {
+        (of_head, decayed): [] for of_head in (False, True) for decayed in (True, False)
+    }
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            members[apart and id(parameter) in head, parameter.ndim > 1].append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (of_head, decayed), parameters in members.items():
+        group: dict[str, Any] = {"params": parameters, "lr": config.learning_rate}
+        group["weight_decay"] = config.weight_decay if decayed else 0.0
+        if config.optimizer == "muon":
+            group["orthogonal"] = decayed and not of_head
+            group["lr"] *= 1 if group["orthogonal"] else ADAM_SHARE
+        if of_head and config.head_learning_rate is not None:
+            group["lr"] = config.head_learning_rate
+        if parameters:
+            groups.append(group)
+    if config.optimizer == "muon":
+        return Muon(groups, config.learning_rate, config.momentum, torch.bfloat16 if bf16 else torch.float32)
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        return optim.SGD(groups, config.learning_rate, config.momentum, nesterov=nesterov, fused=fused)
+    adam = optim.AdamW if config.optimizer == "adamw" else optim.Adam
+    return adam(groups, config.learning_rate, betas=(config.momentum, 0.999), fused=fused)
+
+
+class Muon(optim.Optimizer):
+    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) and beside it AdamW, by groups.
+
+    In a group that is `orthogonal` each weight moves by its Nesterov momentum with all singular values set to about 1,
+    times sqrt(max(1, outputs / inputs)): the learning rate is the spectral norm of a step, whatever the gradient's
+    size, and 0.02 to 0.2 suits most networks. A kernel counts as the matrix [outputs, inputs x height x width]. That
+    is for all weights between pixels and the last layer, the first convolution's too, as in the authors' own networks
+    of convolutions. The other groups, of the last layer and of vectors, move by AdamW, as the authors advise. Decay is
+    decoupled (Loshchilov & Hutter 2017) in both.
+
+    torch.optim.Muon takes matrices alone, one by one, and multiplies in bf16 on any device; kernels of one shape are
+    made orthogonal together here.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float, momentum: float, precision: torch.dtype = torch.float32
+    ) -> None:
+        """`precision` is that of the matrix products."""
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False}
+        super().__init__(groups, defaults)
+        self._precision = precision
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            if group["orthogonal"]:
+                moves = self._orthogonal(self._momenta(weights, group["momentum"]))
+            else:
+                moves = self._adam(weights, group["momentum"])
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, moves, alpha=-group["lr"])
+        return loss
+
+    def _momenta(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Gradients with Nesterov momentum, as torch.optim.SGD has it."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if not momentum:
+            return gradients
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(gradient)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        return list(torch._foreach_add(gradients, buffers, alpha=momentum))
+
+    def _adam(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Steps of Adam (Kingma & Ba 2014, algorithm 1), of size about 1 a weight."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if not self.state[weight]:
+                self.state[weight] |= {
+                    "step": 0,
+                    "mean": torch.zeros_like(gradient),
+                    "square": torch.zeros_like(gradient),
+                }
+            self.state[weight]["step"] += 1
+        means = [self.state[weight]["mean"] for weight in weights]
+        squares = [self.state[weight]["square"] for weight in weights]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        torch._foreach_mul_(squares, _ADAM_SECOND_BETA)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - _ADAM_SECOND_BETA)
+        steps = [self.state[weight]["step"] for weight in weights]
+        sizes = torch._foreach_sqrt(torch._foreach_div(squares, [1 - _ADAM_SECOND_BETA**step for step in steps]))
+        torch._foreach_add_(sizes, _ADAM_EPSILON)
+        return list(torch._foreach_div(torch._foreach_div(means, [1 - momentum**step for step in steps]), sizes))
+
+    def _orthogonal(self, moves: list[Tensor]) -> list[Tensor]:
+        alike: dict[torch.Size, list[int]] = defaultdict(list)
+        for place, move in enumerate(moves):
+            alike[move.shape].append(place)
+        made = list(moves)
+        for shape, places in alike.items():
+            matrices = torch.stack([moves[place].flatten(1) for place in places])
+            scale = math.sqrt(max(1.0, matrices.shape[1] / matrices.shape[2]))
+            for place, matrix in zip(places, orthogonal(matrices, self._precision), strict=True):
+                made[place] = scale * matrix.reshape(shape)
+        return made
+
+
+def orthogonal(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+    """Matrices [N, rows, columns] with their singular values set to about 1 (0.7 to 1.2) and their vectors kept.
+
+    By the Newton-Schulz iteration of Jordan et al. 2024, with matrix products in `precision`. What is hardly above 0
+    beside the largest singular value stays below that.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    tall = matrices.shape[1] > matrices.shape[2]
+    made = (matrices.mT if tall else matrices).to(precision)
+    made = made / made.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = made @ made.mT
+        made = torch.baddbmm(made, torch.baddbmm(square, square, square, beta=b, alpha=c), made, beta=a)
+    return (made.mT if tall else made).to(matrices.dtype)
