@@ -10,18 +10,15 @@ after one that does not count. Printed are the median images/s of each and the m
 """
 
 import argparse
-import hashlib
 import json
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import torch
+from archives import HELP, PARAMS, read
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -30,17 +27,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pipeline import config, data, download, models, training
+from pipeline import config, data, models, training
 from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.data import Pictures
 from pipeline.device import Device
-from pipeline.errors import DataError
-from pipeline.files import Project
 from pipeline.machine import Machine
-from pipeline.meta import Meta, load_meta
-
-PARAMS = Path(__file__).parent.parent / "params.yaml"
+from pipeline.meta import Meta
 
 
 class PilPictures(Dataset[tuple[Tensor, int]]):
@@ -113,40 +106,9 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
         yield epoch.images_per_second
 
 
-def read(path: Path) -> tuple[Meta, Pictures]:
-    """The training pictures of an archive, or of a folder that the stage download wrote."""
-    if (path / "meta.json").is_file():
-        meta = load_meta(path / "meta.json")
-        return meta, data.load_pictures(path / "train", meta)
-    try:
-        return downloaded(
-            path, {"name": "cifar10", "sha256": hashlib.file_digest(path.open("rb"), "sha256").hexdigest()}
-        )
-    except (DataError, IsADirectoryError):
-        return downloaded(path, {"name": "folder", "image_size": 32})
-
-
-def downloaded(path: Path, values: dict[str, str | int]) -> tuple[Meta, Pictures]:
-    """What the stage download makes of `path`, with other values in section `data`."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        project = Project(Path(folder), Path(folder))
-        content = config.read_yaml(PARAMS)
-        content["data"] |= {"url": str(path.resolve())} | values
-        project.params.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
-        download.download(project)
-        meta = load_meta(project.meta)
-        images, labels = data.load_pictures(project.training_data, meta)
-        return meta, Pictures(np.array(images), labels)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="cifar-10-python.tar.gz, pictures in the ImageFolder layout, or the folder data/ of a project",
-    )
+    parser.add_argument("--data", type=Path, required=True, help=HELP)
     parser.add_argument("--images", type=int, default=5120, help="pictures in an epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
@@ -155,7 +117,7 @@ def main() -> None:
     if not arguments.data.exists():
         parser.error(f"--data: {arguments.data} does not exist")
 
-    meta, (images, labels) = read(arguments.data)
+    meta, (images, labels), _ = read(arguments.data)
     pictures = Pictures(np.array(images[: arguments.images]), labels[: arguments.images])
     settings = config.load(PARAMS, {"train.epochs": arguments.repeats + 1})
     shipped = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())

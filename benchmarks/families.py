@@ -1,0 +1,110 @@
+"""Speed, size and memory of every family of networks, as trained on pictures of 32 x 32 pixels.
+
+    python benchmarks/families.py
+    python benchmarks/families.py --families resnet,vgg16 --batch-size 64 --json
+
+Each takes a few steps on noise in CIFAR-10's shape, by the project's own loop and at the paper's width, in a process of
+its own. Printed are parameters, multiply-accumulate operations (MACs) a picture, the median of images/s over the epochs
+of training, and the peak memory of the process above that of the libraries.
+"""
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import resource
+import statistics
+from typing import Any
+
+from archives import PARAMS
+from rich.console import Console
+from rich.progress import Progress
+
+from pipeline import config
+from pipeline.command import guarded
+from pipeline.errors import ConfigError
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "speed": {"model.family": "speed", "model.depth": 8, "model.width": 48},
+    "resnet20": {"model.family": "resnet", "model.depth": 20, "model.width": 16},
+    "resnet56": {"model.family": "resnet", "model.depth": 56, "model.width": 16},
+    "plain20": {"model.family": "plain", "model.depth": 20, "model.width": 16},
+    **{name: {"model.family": name, "model.width": 64} for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
+    "resnet152": {"model.family": "resnet152", "model.width": 64},
+    **{name: {"model.family": name, "model.width": 64} for name in ("vgg11", "vgg13", "vgg16", "vgg19")},
+    # Nothing is fetched: its weights don't change its speed.
+    "pretrained18": {"model.family": "pretrained", "model.backbone": "resnet18", "model.image_size": None},
+    "pretrained18-64": {"model.family": "pretrained", "model.backbone": "resnet18", "model.image_size": 64},
+}
+
+
+def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | None) -> dict[str, float]:
+    """Figures of one family; memory in megabytes (1e6 bytes)."""
+    import numpy as np
+
+    from pipeline import data, models, training
+    from pipeline.device import Device
+    from pipeline.machine import Machine
+    from pipeline.meta import Meta
+
+    importlib.import_module("mlflow")  # a training has it too
+    bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    settings = config.load(PARAMS, values | {"train.batch_size": batch_size, "train.epochs": 4})
+    meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
+    device = Device.choose("auto", settings.train.precision, threads, Machine.probe())
+    device.prepare()
+    random = np.random.default_rng(0)
+    count = steps * batch_size
+    pictures = data.Pictures(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
+    network = models.build(settings.model, meta, seed=0, initial=False)
+    batches = data.TrainingBatches(
+        pictures,
+        np.arange(count),
+        batch_size=batch_size,
+        policy=settings.augment,
+        fill=meta.mean,
+        seed=0,
+        device=device.handle,
+    )
+    few = data.OrderedBatches(pictures, np.arange(10), batch_size=10, device=device.handle)
+    epochs = list(training.fit(network, batches, few, settings.train, device))
+    return {
+        "parameters": models.parameters(network),
+        "macs": models.macs(network, meta),
+        # The first epoch is the warm-up.
+        "images_per_second": round(statistics.median(epoch.images_per_second for epoch in epochs[1:]), 1),
+        "above_mb": round(device.peak_memory_bytes() / 1e6 - bare / 1e6),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join(FAMILIES), help="default: all, %(default)s")
+    parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=4, help="of each of four epochs (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print JSON alone; progress goes to stderr")
+    arguments = parser.parse_args()
+    chosen = arguments.families.split(",")
+    if strangers := [name for name in chosen if name not in FAMILIES]:
+        raise ConfigError(f"--families: there is no {strangers[0]}; there are {', '.join(FAMILIES)}.")
+
+    found: dict[str, dict[str, float]] = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in progress.track(chosen, description="families"):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                what = (FAMILIES[name], arguments.batch_size, arguments.steps, arguments.threads)
+                found[name] = pool.apply(measure, what)
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    print("family             parameters     MACs  images/s   memory")
+    for name, row in found.items():
+        print(
+            f"{name:16}  {row['parameters'] / 1e6:>8.2f} M  {row['macs'] / 1e6:>5,.0f} M  "
+            f"{row['images_per_second']:>8,.0f}  {row['above_mb']:>4,.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))
