@@ -4,18 +4,21 @@
 
 Reads data/test and the model; writes metrics.json (train's last epoch and the test figures) and, below
 results/evaluate, predictions.csv, probabilities.npy, confusion_matrix.csv, per_class.csv and mistakes.npz. Always in
-fp32, the precision of the model that MLflow keeps. The figures are added to the MLflow run that train opened.
+fp32, the precision of the model that MLflow keeps. All of it is of the pictures as they are; with evaluate.tta flip the
+figures of test-time augmentation stand beside it, as evaluate.tta_flip. The figures are added to the MLflow run that
+train opened.
 """
 
 import csv
 import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline import command, config, tracking
+from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.files import Project, written_whole
 
@@ -23,7 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from pipeline.data import Batch, Epochs, Pictures
+    from pipeline.device import Device
     from pipeline.meta import Meta
+    from pipeline.models import Classifier
+
+    Floats: TypeAlias = npt.NDArray[np.float64]
+    Ints: TypeAlias = npt.NDArray[np.int64]
 
 Metrics = dict[str, float | int]
 
@@ -38,38 +47,36 @@ def evaluate(project: Project) -> None:
     import numpy as np
 
     from pipeline import data, models, training
-    from pipeline.device import Device
-    from pipeline.machine import Machine
     from pipeline.meta import load_meta
 
     meta = load_meta(project.meta)
-    pictures = data.load_pictures(project.test_data, meta)
-    device = Device.choose(settings.train.device, "fp32", settings.train.threads, Machine.probe())
-    device.prepare()
-    network = models.build(settings.model, meta, seed=0)
-    models.load(network, project.model)
+    device = device_of(settings)
+    pictures, batches = _test_set(project, meta, settings, device)
+    network = network_of(settings.model, project.model, meta)
     macs = models.macs(network, meta)
-    network.to(device.handle)
-    network.to(memory_format=device.memory_format)
-
-    positions = np.arange(len(pictures.labels))
-    batch_size = settings.evaluate.batch_size
-    warm_up = data.OrderedBatches(pictures, positions[:batch_size], batch_size=batch_size, device=device.handle)
-    batches = data.OrderedBatches(pictures, positions, batch_size=batch_size, device=device.handle)
+    training.place(network, device)
+    warm_up = data.OrderedBatches(
+        pictures,
+        np.arange(len(pictures.labels))[: settings.evaluate.batch_size],
+        batch_size=settings.evaluate.batch_size,
+        device=device.handle,
+    )
     training.infer(network, warm_up, device)
     passes_s: list[float] = []
     while sum(passes_s) < SPEED_MEASURED_S:
         began = time.perf_counter()
-        logits, _ = training.infer(network, batches, device)
-        device.synchronize()
+        probabilities = predict(network, batches, device)
         passes_s.append(time.perf_counter() - began)
-    probabilities = logits.cpu().double().softmax(dim=1).numpy()
 
     metrics = score(probabilities, pictures.labels, settings.evaluate.calibration_bins) | {
         "parameters": models.parameters(network),
         "macs": macs,
-        "images_per_second": round(len(positions) / statistics.median(passes_s), 1),
+        "images_per_second": round(len(pictures.labels) / statistics.median(passes_s), 1),
     }
+    flip: dict[str, Metrics] = {}
+    if settings.evaluate.tta == "flip":
+        flipped = predict(network, batches, device, flip=True)
+        flip["tta_flip"] = score(flipped, pictures.labels, settings.evaluate.calibration_bins)
     table = per_class(probabilities, pictures.labels, meta.classes)
     matrix = confusion_matrix(probabilities, pictures.labels)
     with written_whole(project.probabilities) as aside, aside.open("wb") as file:
@@ -83,14 +90,20 @@ def evaluate(project: Project) -> None:
     )
     _write_mistakes(project.mistakes, probabilities, pictures, settings.evaluate.mistakes)
     with written_whole(project.metrics) as aside:
-        content = {"train": _last_epoch(project.history), "evaluate": metrics}
+        content = {
+            "train": {**_last_epoch(project.history), **_folds(record)},
+            "evaluate": {**metrics, **flip},
+        }
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     with tracking.Tracker(project) as tracker:
         run = tracker.open(record["key"], name=record["name"])
         # As tags: a model can be evaluated again with other values, and MLflow's params are for good.
         run.set_tags({key: value for key, value in settings.values().items() if key.startswith("evaluate.")})
-        run.log_metrics({f"evaluate.{key}": value for key, value in metrics.items()}, step=settings.train.epochs)
+        figures = {f"evaluate.{key}": value for key, value in metrics.items()}
+        for name, section in flip.items():
+            figures |= {f"evaluate.{name}.{key}": value for key, value in section.items()}
+        run.log_metrics(figures, step=settings.train.epochs)
         run.log_table(table, "per_class.json")
         run.log_file(project.confusion_matrix)
         run.log_file(project.predictions)
@@ -100,9 +113,68 @@ def evaluate(project: Project) -> None:
         f"{metrics['accuracy_high']:.2%}), macro F1 {metrics['macro_f1']:.4f}, NLL {metrics['nll']:.4f}, "
         f"ECE {metrics['ece']:.4f}, {metrics['images_per_second']:,.0f} images/s"
     )
+    for name, section in flip.items():
+        print(f"{name}: test accuracy {section['accuracy']:.2%}, NLL {section['nll']:.4f}, ECE {section['ece']:.4f}")
 
 
-def score(probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int64]", bins: int) -> Metrics:
+def probabilities_of(
+    project: Project, model: config.Model, weights: Path, settings: Config, *, flip: bool = False
+) -> "tuple[Floats, Ints]":
+    """What a network predicts for the test set, float64 [N, classes], and the labels of it, int64 [N].
+
+    `model` is what the network is built from, `weights` what models.save wrote of it. `settings` has the device, its
+    threads and the batch size; `flip` is test-time augmentation. In fp32, as the stage does it.
+    Raises ConfigError and DataError; PipelineError where the weights are missing or don't fit.
+    """
+    from pipeline import training
+    from pipeline.meta import load_meta
+
+    meta = load_meta(project.meta)
+    device = device_of(settings)
+    network = network_of(model, weights, meta)
+    training.place(network, device)
+    pictures, batches = _test_set(project, meta, settings, device)
+    return predict(network, batches, device, flip=flip), pictures.labels
+
+
+def device_of(settings: Config) -> "Device":
+    """The device of params.yaml in fp32, ready. Raises ConfigError where it is not there."""
+    from pipeline.device import Device
+    from pipeline.machine import Machine
+
+    device = Device.choose(settings.train.device, "fp32", settings.train.threads, Machine.probe())
+    device.prepare()
+    return device
+
+
+def network_of(model: config.Model, weights: Path, meta: "Meta") -> "Classifier":
+    """The network with the weights of a file, on the CPU. Raises PipelineError where they are missing or don't fit."""
+    from pipeline import models
+
+    network = models.build(model, meta, seed=0, initial=False)
+    models.load(network, weights)
+    return network
+
+
+def on_device(network: "Classifier", device: "Device") -> "Classifier":
+    """The same network, moved."""
+    network.to(device.handle)
+    network.to(memory_format=device.memory_format)
+    return network
+
+
+def predict(network: "Classifier", batches: "Epochs", device: "Device", *, flip: bool = False) -> "Floats":
+    """Probabilities float64 [N, classes]; with `flip` the mean of those of each picture and of its mirror image."""
+    from pipeline import training
+
+    logits, _ = training.infer(network, batches, device)
+    probabilities: Floats = logits.cpu().double().softmax(dim=1).numpy()
+    if flip:
+        probabilities = (probabilities + predict(network, _Mirrored(batches), device)) / 2
+    return probabilities
+
+
+def score(probabilities: "Floats", labels: "Ints", bins: int) -> Metrics:
     """Figures of predictions [N, classes] against labels [N].
 
     `accuracy_low` and `accuracy_high` are the ends of Wilson's 95 % interval (Wilson 1927); `top5_accuracy` is there
@@ -128,9 +200,7 @@ def score(probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int6
     return metrics
 
 
-def expected_calibration_error(
-    probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int64]", bins: int
-) -> float:
+def expected_calibration_error(probabilities: "Floats", labels: "Ints", bins: int) -> float:
     """Mean distance of confidence and accuracy over bins of equal width (Guo et al. 2017, section 2, equation 3)."""
     import numpy as np
 
@@ -142,9 +212,7 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def per_class(
-    probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int64]", classes: Sequence[str]
-) -> dict[str, list[Any]]:
+def per_class(probabilities: "Floats", labels: "Ints", classes: Sequence[str]) -> dict[str, list[Any]]:
     """Columns class, precision, recall, f1 and support (test pictures), a row a class."""
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -155,14 +223,42 @@ def per_class(
     return {"class": list(classes)} | {name: column.tolist() for name, column in zip(names, columns, strict=True)}
 
 
-def confusion_matrix(
-    probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int64]"
-) -> "npt.NDArray[np.int64]":
+def confusion_matrix(probabilities: "Floats", labels: "Ints") -> "Ints":
     """Counts [actual, predicted]."""
     from sklearn.metrics import confusion_matrix as counted
 
-    matrix: npt.NDArray[np.int64] = counted(labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1]))
+    matrix: Ints = counted(labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1]))
     return matrix
+
+
+class _Mirrored:
+    """Batches with every picture mirrored left to right."""
+
+    def __init__(self, batches: "Epochs") -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def steps(self) -> int:
+        return self._batches.steps
+
+    def epoch(self, number: int) -> "Iterator[Batch]":
+        for batch in self._batches.epoch(number):
+            yield batch._replace(images=batch.images.flip(-1))
+
+
+def _test_set(project: Project, meta: "Meta", settings: Config, device: "Device") -> "tuple[Pictures, Epochs]":
+    """Raises DataError."""
+    import numpy as np
+
+    from pipeline import data
+
+    pictures = data.load_pictures(project.test_data, meta)
+    positions = np.arange(len(pictures.labels))
+    batch_size = settings.evaluate.batch_size
+    return pictures, data.OrderedBatches(pictures, positions, batch_size=batch_size, device=device.handle)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -189,9 +285,21 @@ def _last_epoch(history: Path) -> Metrics:
     )
 
 
-def _write_predictions(
-    path: Path, probabilities: "npt.NDArray[np.float64]", labels: "npt.NDArray[np.int64]", meta: "Meta"
-) -> None:
+def _folds(record: Mapping[str, Any]) -> dict[str, Metrics]:
+    """Of the training, where it was a cross-validation."""
+    folds = record.get("folds")
+    if not folds:
+        return {}
+    return {
+        "folds": {
+            "count": folds["count"],
+            "validation_accuracy_mean": folds["mean"],
+            "validation_accuracy_sd": folds["sd"],
+        }
+    }
+
+
+def _write_predictions(path: Path, probabilities: "Floats", labels: "Ints", meta: "Meta") -> None:
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     rows = (
         [index, meta.classes[actual], meta.classes[guess], f"{certain:.6f}"]
@@ -200,7 +308,7 @@ def _write_predictions(
     _write_csv(path, ["index", "actual", "predicted", "confidence"], rows)
 
 
-def _write_mistakes(path: Path, probabilities: "npt.NDArray[np.float64]", pictures: Any, count: int) -> None:
+def _write_mistakes(path: Path, probabilities: "Floats", pictures: Any, count: int) -> None:
     import numpy as np
 
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)

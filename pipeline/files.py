@@ -141,6 +141,40 @@ class Project:
         """JSON: the study as a whole."""
         return self.tune / "study.json"
 
+    # Written by ensemble.
+
+    @property
+    def ensemble(self) -> Path:
+        return self.root / "results" / "ensemble"
+
+    @property
+    def ensemble_figures(self) -> Path:
+        """JSON: what was put together, from which trials, and how well it does."""
+        return self.ensemble / "ensemble.json"
+
+    @property
+    def soup(self) -> Path:
+        """Weights that are the mean of several networks' weights; there if such a mean did at least as well."""
+        return self.ensemble / "soup.safetensors"
+
+    # Written by study, a folder a study.
+
+    @property
+    def studies(self) -> Path:
+        return self.root / "results" / "study"
+
+    def study_table(self, name: str) -> Path:
+        """CSV, a row a trial."""
+        return self.studies / name / "results.csv"
+
+    def study_curves(self, name: str) -> Path:
+        """CSV, a row an epoch of a trial."""
+        return self.studies / name / "curves.csv"
+
+    def study_figure(self, name: str) -> Path:
+        """PNG; there for a study that varies depth or family."""
+        return self.studies / name / "degradation.png"
+
     # What outlives a run.
 
     @property

@@ -3,12 +3,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
-from pipeline import data, evaluate, train
+from pipeline import config, data, evaluate, models, train
+from pipeline.config import Config
+from pipeline.data import OrderedBatches, Pictures
+from pipeline.device import Device
 from pipeline.files import Project
-from pipeline.meta import load_meta
+from pipeline.meta import Meta, load_meta
 
 CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
 LABELS = np.array([0, 1, 1, 1])
@@ -58,6 +62,21 @@ def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero
     assert table["support"] == [1, 1, 0]
     assert table["f1"] == pytest.approx([2 / 3, 0, 0])
     assert evaluate.confusion_matrix(probabilities, np.array([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_with_flips_the_probabilities_are_the_mean_of_a_picture_and_its_mirror_image(
+    settings: Config, meta: Meta, pictures: Pictures, cpu: Device
+) -> None:
+    network = models.build(settings.model, meta, seed=0)
+
+    def predicted(images: np.ndarray, flip: bool = False) -> np.ndarray:
+        batches = OrderedBatches(Pictures(images, pictures.labels), np.arange(64), batch_size=40, device=cpu.handle)
+        return evaluate.predict(network, batches, cpu, flip=flip)
+
+    plain, mirrored = predicted(pictures.images), predicted(np.ascontiguousarray(pictures.images[:, :, ::-1]))
+    flipped = predicted(pictures.images, flip=True)
+    assert np.abs(plain - mirrored).max() > 0.001
+    np.testing.assert_allclose(flipped, (plain + mirrored) / 2, rtol=1e-5)
 
 
 @pytest.fixture
@@ -127,3 +146,43 @@ def test_a_missing_model_or_one_of_other_values_is_told_with_what_to_do(
     evaluated.run.unlink()
     assert evaluate.main([]) == 1
     assert "run.json is missing: run `dvc repro`" in capsys.readouterr().err
+
+
+def test_figures_with_flips_and_of_folds_stand_beside_the_plain_ones_under_names_of_their_own(
+    evaluated: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = json.loads(evaluated.metrics.read_text())
+    assert "tta_flip" not in plain["evaluate"]
+    assert "folds" not in plain["train"]
+    change("tta: none", "tta: flip")
+    record = json.loads(evaluated.run.read_text())
+    record["folds"] = {"count": 3, "validation_accuracy": [0.8, 0.9, 1.0], "mean": 0.9, "sd": 0.1}
+    evaluated.run.write_text(json.dumps(record))
+    evaluate.evaluate(evaluated)
+    metrics = json.loads(evaluated.metrics.read_text())
+    flip = metrics["evaluate"].pop("tta_flip")
+    folds = metrics["train"].pop("folds")
+    for section in (plain["evaluate"], metrics["evaluate"]):
+        section.pop("images_per_second")  # no two times are alike
+    assert metrics == plain
+    assert set(flip) == {"accuracy", "accuracy_low", "accuracy_high", "top5_accuracy", "macro_f1", "nll", "ece"}
+    assert folds == {"count": 3, "validation_accuracy_mean": 0.9, "validation_accuracy_sd": 0.1}
+    assert f"tta_flip: test accuracy {flip['accuracy']:.2%}" in capsys.readouterr().out
+
+    settings = config.load(evaluated.params)
+    pair = [
+        evaluate.probabilities_of(evaluated, settings.model, evaluated.model, settings, flip=flip)
+        for flip in (False, True)
+    ]
+    for (probabilities, labels), figures in zip(pair, (plain["evaluate"], flip), strict=True):
+        assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(figures["accuracy"])
+        assert evaluate.score(probabilities, labels, 15)["nll"] == pytest.approx(figures["nll"])
+    assert pair[0][0].dtype == np.float64
+    np.testing.assert_allclose(pair[0][0], np.load(evaluated.probabilities), rtol=1e-6)
+    assert plain["evaluate"]["nll"] != pytest.approx(flip["nll"])  # a mirrored digit is another picture
+
+    client = mlflow.MlflowClient(f"sqlite:///{evaluated.home / 'mlflow.db'}")
+    [run] = client.search_runs([client.get_experiment_by_name("pipeline").experiment_id])
+    logged = run.data.metrics
+    assert logged["evaluate.tta_flip.accuracy"] == pytest.approx(flip["accuracy"])
+    assert logged["evaluate.accuracy"] == pytest.approx(plain["evaluate"]["accuracy"])

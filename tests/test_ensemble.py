@@ -1,0 +1,357 @@
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from places import QUICK_STUDY
+
+from pipeline import config, ensemble, evaluate, models, soup, training
+from pipeline.config import Choices, Config
+from pipeline.data import OrderedBatches, Pictures
+from pipeline.device import Device
+from pipeline.files import Project
+from pipeline.meta import Meta, load_meta
+from pipeline.models import Classifier
+from pipeline.search.ledger import CONFIRMATION, Ledger, journal
+from pipeline.search.space import Space
+
+LABELS = np.array([0, 1, 0, 1])
+
+
+def sure(*ones: float) -> np.ndarray:
+    """Probabilities [N, 2] from those of class 1."""
+    return np.array([[1 - one, one] for one in ones])
+
+
+# Of greedy selection.
+
+
+def test_two_networks_that_err_on_different_pictures_do_better_together_than_either() -> None:
+    first, second = sure(0.1, 0.9, 0.1, 0.45), sure(0.55, 0.9, 0.1, 0.9)
+    stupid = sure(0.9, 0.1, 0.9, 0.1)
+    assert [ensemble.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
+    counts = ensemble.select(np.stack([stupid, first, second]), LABELS)
+    assert set(counts) == {1, 2}
+    total = sum(count * (first if position == 1 else second) for position, count in counts.items())
+    assert ensemble.rank(total / sum(counts.values()), LABELS)[0] == 1
+
+
+def test_a_network_that_no_other_helps_stays_alone() -> None:
+    good, bad = sure(0.01, 0.99, 0.01, 0.99), sure(0.4, 0.6, 0.4, 0.6)
+    assert ensemble.select(np.stack([bad, good]), LABELS) == {1: 1}
+    assert ensemble.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
+
+
+def test_a_network_can_take_part_more_often_than_another() -> None:
+    # The second alone knows the last picture, the first is surer of all others: two to one is the best of both.
+    first, second = sure(0.1, 0.9, 0.1, 0.4), sure(0.65, 0.4, 0.65, 0.75)
+    counts = ensemble.select(np.stack([first, second]), LABELS)
+    assert counts[0] > counts[1] >= 1
+
+
+def test_of_equal_accuracies_the_likelier_labels_decide() -> None:
+    assert ensemble.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > ensemble.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
+    assert ensemble.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
+
+
+# Of soups.
+
+
+def test_the_greedy_soup_keeps_what_does_not_lower_the_accuracy() -> None:
+    accuracies = {(4,): 0.8, (4, 1): 0.7, (4, 2): 0.8, (4, 2, 0): 0.79, (4, 2, 3): 0.9}
+    asked: list[tuple[int, ...]] = []
+
+    def accuracy_of(some: tuple[int, ...]) -> float:
+        asked.append(some)
+        return accuracies[some]
+
+    assert ensemble.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
+    assert asked == list(accuracies)
+
+
+def test_networks_of_one_architecture_are_a_group_whatever_their_dropout(settings: Config) -> None:
+    small, large = settings.model, settings.model.model_copy(update={"width": 8})
+    dropping = small.model_copy(update={"dropout": 0.5})
+    plain = small.model_copy(update={"family": "plain"})
+    assert ensemble.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
+    assert ensemble.groups([small, large]) == []
+
+
+@pytest.fixture
+def trained(settings: Config, meta: Meta, pictures: Pictures, cpu: Device) -> Classifier:
+    """A network that tells the two classes apart, without shortcuts: they would do so past averaged layers."""
+    settings = settings.with_values(
+        {"train.epochs": 12, "train.batch_size": 16, "train.validation_share": 0.25, "train.learning_rate": 0.05}
+        | {"model.family": "plain", "model.depth": 20}
+    )
+    network, batches, validation = training.Parts.of(settings, meta, pictures, cpu)
+    epochs = list(training.fit(network, batches, validation, settings.train, cpu))
+    assert epochs[-1].validation_accuracy > 0.8
+    return network.eval()
+
+
+@pytest.fixture
+def batches(pictures: Pictures, cpu: Device) -> OrderedBatches:
+    return OrderedBatches(pictures, np.arange(64), batch_size=32, device=cpu.handle)
+
+
+def permuted(network: Classifier) -> Classifier:
+    """The same function, with the channels inside each block in another order."""
+    other = copy.deepcopy(network)
+    for block in other.network.stages:
+        order = torch.arange(block.first.out_channels).roll(1)
+        block.first.weight.data = block.first.weight[order].detach()
+        block.second.weight.data = block.second.weight[:, order].detach()
+        norm = block.first_norm
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values.data = values[order].detach()
+    return other
+
+
+def test_a_network_averaged_with_itself_is_itself(trained: Classifier, batches: OrderedBatches, cpu: Device) -> None:
+    cooked = soup.cooked([trained, copy.deepcopy(trained), trained], batches, cpu)
+    assert cooked is not trained
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(cooked.state_dict()[name], value, rtol=1e-6, atol=0, msg=name)
+
+
+def test_the_mean_of_weights_is_that_of_each(settings: Config, meta: Meta) -> None:
+    networks = [models.build(settings.model, meta, seed) for seed in (0, 1, 2)]
+    states = [network.state_dict() for network in networks]
+    before = {name: value.clone() for name, value in states[0].items()}
+    for name, value in soup.mean(networks).state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(state[name] for state in states) / 3, msg=name)
+    assert all(torch.equal(value, states[0][name]) for name, value in before.items())
+
+
+def test_batch_norms_of_a_soup_have_the_statistics_of_its_own_activations(
+    settings: Config, meta: Meta, batches: OrderedBatches, cpu: Device
+) -> None:
+    one, other = (models.build(settings.model, meta, seed) for seed in (0, 1))
+    for network, scale in ((one, 1.0), (other, 2.0)):
+        network.network.stem_norm.running_mean += scale
+        network.network.stem_norm.running_var *= scale
+    cooked = soup.cooked([one, other], batches, cpu)
+    with torch.inference_mode():
+        seen = [cooked.network.stem((batch.images.float() - cooked.mean) / cooked.std) for batch in batches.epoch(0)]
+    means = torch.stack([features.mean(dim=(0, 2, 3)) for features in seen]).mean(0)
+    variances = torch.stack([features.var(dim=(0, 2, 3)) for features in seen]).mean(0)
+    torch.testing.assert_close(cooked.network.stem_norm.running_mean, means)
+    torch.testing.assert_close(cooked.network.stem_norm.running_var, variances)
+    assert cooked.network.stem_norm.momentum == one.network.stem_norm.momentum
+    # Those of other layers were alike in both, and stay.
+    assert torch.equal(cooked.network.stages[0].first_norm.running_mean, torch.zeros(4))
+
+
+def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in_another_order(
+    trained: Classifier, pictures: Pictures, batches: OrderedBatches, cpu: Device
+) -> None:
+    def predicted(network: Classifier) -> np.ndarray:
+        return evaluate.predict(network, batches, cpu)
+
+    twin, shuffled = copy.deepcopy(trained), permuted(trained)
+    np.testing.assert_allclose(predicted(shuffled), predicted(trained), rtol=1e-3, atol=1e-5)  # the same function
+    networks = [trained, shuffled, twin]
+
+    def accuracy_of(some: tuple[int, ...]) -> float:
+        cooked = soup.cooked([networks[position] for position in some], batches, cpu)
+        return ensemble.rank(predicted(cooked), pictures.labels)[0]
+
+    assert accuracy_of((0, 1)) < accuracy_of((0,)) - 0.1
+    assert ensemble.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
+
+
+# Of the command.
+
+
+@pytest.fixture
+def study(project: Project, settings: Config) -> Project:
+    """A project with a study whose three finished trials were made up: 0 and 1 have the same weights, 2 is larger.
+
+    A fourth is paused, and a network of trial 0 was trained again.
+    """
+    meta = load_meta(project.meta)
+    space = Space({"model.width": Choices(choices=(4, 8))}, {"model.width": 4})
+    fixed = {key: value for key, value in settings.values().items() if key != "model.width"}
+    for suffix, folder, widths in (("", "trials", (4, 4, 8, 8)), (CONFIRMATION, "confirm", (4,))):
+        ledger = Ledger(journal(project.optuna_journal), f"main{suffix}")
+        ledger.note(key="abc", values=fixed, data={"name": meta.name, "digest": meta.digest})
+        for number, width in enumerate(widths):
+            trial = ledger.enter({"model.width": width}, space.distributions, 1, seed=number, of=0)
+            ledger.score(trial, 1, 0.5 + number / 10)
+            if number == 3:
+                continue
+            ledger.end(trial, "finished")
+            network = models.build(settings.model.model_copy(update={"width": width}), meta, seed=0)
+            models.save(network, project.study_folder("main") / folder / f"{number:04}" / "model.safetensors")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--top", "0"], "argument --top: must be a whole number of at least 2, got 0"),
+        (["--top", "1"], "argument --top: must be a whole number of at least 2, got 1"),
+        (["--top", "all"], "argument --top: must be a whole number of at least 2, got all"),
+        (["--without", "best"], "argument --without: must be the number of a trial, got best"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_sentence(
+    arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        ensemble.main(arguments)
+    assert exit.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says when it refuses, in which case it leaves nothing."""
+    assert ensemble.main(arguments) == 1
+    assert not Path("results/ensemble").exists()
+    assert not Path("mlflow.db").exists()
+    return capsys.readouterr().err
+
+
+def test_without_a_study_the_command_says_how_to_begin_one(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys)
+    assert "There is no study main (there is none at all): `python -m pipeline.tune --study main` begins it" in said
+    assert not project.optuna_journal.exists()
+
+
+def test_what_can_not_be_put_together_is_said_with_what_to_do(
+    study: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "There is no study other (there is main)" in refusal(capsys, "--study", "other")
+    said = refusal(capsys, "--without", "0", "--without", "1")
+    assert "The study main has 1 finished network to put together, and it takes two: `python -m pipeline.tune" in said
+    weights = study.study_folder("main") / "trials" / "0002" / "model.safetensors"
+    shutil.copy(weights.parents[1] / "0001" / "model.safetensors", weights)
+    said = refusal(capsys)
+    assert "does not hold the network of trial 2 (family resnet, depth 8, width 8, " in said
+    assert "`--without 2` goes on without trial 2" in said
+    weights.write_bytes(b"torn")
+    assert "does not hold the network of trial 2" in refusal(capsys)
+    weights.unlink()
+    assert f"{weights}, the weights of trial 2, is missing: `--without 2` goes on" in refusal(capsys)
+    shutil.rmtree(weights.parents[1])
+    assert "None of the weights that the study main trained are left in" in refusal(capsys)
+
+
+def test_a_study_of_which_nothing_is_finished_is_said_to_go_on(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger(journal(project.optuna_journal), "main")
+    assert "No trial of the study main was trained to its end yet" in refusal(capsys)
+
+
+def test_a_study_of_other_data_is_refused(study: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(study.meta.read_text())
+    study.meta.write_text(json.dumps(content | {"digest": "sha256:other"}))
+    said = refusal(capsys)
+    assert f"The study main searched on digits with the digest {content['digest']}, but data/ holds digits" in said
+    shutil.rmtree(study.data)
+    assert "meta.json is missing: run `dvc repro`" in refusal(capsys)
+
+
+def test_a_study_of_folds_is_refused(study: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(journal(study.optuna_journal), "main")
+    ledger.note(values=ledger.about["values"] | {"train.folds": 5})
+    assert "The trials of the study main are cross-validations (train.folds is 5)" in refusal(capsys)
+
+
+@pytest.mark.slow
+def test_a_soup_that_is_no_worse_is_written_and_recorded_and_leaves_with_the_next_command(
+    study: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ensemble.main(["--json"]) == 0
+    said = capsys.readouterr()
+    content = json.loads(said.out)
+    assert content == json.loads(study.ensemble_figures.read_text())
+    assert "3 finished networks, not the 5 asked for" in said.err
+    assert content["soup"]["members"] == {"trial 0": 1, "trial 1": 1}
+    assert content["soup"]["validation"] == pytest.approx(content["members"][1]["validation"])
+    settings, meta = config.load(study.params), load_meta(study.meta)
+    probabilities, labels = evaluate.probabilities_of(study, settings.model, study.soup, settings)
+    assert content["soup"]["test"] == evaluate.score(probabilities, labels, settings.evaluate.calibration_bins)
+    evaluate.network_of(settings.model, study.soup, meta)  # fits
+
+    assert ensemble.main(["--top", "2", "--without", "0"]) == 0
+    assert "No soup: no two of the networks have the same model.*" in capsys.readouterr().out
+    assert not study.soup.exists()
+    assert ensemble.main(["--confirmed", "--top", "9"]) == 0
+    members = [member["name"] for member in json.loads(study.ensemble_figures.read_text())["members"]]
+    assert members == ["trial 2", "trial 1", "trial 0", "confirm 0"]
+
+    client = mlflow.MlflowClient(f"sqlite:///{study.home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline")
+    runs = client.search_runs([experiment.experiment_id], order_by=["start_time"])
+    assert [run.info.run_name for run in runs] == ["ensemble of study main"] * 3
+    artifacts = [sorted(file.path for file in client.list_artifacts(run.info.run_id)) for run in runs]
+    assert artifacts[:2] == [["ensemble.json", "soup.safetensors"], ["ensemble.json"]]
+    assert runs[0].data.params["soup.members"] == "trial 1, trial 0"  # the best first
+    assert runs[0].data.metrics["soup.test.accuracy"] == pytest.approx(content["soup"]["test"]["accuracy"])
+
+
+@pytest.mark.slow
+def test_networks_of_a_real_search_are_put_together_and_scored_once(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(searched, root)
+    monkeypatch.chdir(root)
+    project = Project(root, root)
+    command = [sys.executable, "-m", "pipeline.ensemble", "--confirmed", "--json"]
+    content = json.loads(subprocess.check_output(command, timeout=240))
+    candidates = {one["trial"]: one for one in json.loads((root / "study.out").read_text())["candidates"]}
+
+    # What the search found on validation is what its weights give, and the best of them is the single one.
+    search = Ledger(journal(project.optuna_journal), "main")
+    scores = {f"trial {trial.number}": trial.scores[-1] for trial in search.trials}
+    confirmation = Ledger(journal(project.optuna_journal), f"main{CONFIRMATION}")
+    scores |= {f"confirm {trial.number}": trial.scores[-1] for trial in confirmation.trials}
+    for member in content["members"]:
+        assert member["validation"]["accuracy"] == pytest.approx(scores[member["name"]], abs=1e-6)
+        assert member["trial"] in candidates or member["name"].startswith("trial")
+    [best] = content["single"]["members"]
+    assert scores[best] == pytest.approx(max(scores[member["name"]] for member in content["members"]))
+    assert content["single"]["validation"]["accuracy"] <= content["ensemble"]["validation"]["accuracy"]
+
+    # The ensemble's test figures are those of the mean of its members' probabilities.
+    settings = config.load(project.params)
+    by_name = {member["name"]: member for member in content["members"]}
+    weights = content["ensemble"]["members"]
+    found = [
+        evaluate.probabilities_of(
+            project, config.Model(**by_name[name]["model"]), project.home / by_name[name]["weights"], settings
+        )
+        for name in weights
+    ]
+    mean = sum(count * each for count, (each, _) in zip(weights.values(), found, strict=True)) / sum(weights.values())
+    figures = evaluate.score(mean, found[0][1], settings.evaluate.calibration_bins)
+    assert content["ensemble"]["test"] == pytest.approx(figures)
+    assert content["test_pictures"] == len(mean) == 359
+
+    # It is a child of the study's run.
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline")
+    named = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    run = named["ensemble of study main"]
+    assert run.data.tags["mlflow.parentRunId"] == named["study main"].info.run_id
+    assert run.data.metrics["ensemble.test.accuracy"] == pytest.approx(figures["accuracy"])
+
+    # The study goes on as if nothing had been.
+    over = subprocess.run(
+        [sys.executable, "-m", "pipeline.tune", "--trials", "5", *QUICK_STUDY], capture_output=True, text=True
+    )
+    assert "The study main is over" in over.stdout, over.stderr
