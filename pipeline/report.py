@@ -3,8 +3,9 @@
     python -m pipeline.report       (or `dvc repro report`)
 
 The page has the result with its interval, learning curves, the confusion matrix, the most certain mistakes as
-pictures, and how all of it was made. It is made from result files alone: neither params.yaml nor the test set is read.
-The page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow.
+pictures, studies of all combinations (`python -m pipeline.study`) if there are any, and how all of it was made. It is
+made from result files alone: neither params.yaml nor the test set is read. The page, learning_curves.png and
+confusion_matrix.png go to results/report and into the run in MLflow.
 """
 
 import base64
@@ -116,6 +117,7 @@ def page(found: "Results", curves: Sequence[Picture], confusion: Picture) -> str
         confused=found.most_confused(5),
         weakest_first=sorted(found.per_class, key=lambda score: score.f1),
         mistakes=[(mistake, _thumbnail(mistake)) for mistake in found.mistakes],
+        studies=[(study, _picture(study.figure) if study.figure else None) for study in found.studies],
         sections=sections,
     )
 

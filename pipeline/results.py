@@ -1,4 +1,4 @@
-"""What a training and its evaluation left in files, read back and checked."""
+"""What a training, its evaluation and studies left in files, read back and checked."""
 
 import csv
 import json
@@ -71,6 +71,12 @@ METRICS = {
         "images_per_second": NUMBER,
     },
 }
+# What metrics.json holds only where it was asked for: by its place there.
+OPTIONAL: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("train", "folds"): {"count": int, "validation_accuracy_mean": NUMBER, "validation_accuracy_sd": NUMBER},
+    ("evaluate", "tta_flip"): {"accuracy": NUMBER, "accuracy_low": NUMBER, "accuracy_high": NUMBER},
+}
+STUDY_FIGURES = ("parameters", "macs", "epochs", "training_error", "validation_error", "test_error", "elapsed_s")
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,30 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class StudyTrial:
+    """A network of a study of all combinations. Errors are shares, 0..1, of the last epoch."""
+
+    number: int
+    ended: str
+    values: Sequence[str]
+    """Of the keys that the study varies."""
+    figures: Mapping[str, float | None]
+    """See STUDY_FIGURES; None where training did not come to it."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `python -m pipeline.study NAME` left."""
+
+    name: str
+    keys: Sequence[str]
+    """What it varies, by dotted name."""
+    trials: Sequence[StudyTrial]
+    figure: bytes | None
+    """PNG."""
+
+
+@dataclass(frozen=True)
 class Results:
     """What a training and its evaluation left in files."""
 
@@ -114,13 +144,14 @@ class Results:
     """See RUN."""
     history: Mapping[str, Sequence[float]]
     """See COLUMNS; a value an epoch."""
-    metrics: Mapping[str, Mapping[str, float]]
-    """By stage, see METRICS."""
+    metrics: Mapping[str, Mapping[str, Any]]
+    """By stage, see METRICS and OPTIONAL."""
     confusion: Matrix
     """int64 [classes, classes], a row an actual class, a column a predicted one."""
     per_class: Sequence[ClassScore]
     mistakes: Sequence[Mistake]
     """The most certain one first."""
+    studies: Sequence[Study]
 
     @property
     def classes(self) -> list[str]:
@@ -164,6 +195,9 @@ def read(project: Project) -> Results:
     with _reading(project.metrics):
         metrics = json.loads(project.metrics.read_text(encoding="utf-8"))
         _check(metrics, METRICS)
+        for (stage, key), shape in OPTIONAL.items():
+            if key in metrics[stage]:
+                _check(metrics[stage][key], shape, f"{stage}.{key}.")
     with _reading(project.per_class):
         per_class = [
             ClassScore(
@@ -183,18 +217,40 @@ def read(project: Project) -> Results:
         confusion = _confusion(project.confusion_matrix, classes)
     with _reading(project.mistakes):
         mistakes = _mistakes(project.mistakes, classes)
-    return Results(run, history, metrics, confusion, per_class, mistakes)
+    return Results(run, history, metrics, confusion, per_class, mistakes, _studies(project))
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Says of any trouble in the block that the file `path` is missing or damaged."""
+def _reading(path: Path, command: str = "dvc repro") -> Iterator[None]:
+    """Says of any trouble in the block that the file `path`, which `command` makes, is missing or damaged."""
     try:
         yield
     except FileNotFoundError as error:
-        raise PipelineError(f"{path} is missing: run `dvc repro`, which makes it.") from error
+        raise PipelineError(f"{path} is missing: run `{command}`, which makes it.") from error
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise PipelineError(f"{path} is damaged ({error}): run `dvc repro`, which makes it again.") from error
+        raise PipelineError(f"{path} is damaged ({error}): run `{command}`, which makes it again.") from error
+
+
+def _studies(project: Project) -> list[Study]:
+    """All studies whose table lies in results/study, by name."""
+    found = []
+    for table in sorted(project.studies.glob("*/results.csv")):
+        name = table.parent.name
+        with _reading(table, f"python -m pipeline.study {name}"):
+            rows = _table(table, ("trial", "ended", *STUDY_FIGURES))
+            keys = [column for column in rows[0] if column and "." in column]
+            trials = [
+                StudyTrial(
+                    int(row["trial"]),
+                    row["ended"],
+                    [row[key] for key in keys],
+                    {figure: float(row[figure]) if row[figure] else None for figure in STUDY_FIGURES},
+                )
+                for row in rows
+            ]
+        picture = project.study_figure(name)
+        found.append(Study(name, keys, trials, picture.read_bytes() if picture.exists() else None))
+    return found
 
 
 def _check(content: Any, shape: Mapping[str, Any], prefix: str = "") -> None:

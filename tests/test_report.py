@@ -185,6 +185,22 @@ def write_results(
     return project
 
 
+def write_study(project: Project, name: str = "depth", *, figure: bool = True) -> Path:
+    """Writes what `python -m pipeline.study` would leave: a network that was trained, and one that diverged."""
+    trained = {"trial": 0, "ended": "finished", "model.family": "vgg16", "model.depth": 20}
+    trained |= {"parameters": 14_728_266, "macs": 313_463_808, "epochs": 20, "training_error": 0.0512}
+    trained |= {"validation_error": 0.0731, "test_error": 0.0752, "elapsed_s": 754.2, "images_per_second": 1200.0}
+    diverged = dict.fromkeys(trained, "") | {"trial": 1, "ended": "diverged", "model.family": "speed"}
+    diverged |= {"model.depth": 8, "epochs": 0}
+    table = project.study_table(name)
+    table.parent.mkdir(parents=True)
+    write_csv(table, [trained | {"why": ""}, diverged | {"why": "the loss was nan"}])
+    if figure:
+        with Image.new("RGB", (1800, 700), "white") as image:
+            image.save(project.study_figure(name))
+    return table
+
+
 def blob(random: np.random.Generator, side: int, channels: int) -> npt.NDArray[np.uint8]:
     """A picture that could be of something: a spot of one colour on a ground of another."""
     rows, columns = np.mgrid[:side, :side] / side
@@ -282,6 +298,68 @@ def test_figures_of_few_classes_have_no_top_5(tmp_path: Path) -> None:
     page = page_of(write_results(tmp_path, ("no", "yes"), mistakes=2))
     assert "Top-5" not in page.text
     assert "Macro F1" in page.text
+
+
+def test_test_time_augmentation_is_named_as_such_and_leaves_the_headline_alone(tmp_path: Path) -> None:
+    flip = {"accuracy": 0.9123, "accuracy_low": 0.9066, "accuracy_high": 0.9177, "nll": 0.3}
+    text = page_of(write_results(tmp_path, metrics={"accuracy": 0.9012, "tta_flip": flip})).text  # type: ignore[dict-item]
+    assert "90.1 % of 10,000 test pictures are recognised" in text
+    assert (
+        "Accuracy with test-time augmentation 91.2 % Mean of the predictions for a picture and for its mirror" in text
+    )
+    assert "95 % interval 90.7 to 91.8 %" in text
+
+
+def test_a_cross_validation_gives_its_mean_and_standard_deviation(tmp_path: Path, page: Page) -> None:
+    project = write_results(tmp_path)
+    metrics = json.loads(project.metrics.read_text())
+    folds = {"count": 5, "validation_accuracy_mean": 0.8934, "validation_accuracy_sd": 0.0042}
+    metrics["train"]["folds"] = folds
+    project.metrics.write_text(json.dumps(metrics))
+    text = page_of(project).text
+    assert "Cross-validation 89.3 ± 0.4 % Mean and standard deviation of the validation accuracy of 5 networks" in text
+    assert "Cross-validation" not in page.text
+    folds["validation_accuracy_sd"] = None  # type: ignore[assignment]
+    project.metrics.write_text(json.dumps(metrics))
+    with pytest.raises(PipelineError, match=r"train.folds.validation_accuracy_sd can't be null"):
+        results.read(project)
+
+
+def test_without_studies_the_page_has_no_place_for_them(page: Page) -> None:
+    assert "studies" not in page.text.lower()
+    assert "studies" not in [section.get("id") for section in page.all("section")]
+
+
+def test_a_study_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
+    project = write_results(tmp_path)
+    write_study(project)
+    write_study(project, "width", figure=False)
+    report.write(project, results.read(project))
+    shown = Page(project.page.read_text(encoding="utf-8"))
+    assert "vgg16 20 15 M 313 M 20 5.12 % 7.31 % 7.52 % 12 min 34 s" in shown.text
+    assert "speed 8 0 diverged" in shown.text
+    assert shown.text.count("Training error Validation error Test error") == 2
+    assert {"href": "#studies"} in shown.all("a")
+    (figure,) = (image for image in shown.all("img") if "study depth" in image["alt"])
+    assert data_of(figure) == project.study_figure("depth").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("0.0752", "low", "could not convert"),
+        ("test_error", "error", "column test_error"),
+        ("0.0752,754.2,1200.0,", "0.0752", "values of the column elapsed_s"),
+    ],
+)
+def test_a_damaged_table_of_a_study_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    project = write_results(tmp_path)
+    table = write_study(project)
+    table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(PipelineError, match=r"is damaged .*: run `python -m pipeline.study depth`") as error:
+        results.read(project)
+    assert str(table) in str(error.value)
+    assert reason in str(error.value)
 
 
 def test_the_page_holds_all_it_shows(page: Page) -> None:

@@ -1,7 +1,7 @@
-"""One start of `python -m pipeline.tune`: takes a study up where it stands, and brings it as far as it is let.
+"""One start of a study, by the command tune or study: takes it up where it stands, and brings it as far as it is let.
 
 A study has two phases, each a ledger of its own that an owner runs: the search, and the confirmation, in which the
-best few are trained again with other seeds. Then it is concluded: result files, pictures, the model registry.
+best few are trained again with other seeds. Then it is concluded, as its ending says: result files, pictures, ...
 """
 
 import math
@@ -16,10 +16,8 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from pipeline import config, tracking
-from pipeline.command import duration
+from pipeline import tracking
 from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
@@ -27,19 +25,16 @@ from pipeline.meta import Meta, load_meta
 from pipeline.search import ledger as ledgers
 from pipeline.search import outcome
 from pipeline.search.desk import Desk
-from pipeline.search.display import StudyDisplay, on_a_line
+from pipeline.search.display import StudyDisplay
+from pipeline.search.ending import Ending, Winner
 from pipeline.search.freeze_thaw import FreezeThaw
 from pipeline.search.ledger import Ledger, Trial
-from pipeline.search.outcome import Candidate
 from pipeline.search.record import Recorder
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import Asha, Scheduler, Straight
 from pipeline.search.space import Space
-from pipeline.search.studies import bytes_of
 from pipeline.search.study import Limits, Owner, Planned, Proposals, Source, Watcher, trial_seed
 
-ALIAS = "best"
-"""Of the winner's model in MLflow's registry."""
 PAUSING_BUDGET = 0.4
 """Full trainings a trial, where the scheduler pauses trials and params.yaml names no budget."""
 _GIGABYTE = 10**9
@@ -62,20 +57,25 @@ class TimeIsUp(Exception):
 class Session(Watcher):
     """One start of a study. As a watcher it looks at the clock for --hours."""
 
-    def __init__(self, project: Project, settings: Config, wish: Wish, console: Console) -> None:
-        """Raises DataError if the data is missing, or not that of params.yaml; PipelineError for an empty space."""
+    def __init__(
+        self, project: Project, settings: Config, wish: Wish, console: Console, ending: Ending | None = None
+    ) -> None:
+        """`ending` is None for a search. Raises DataError if the data is missing, or not that of params.yaml;
+        PipelineError for an empty space.
+        """
         self.project, self.settings, self.wish, self.console = project, settings, wish, console
         self.meta = _checked(load_meta(project.meta), settings)
         self.space = Space.of(settings)
         if not len(self.space):
             raise PipelineError("The section space of params.yaml is empty: name at least one key to search.")
         self.folder = project.study_folder(wish.study)
+        self.ending = ending or Winner(project, settings, self.meta.name, self.space, wish.apply, console)
         self.budget = _budget(settings)
         self._deadline_s = time.monotonic() + wish.hours * 3600 if wish.hours else math.inf
         self._owner: Owner | None = None
 
     def run(self) -> dict[str, Any]:
-        """Does what is left of the study and returns what study.json has.
+        """Does what is left of the study and returns what its ending has written, as study.json has it for a search.
 
         Raises KeyboardInterrupt when it was stopped; Owned, Stuck, TrackingError and other PipelineErrors.
         """
@@ -94,15 +94,11 @@ class Session(Watcher):
             ) from error
 
     def _run(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
-        _check_same(search, self._about())
+        self._check_same(search)
         goal = {"trials": self.settings.tune.trials, "budget": None if math.isinf(self.budget) else self.budget}
         goal |= {"confirm": self.settings.tune.confirm, "seeds": self.settings.tune.confirm_seeds}
         if _covers(search.about.get("concluded"), goal) and not tracking.is_gone(self.project):
-            self.console.print(
-                f"The study {search.name} is over: {len(search.trials)} of {goal['trials']} trials are done. "
-                "A larger --trials goes on.",
-                highlight=False,
-            )
+            self.console.print(self.ending.over(search), highlight=False)
         else:
             began_s = time.monotonic()
             try:
@@ -112,18 +108,17 @@ class Session(Watcher):
                 self.console.print(
                     f"{self.wish.hours:g} hours are over; all is kept, and the same command goes on from there."
                 )
-                self._write(search, confirmation)
-                return outcome.described(search, confirmation, self.settings)
+                return self.ending.write(search, confirmation)
             except KeyboardInterrupt:
-                self._write(search, confirmation)
+                self.ending.write(search, confirmation)
                 raise KeyboardInterrupt(
                     f"{len(search.trials)} trials are kept, the same command goes on from there"
                 ) from None
             finally:
                 search.note(elapsed_s=round(search.about.get("elapsed_s", 0.0) + time.monotonic() - began_s, 1))
             search.note(concluded=goal)
-        study = self._write(search, confirmation)
-        self._tell(search, outcome.ranking(search, confirmation))
+        study = self.ending.write(search, confirmation)
+        self.ending.tell(search, confirmation)
         return study
 
     def _pursue(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
@@ -132,9 +127,8 @@ class Session(Watcher):
         missing = self._to_confirm(search, confirmation)
         if missing or confirmation.trials:  # whose records may lack something, though all are there
             self._confirm(confirmation, missing, desk)
-        study = outcome.described(search, confirmation, self.settings)
-        outcome.write(self.project, search, confirmation, self.space, study)
-        self._conclude(search, confirmation, study, desk)
+        self.ending.conclude(search, confirmation, desk)
+        desk.parent.finish("finished")
 
     def _search(self, search: Ledger, desk: Desk) -> None:
         tune = self.settings.tune
@@ -242,98 +236,30 @@ class Session(Watcher):
             "data": {"name": self.meta.name, "digest": self.meta.digest},
         }
 
-    def _write(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
-        study = outcome.described(search, confirmation, self.settings)
-        outcome.write(self.project, search, confirmation, self.space, study)
-        return study
-
-    def _conclude(self, search: Ledger, confirmation: Ledger, study: dict[str, Any], desk: Desk) -> None:
-        """What MLflow gets at the end: result files, pictures, the winner's figures and its model under an alias."""
-        candidates = outcome.ranking(search, confirmation)
-        parent = desk.parent
-        for path in (self.project.trials, self.project.study, self.project.best):
-            if path.is_file():
-                parent.log_file(path)
-        for name, picture in outcome.pictures(search, self.space).items():
-            parent.log_bytes(picture, f"{name}.png")
-        if candidates:
-            best = candidates[0]
-            parent.set_tags({"winner": best.trial.number})
-            parent.log_metrics(
-                {"winner.validation_accuracy": best.mean} | ({"winner.sd": best.sd} if best.sd is not None else {})
-            )
-        # The longest wait last: models are made while the pictures are.
-        desk.wait_for_models(self.console)
-        if candidates and desk.models:
-            run = desk.tracker.open(desk.recorder(search, "trial").key(candidates[0].trial), parent=parent.key)
-            run.register_model(f"{self.meta.name}-{search.name}", ALIAS)
-            run.finish("finished")
-        parent.finish("finished")
-
-    def _tell(self, search: Ledger, candidates: list[Candidate]) -> None:
-        """Says what was found, and what to do next."""
-        if not candidates:
-            self.console.print("No trial was trained to the end; results/tune/trials.csv says why.", highlight=False)
+    def _check_same(self, search: Ledger) -> None:
+        """Notes what makes the study, or compares with what was noted. Raises PipelineError if it differs."""
+        about = self._about()
+        if "key" not in search.about:
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            search.note(**about, created=created, key=uuid.uuid4().hex[:12])
             return
-        best = candidates[0]
-        table = Table("trial", "searched with", "again: mean ± sd", "values", box=None, pad_edge=False)
-        for one in candidates:
-            again = f"{one.mean:.2%}" if one.accuracies else "not done"
-            again += f" ± {one.sd * 100:.2f} ({len(one.accuracies)} seeds)" if one.sd is not None else ""
-            table.add_row(str(one.trial.number), f"{one.single:.2%}", again, on_a_line(one.trial.values))
-        self.console.print(table)
-        spent = sum(len(trial.scores) for trial in search.trials)
-        full = len(search.trials) * self.settings.train.epochs
-        self.console.print(
-            f"{len(search.trials)} trials, {spent:,} epochs ({spent / max(full, 1):.0%} of the {full:,} that they "
-            f"would take without pruning), {duration(search.about.get('elapsed_s', 0.0))}. On disk: "
-            f"{bytes_of(self.folder) / 1e6:.1f} MB in {self.folder.relative_to(self.project.home)}.",
-            highlight=False,
-        )
-        if self.wish.apply:
-            config.write_values(self.project.params, best.trial.values)
-            self.console.print(
-                f"The values of trial {best.trial.number} stand in params.yaml. Next: `dvc params diff`, `dvc repro`, "
-                "`dvc metrics diff`.",
-                highlight=False,
-            )
-        else:
-            name = "" if self.wish.study == "main" else f" --study {self.wish.study}"
-            self.console.print(
-                "results/tune/best.yaml has the winner. Next:\n"
-                f"  python -m pipeline.tune{name} --trials {self.settings.tune.trials} --apply"
-                "   writes its values into params.yaml\n"
-                "  dvc repro                  trains and evaluates them\n"
-                "  dvc metrics diff           what they brought\n"
-                "  mlflow ui                  all trials",
-                highlight=False,
+        differences = []
+        for part, new in about.items():
+            old = search.about.get(part, {})
+            for name in dict.fromkeys([*old, *new]):
+                if old.get(name) != new.get(name):
+                    before, today = _shown(old.get(name)), _shown(new.get(name))
+                    differences.append(f"  {part} {name}: it was {before}, it is {today}")
+        if differences:
+            raise PipelineError(
+                f"The study {search.name} was begun otherwise, and its trials don't compare with new ones:\n"
+                + "\n".join(differences)
+                + f"\n{self.ending.otherwise(search.name)}"
             )
 
 
 # They don't decide which study it is: a study may go on elsewhere. Each trial's record has what it ran on.
 _OF_THE_MACHINE = ("train.device", "train.threads", "train.seed")
-
-
-def _check_same(ledger: Ledger, about: dict[str, Any]) -> None:
-    """Notes what makes the study, or compares with what was noted. Raises PipelineError if it differs."""
-    if "key" not in ledger.about:
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        ledger.note(**about, created=created, key=uuid.uuid4().hex[:12])
-        return
-    differences = []
-    for part, new in about.items():
-        old = ledger.about.get(part, {})
-        for name in dict.fromkeys([*old, *new]):
-            if old.get(name) != new.get(name):
-                before, today = _shown(old.get(name)), _shown(new.get(name))
-                differences.append(f"  {part} {name}: it was {before}, it is {today}")
-    if differences:
-        raise PipelineError(
-            f"The study {ledger.name} was begun otherwise, and its trials don't compare with new ones:\n"
-            + "\n".join(differences)
-            + "\nTo go on with it set that back; `--study NAME` begins another beside it; "
-            f"`--study {ledger.name} --delete` removes it, so that its name begins anew."
-        )
 
 
 def _shown(value: Any) -> str:

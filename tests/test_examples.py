@@ -1,0 +1,149 @@
+"""The project folders of examples/, beside digits, which other tests use throughout."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from places import REPOSITORY
+
+from pipeline import config
+from pipeline.config import Scalar
+from pipeline.search.space import Space
+
+DIGITS = REPOSITORY / "examples" / "digits"
+ADAM: dict[str, Scalar] = {
+    "data.name": "cifar10",
+    "augment.policy": "crop_flip",
+    "train.optimizer": "adam",
+    "train.learning_rate": 0.001,
+    "train.schedule": "constant",
+    "train.weight_decay": 0.0,
+    "train.epochs": 20,
+}
+PINNED: dict[str, dict[str, Scalar]] = {
+    "resnet18": ADAM
+    | {
+        "model.family": "resnet18",
+        "model.width": 64,
+        "model.stem": "small",
+        "train.batch_size": 64,
+        "evaluate.batch_size": 100,
+    },
+    "transfer": ADAM
+    | {
+        "model.family": "pretrained",
+        "model.backbone": "resnet18",
+        "model.weights": None,
+        "model.trained": "all",
+        "model.image_size": None,
+        "train.batch_size": 128,
+    },
+    "resnet20": {
+        "data.name": "cifar10",
+        "model.family": "resnet",
+        "model.depth": 20,
+        "model.width": 16,
+        "model.shortcut": "identity",
+        "augment.policy": "crop_flip",
+        "train.optimizer": "sgd",
+        "train.learning_rate": 0.2,
+        "train.schedule": "one_cycle",
+        "train.batch_size": 128,
+        "train.epochs": 20,
+    },
+}
+"""What each example is; the first two are from reports, which name these values."""
+
+example = pytest.mark.parametrize("name", PINNED)
+
+
+def keys(project: Path) -> dict[str, list[str]]:
+    """Of each section of params.yaml, in the order of the file."""
+    content: dict[str, dict[str, Any]] = config.read_yaml(project / "params.yaml")
+    return {section: list(values) for section, values in content.items() if section not in ("space", "study")}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.parent.name for path in (REPOSITORY / "examples").glob("*/params.yaml")} == {*PINNED, "digits"}
+
+
+@example
+def test_an_example_has_the_values_that_it_is_named_for(name: str) -> None:
+    values = config.load(REPOSITORY / "examples" / name / "params.yaml").values()
+    assert {key: values[key] for key in PINNED[name]} == PINNED[name]
+
+
+@example
+def test_an_example_has_the_keys_of_the_root_in_its_order(name: str) -> None:
+    assert keys(REPOSITORY / "examples" / name) == keys(REPOSITORY)
+
+
+@example
+def test_an_example_can_be_searched_and_its_studies_begun(name: str) -> None:
+    settings = config.load(REPOSITORY / "examples" / name / "params.yaml")
+    assert len(Space.of(settings)) > 5
+    for study in settings.study:
+        assert Space.of(config.grid(settings, study)).size in range(2, 20)
+
+
+@example
+def test_an_example_is_a_project_folder_like_the_digits(name: str) -> None:
+    """DVC has no way to share them between folders, and each is to be one that can be copied away."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "."],
+        cwd=DIGITS,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert len(tracked) == 7
+    for file in tracked:
+        if file != "params.yaml":
+            assert (REPOSITORY / "examples" / name / file).read_bytes() == (DIGITS / file).read_bytes(), file
+
+
+@example
+def test_an_example_says_what_it_is_and_how_it_is_run(name: str) -> None:
+    text = (REPOSITORY / "examples" / name / "README.md").read_text(encoding="utf-8")
+    assert f"cd examples/{name}\n" in text
+    assert "dvc repro" in text
+    settings = config.load(REPOSITORY / "examples" / name / "params.yaml")
+    for study in settings.study:
+        assert f"python -m pipeline.study {study}" in text
+    assert len(text.splitlines()) <= 20
+
+
+@pytest.mark.slow
+def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_pictures(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for colour, label in ((40, "dark"), (200, "bright")):
+        for number in range(12):
+            path = tmp_path / "pictures" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(colour - 30, colour + 30, (16, 16, 3), dtype=np.uint8)).save(path)
+    root = tmp_path / "resnet18"
+    shutil.copytree(REPOSITORY / "examples" / "resnet18", root)
+    small: dict[str, Scalar] = {
+        "data.name": "folder",
+        "data.url": str(tmp_path / "pictures"),
+        "data.image_size": 16,
+        "model.width": 4,
+        "train.epochs": 1,
+        "train.device": "cpu",
+        "train.threads": 1,
+    }
+    config.write_values(root / "params.yaml", small)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=root, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((root / "metrics.json").read_text())
+    assert 0 <= metrics["evaluate"]["accuracy"] <= 1
+    assert "resnet18 on " in (root / "results" / "report" / "index.html").read_text(encoding="utf-8")
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    assert not [line for line in status.stdout.splitlines() if "data/" in line or "mlflow.db" in line]
