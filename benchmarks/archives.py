@@ -17,6 +17,8 @@ from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
+RESNET20 = PARAMS.parent / "examples" / "resnet20" / "params.yaml"
+"""The ResNet paper's recipe, which the plain loops of tutorials have too."""
 
 HELP = "cifar-10-python.tar.gz, pictures in the ImageFolder layout, or the folder data/ of a project"
 

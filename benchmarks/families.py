@@ -16,7 +16,7 @@ import resource
 import statistics
 from typing import Any
 
-from archives import PARAMS
+from archives import RESNET20
 from rich.console import Console
 from rich.progress import Progress
 
@@ -49,7 +49,7 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
 
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    settings = config.load(PARAMS, values | {"train.batch_size": batch_size, "train.epochs": 4})
+    settings = config.load(RESNET20, values | {"train.batch_size": batch_size, "train.epochs": 4})
     meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     device = Device.choose("auto", settings.train.precision, threads, Machine.probe())
     device.prepare()

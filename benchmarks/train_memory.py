@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-PARAMS = Path(__file__).parent.parent / "params.yaml"
+from archives import RESNET20
+
 STEPS = 30
 
 
@@ -32,7 +33,7 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     values: dict[str, Any] = {"train.batch_size": batch_size, "train.epochs": 1, "train.validation_share": 0.1}
-    settings = config.load(PARAMS, values)
+    settings = config.load(RESNET20, values)
     meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     device = Device.choose("cpu", precision, None, Machine.probe())
     device.prepare()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from archives import HELP, PARAMS, read
+from archives import HELP, RESNET20, read
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -119,7 +119,7 @@ def main() -> None:
 
     meta, (images, labels), _ = read(arguments.data)
     pictures = Pictures(np.array(images[: arguments.images]), labels[: arguments.images])
-    settings = config.load(PARAMS, {"train.epochs": arguments.repeats + 1})
+    settings = config.load(RESNET20, {"train.epochs": arguments.repeats + 1})
     shipped = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())
     fp32 = Device.choose("auto", "fp32", arguments.threads, Machine.probe())
     shipped.prepare()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline import auto_augment
 from pipeline.auto_augment import pixels_at
@@ -207,3 +208,17 @@ def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     lines = outside.flatten(2)
     differ = (lines ^ inside.flatten(-2)) & in_rows[:, :, None] & in_columns[:, None, :]
     return (lines ^ differ).view(outside.shape)
+
+
+def resized(images: Tensor, side: float) -> Tensor:
+    """Pictures uint8 [B, C, H, W] with each side the share `side` of what it is, bilinear with antialiasing.
+
+    Early epochs learn what is coarse, and that costs less on small pictures (Howard 2018, "Training Imagenet in 3
+    hours for USD 25", progressive resizing).
+    """
+    size = [max(1, round(side * length)) for length in images.shape[2:]]
+    if images.device.type == "cpu":
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
+    # Other devices have it for floats alone.
+    made = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return made.round().clamp(0, 255).to(torch.uint8)

@@ -145,9 +145,12 @@ class TrainingBatches:
         fill: tuple[float, ...],
         seed: int,
         device: torch.device,
+        small_epochs: int = 0,
     ) -> None:
+        """Pictures are as small as `policy.small_side` says for the first `small_epochs` epochs."""
         self._images, self._labels = _on_device(pictures, positions, device)
         self._positions = torch.from_numpy(positions)
+        self._small_epochs = small_epochs
         self._batch_size = min(batch_size, len(positions))
         self._policy = policy
         self._fill = fill
@@ -187,11 +190,13 @@ class TrainingBatches:
             images = augment.apply(self._images.index_select(0, order[part]), draws[part], self._fill)
             labels = self._labels[order[part]]
             mixing = augment.draw_mixing(self._policy, len(labels), size, random)
-            if mixing is None:
-                yield Batch(images, labels)
-            else:
+            mix = None
+            if mixing is not None:
                 mixing = mixing.to(device)
-                yield Batch(augment.mix(images, mixing), labels, Mix(augment.partners(labels), mixing.share))
+                images, mix = augment.mix(images, mixing), Mix(augment.partners(labels), mixing.share)
+            if number <= self._small_epochs:
+                images = augment.resized(images, self._policy.small_side)
+            yield Batch(images, labels, mix)
 
 
 class OrderedBatches:

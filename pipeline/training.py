@@ -26,7 +26,7 @@ from pipeline.config import Config, Train
 from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
 from pipeline.device import Device
 from pipeline.epoch import Epoch
-from pipeline.errors import Diverged, OutOfMemory
+from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.meta import Meta
 from pipeline.models import Classifier
 from pipeline.optimizers import build_optimizer
@@ -46,7 +46,10 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device) -> "Parts":
-        """The untrained network and the two parts of the training set that `config` asks for. Raises DataError."""
+        """The untrained network and the two parts of the training set that `config` asks for.
+
+        Raises DataError and ConfigError.
+        """
         positions = split(pictures.labels, config.train.validation_share, config.train.validation_seed)
         return cls.on(positions, config.train.seed, config, meta, pictures, device)
 
@@ -65,6 +68,7 @@ class Parts(NamedTuple):
         batch_size = config.train.batch_size
         network = models.build(config.model, meta, seed)
         network.see(_some(pictures, training))
+        small_epochs = _small_epochs(config, network, meta)
         return cls(
             network=network,
             training=TrainingBatches(
@@ -75,6 +79,7 @@ class Parts(NamedTuple):
                 fill=meta.mean,
                 seed=seed,
                 device=device.handle,
+                small_epochs=small_epochs,
             ),
             validation=OrderedBatches(pictures, validation, batch_size=batch_size, device=device.handle),
         )
@@ -150,6 +155,20 @@ def over(epochs: Sequence[Epoch], config: Train) -> bool:
         return False
     best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
     return epochs[-1].number - best.number >= config.early_stopping
+
+
+def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:
+    """How many epochs have small pictures. Raises ConfigError if they are too small for the network."""
+    if config.augment.small_side == 1:
+        return 0
+    side, needed = round(config.augment.small_side * min(meta.shape[1:])), network.network.stride
+    resizes = config.model.family == "pretrained" and config.model.image_size is not None
+    if side < needed and not resizes:
+        raise ConfigError(
+            f"augment.small_side is {config.augment.small_side}, which makes pictures of {side} pixels a side, but "
+            f"model.family {config.model.family} needs {needed}: raise it, or set it to 1 to go without."
+        )
+    return round(config.augment.small_until * config.train.epochs)
 
 
 def _some(pictures: Pictures, positions: npt.NDArray[np.int64]) -> Tensor:

@@ -238,3 +238,14 @@ def test_a_gpu_changes_pictures_as_the_cpu_does(images: Tensor) -> None:
     for drawn in (mixing(64, mixup=1.0), mixing(64, cutmix=1.0)):
         away = augment.mix(there, drawn.to(device)).cpu().int() - augment.mix(there.cpu(), drawn).int()
         assert away.abs().max() <= 1
+
+
+def test_resized_pictures_are_those_of_the_floating_point_path_rounded() -> None:
+    images = torch.randint(0, 256, (3, 3, 20, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    small = augment.resized(images.contiguous(memory_format=torch.channels_last), 0.75)
+    assert small.shape == (3, 3, 15, 24)
+    assert small.dtype == torch.uint8
+    exact = torch.nn.functional.interpolate(images.float(), (15, 24), mode="bilinear", antialias=True)
+    assert (small.float() - exact).abs().max() <= 1
+    constant = torch.full((1, 1, 8, 8), 77, dtype=torch.uint8)
+    assert torch.equal(augment.resized(constant, 0.5), torch.full((1, 1, 4, 4), 77, dtype=torch.uint8))

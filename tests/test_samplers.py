@@ -15,7 +15,7 @@ from pipeline.search.samplers import Named, Proposer, SpaceExhausted
 from pipeline.search.schedule import Values
 from pipeline.search.space import Space
 
-SHIPPED = REPOSITORY / "params.yaml"
+SHIPPED = REPOSITORY / "examples" / "resnet20" / "params.yaml"
 RATE = "train.learning_rate"
 
 
@@ -103,6 +103,35 @@ def test_a_proposal_can_be_had_before_its_trial_exists(space: Space) -> None:
     assert run(study, space, 1) == [proposed]
 
 
+def test_a_proposal_does_not_hang_on_whether_the_end_of_a_finished_trial_is_noted() -> None:
+    space = space_of({RATE: {"low": 0.02, "high": 0.8, "log": True}, "model.depth": {"low": 8, "high": 32, "step": 6}})
+    proposer = Proposer(space, "tpe", 0)
+    study = study_of(proposer)
+    run(study, space, 11)
+    bad = study.ask()
+    space.suggest(bad)
+    bad.set_user_attr("ended", "diverged")
+    study.tell(bad, state=TrialState.FAIL)
+    best = study.ask()
+    space.suggest(best)
+    for epoch, accuracy in enumerate((0.5, 0.99), start=1):
+        best.report(accuracy, epoch)
+    unaware, aware = (proposer.propose(study, 13, finished) for finished in ((), {best.number}))
+    study.tell(best, 0.99)
+    assert proposer.propose(study, 13) == proposer.propose(study, 13, {best.number}) == aware
+    assert unaware != aware
+
+
+def test_a_sampler_that_repeats_itself_gives_way_to_a_draw(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposer = Proposer(space, "tpe", 0)
+    study = study_of(proposer)
+    run(study, space, 3)
+    monkeypatch.setattr(proposer, "_attempt", lambda *_: study.trials[1].params)
+    drawn = proposer.propose(study, 3)
+    assert drawn not in [trial.params for trial in study.trials]
+    assert drawn == proposer.propose(study, 3)
+
+
 def test_tpe_finds_the_hill(space: Space) -> None:
     asked = run(study_of(Proposer(space, "tpe", 0)), space, 60)
     late = [abs(math.log(values[RATE] / 0.4)) for values in asked[40:]]
@@ -156,7 +185,7 @@ def test_a_gaussian_process_learns_from_infeasible_trials_too() -> None:
     space = space_of({RATE: {"low": 0.02, "high": 0.8, "log": True}, "model.depth": {"low": 8, "high": 32, "step": 6}})
     study = study_of(Proposer(space, "gp", 0))
     asked = []
-    for _ in range(20):
+    for _ in range(15):
         trial = study.ask()
         values = space.suggest(trial)
         if values[RATE] > 0.6:

@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.search.space import Space
 
-SHIPPED = REPOSITORY / "params.yaml"
+SHIPPED = REPOSITORY / "examples" / "resnet20" / "params.yaml"
 FINITE = {
     "space.train.learning_rate": {"low": 0.1, "high": 0.5, "step": 0.1},
     "space.train.weight_decay": [0.0005],

@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.data import Batch, Mix, Pictures
 from pipeline.device import Device
 from pipeline.epoch import Epoch
-from pipeline.errors import Diverged, OutOfMemory
+from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.machine import Machine
 from pipeline.meta import Meta
 from pipeline.schedules import learning_rate_factor
@@ -440,3 +440,24 @@ def test_a_network_that_begins_with_pictures_sees_those_of_its_training_part(
     assert torch.equal(*kernels)
     untouched = models.build(speed.model, meta, speed.train.seed).network.patches.weight
     assert not torch.equal(kernels[0], untouched)
+
+
+def test_the_first_epochs_have_small_pictures_and_the_others_whole_ones(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+) -> None:
+    settings = short.with_values({"augment.small_side": 0.5, "augment.small_until": 0.5, "augment.mixup": 1.0})
+    batches = Parts.of(settings, meta, pictures, cpu).training
+    sides = [next(batches.epoch(number)).images.shape[2:] for number in range(1, 5)]
+    assert sides == [(4, 4), (4, 4), (8, 8), (8, 8)]
+    epochs, _ = train(settings, meta, pictures, cpu)
+    assert len(epochs) == 4
+
+
+def test_pictures_that_get_too_small_for_the_network_are_told(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+) -> None:
+    settings = short.with_values({"augment.small_side": 0.375})
+    with pytest.raises(
+        ConfigError, match=r"small_side is 0\.375, .* 3 pixels a side, but model\.family resnet needs 4"
+    ):
+        Parts.of(settings, meta, pictures, cpu)

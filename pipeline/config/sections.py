@@ -114,6 +114,10 @@ class Augment(Section):
     """Padding of the crop, as a share of the picture's side: 0.125 is 4 of 32 pixels."""
     cutout: Share
     """Side of the square that cutout blanks, as a share of the picture's side: 0.5 is 16 of 32 pixels."""
+    small_side: Annotated[float, Field(ge=0.25, le=1)]
+    """Progressive resizing: side of the pictures of the first epochs, as a share of theirs; 1 is without."""
+    small_until: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the epochs whose pictures are so small."""
     auto: Literal["none", "trivial", "rand"]
     """none, trivial (TrivialAugment, Mueller & Hutter 2021), rand (RandAugment, Cubuk et al. 2019)."""
     operations: Annotated[int, Field(ge=1, le=10)]
