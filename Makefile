@@ -1,11 +1,12 @@
 # make demo   everything in two minutes, on handwritten digits: no download but the installation's
 # make setup  the environment alone, in .venv
-# make test   all tests        make test-quick   those that take seconds
+# make test   all tests        make test-quick   those that take seconds       (JOBS=4: in four processes, not two)
 # make check  lint, format, types, tests: what CI runs
 # make ui     MLflow's page on this folder's runs (DIR=demo for the demo's)
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 DIR ?= .
 installed := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -24,11 +25,16 @@ $(installed): pyproject.toml constraints.txt
 demo: $(installed)
 	sh examples/demo.sh
 
+# JOBS processes of one thread each. OpenMP's threads, where a test asks for several, would else wait for a core of the
+# other process busily.
+test test-quick: export OMP_NUM_THREADS = 1
+test test-quick: export OMP_WAIT_POLICY = passive
+
 test: $(installed)
-	python -m pytest
+	python -m pytest --numprocesses $(JOBS) --dist loadgroup
 
 test-quick: $(installed)
-	python -m pytest -m 'not slow'
+	python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not slow'
 
 lint: $(installed)
 	ruff check .

@@ -10,15 +10,23 @@ Stages of `dvc repro`, each a command line and a section of params.yaml:
 The search:
 
     tune.py         its command line
+    study.py        the command line of grids, such as one over depths, with their table and their figure
+    ensemble.py     the best networks of a search put together, without training
     search/         who decides (study.py, schedule.py), who trains (local.py, worker.py), what is kept (ledger.py)
 
 What they stand on:
 
     sources/        where pictures come from: CIFAR-10, digits, a folder; addresses, archives
+    folds.py        cross-validation: several trainings as one
     training.py     the training loop: yields an Epoch after each pass, leaves checkpoints
+    checkpoint.py   what a training leaves on disk after each epoch
+    optimizers.py   how weights move: SGD, Adam, Muon, and which weights each rule is for
+    schedules.py    how the learning rate moves
     data.py         arrays on disk -> training and validation part -> batches on the device
     augment.py      augmentation of whole batches, a different draw for each picture
+    auto_augment.py   TrivialAugment and RandAugment, likewise
     models/         networks, one file a family
+    soup.py         networks averaged to one
     device.py       how training runs on a device: precision, threads, memory format
     tracking/       runs in MLflow: recorded on disk first, sent in the background
     exporter.py     writes MLflow models from weights, in a process of its own
@@ -26,6 +34,7 @@ What they stand on:
     results.py      result files as the report reads them
     plots.py        learning curves and the confusion matrix as pictures
     study_plots.py  a study as pictures: history, importances, parallel coordinates
+    degradation_plot.py   errors against depth as a picture
     confusion.py    a confusion matrix as a picture within milliseconds
     display.py      progress of a training on the terminal
 

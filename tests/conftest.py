@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +22,17 @@ from pipeline.files import Project
 from pipeline.machine import Machine
 from pipeline.meta import Meta
 
+LONGEST = ("test_demo.py", "test_chaos.py")
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes minutes begins first, so that no process is left alone with it at the end.
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if "searched" in getattr(item, "fixturenames", ()):
+            # They run in one folder, and one process of pytest-xdist's makes it.
+            item.add_marker(pytest.mark.xdist_group("searched"))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -79,6 +89,18 @@ def _digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy_example(root)
     subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=root, check=True, stdout=subprocess.DEVNULL)
     return root
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    database = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*noload", DeprecationWarning)
+        MlflowClient(f"sqlite:///{database}")
+    return database
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from optuna.storages import InMemoryStorage
 
 from pipeline.config import Range
 from pipeline.epoch import Epoch
-from pipeline.search.engine import Failed, Reached
+from pipeline.search.engine import Failed, Message, Order, Reached
 from pipeline.search.ledger import Ledger, Trial
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import GoOn, Left, Seen, Start, Values
@@ -44,6 +44,18 @@ class Halves:
             return Start(3)
         paused = [trial for trial in trials if trial.state == "paused"]
         return GoOn(max(paused, key=lambda trial: trial.scores[-1]).number, EPOCHS) if paused else None
+
+
+class Stopping(SimulatedEngine):
+    """Early stopping ends every training after epoch 5."""
+
+    def submit(self, order: Order) -> None:
+        super().submit(replace(order, until=min(order.until, 5)))
+
+    def _say(self, epochs_from_now: int, message: Message) -> None:
+        if isinstance(message, Reached) and message.epoch == 5:
+            message = replace(message, over=True)
+        super()._say(epochs_from_now, message)
 
 
 @dataclass
@@ -81,13 +93,14 @@ def owner(
     engine: Any = None,
     scheduler: Any = None,
     trials: int = 8,
+    first_until: int | None = None,
     curve: Callable[[Values], Sequence[float]] = curve,
     **limits: Any,
 ) -> Owner:
     """An owner of a study of SPACE, in memory unless a ledger is given, with a Diary as its watcher."""
     return Owner(
         ledger or Ledger(InMemoryStorage(), "study"),
-        Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0),
+        Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0, first_until),
         scheduler or Halves(),
         engine or SimulatedEngine(curve),
         lambda trial: None,  # type: ignore[arg-type, return-value]

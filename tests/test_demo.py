@@ -13,7 +13,8 @@ from places import REPOSITORY
 
 from pipeline import config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+# One process of pytest-xdist's for all of them: they share the clone.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
 
 
 def run(folder: Path, *command: str, clone: Path) -> str:

@@ -202,6 +202,18 @@ def test_what_can_not_come_to_its_end_any_more_does_not_go_on() -> None:
     assert FreezeThaw(SPACE, 52).decide(trials, Left(0, 24)) is None
 
 
+def test_a_trial_that_stopped_early_is_taken_for_ended_and_not_for_one_that_would_rise_on() -> None:
+    values = SPACE.spread(4, 0)
+    rising = (0.2, 0.35, 0.45, 0.5)
+    trials = [
+        Seen(number, values[number], rising, state, 4)  # type: ignore[arg-type]
+        for number, state in enumerate(("finished", "paused", "paused", "paused"))
+    ]
+    trials.append(Seen(4, SPACE.own, tuple(power_law(SPACE.own, 52)), "finished", 52))
+    means = freeze_thaw.Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52)).means
+    assert means[0] < min(means[number] for number in (1, 2, 3))
+
+
 def test_failed_trials_keep_the_search_away_from_where_they_are() -> None:
     def fails_at_high_rates(values: Values, epochs: int) -> Sequence[float] | None:
         return None if float(values["rate"]) > 0.03 else power_law(values, epochs)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import optuna
@@ -30,7 +31,7 @@ def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
         ledger.score(trial, epoch, accuracy)
     trial.elapsed_s = 1.5
     assert opened(path).trials[0].state == "running"  # not all of it is recorded yet
-    ledger.pause(trial)
+    ledger.reach(trial, 3)
     (again,) = opened(path).trials
     assert again == trial
     assert (again.state, again.scores, again.values, again.attributes["seed"]) == (
@@ -42,6 +43,30 @@ def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
     ledger.send(trial, 9)
     (again,) = opened(path).trials
     assert (again.state, again.until) == ("running", 9)
+    ledger.reach(trial, 3)  # an owner notes what was reached after the order to go on
+    (again,) = opened(path).trials
+    assert (again, again.state, again.until) == (trial, "running", 9)
+
+
+def test_a_journal_is_locked_by_one_process_and_free_when_that_one_is_killed(path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.search.ledger import journal\n"
+        "storage = journal(Path(sys.argv[1]))\n"
+        "storage._backend._kernel_lock.acquire()\n"
+        "print('locked', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    opened(path)
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "locked\n"
+        noted = threading.Thread(target=lambda: opened(path).note(who="the next one"), daemon=True)
+        noted.start()
+        noted.join(0.5)
+        assert noted.is_alive()
+        holder.kill()
+        noted.join(60)
+    assert not noted.is_alive()
+    assert opened(path).about == {"who": "the next one"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,6 +22,9 @@ from pipeline.search import worker
 from pipeline.search.engine import Failed, Message, Order, Paused, Reached, Stuck, Trained
 from pipeline.search.local import LocalEngine
 from pipeline.search.worker import Post
+
+# One process of pytest-xdist's for all of them: many share a worker, which takes seconds to start.
+pytestmark = pytest.mark.xdist_group("local engine")
 
 Engines = Callable[..., LocalEngine]
 PATIENCE_S = 90.0
@@ -40,6 +45,25 @@ def engines(project: Project) -> Iterator[Engines]:
     yield make
     for engine in made:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    digits = Project(_digits, _digits)
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with closing(LocalEngine([Post(digits.meta, digits.training_data, "cpu", 1, "fp32", log)])) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(_hired: LocalEngine) -> Iterator[LocalEngine]:
+    """One healthy worker, which tests share: it is to be left alive and free."""
+    yield _hired
+    for seat in _hired._seats:
+        if seat.order:  # of a test that failed
+            _hired.stop(seat.order.trial)
+    while _hired.next(0):
+        pass
 
 
 @pytest.fixture
@@ -76,9 +100,8 @@ def figures(messages: list[Message]) -> list[tuple[float, ...]]:
 
 
 def test_a_trial_that_pauses_and_goes_on_has_the_numbers_of_one_that_did_not(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     engine.submit(order(project, settings, 4, trial=0))
     at_once = heard(engine)
     engine.submit(order(project, settings, 1, trial=1))
@@ -96,9 +119,8 @@ def test_a_trial_that_pauses_and_goes_on_has_the_numbers_of_one_that_did_not(
 
 
 def test_an_order_that_was_reached_before_is_told_again_without_training(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     engine.submit(order(project, settings, 3))
     before = heard(engine)
     engine.submit(order(project, settings, 3, known=1))
@@ -110,9 +132,8 @@ def test_an_order_that_was_reached_before_is_told_again_without_training(
 
 
 def test_the_confusion_matrix_counts_the_validation_pictures_and_fits_the_accuracy(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     engine.submit(order(project, settings, 2))
     messages = heard(engine)
     reached = messages[-1]
@@ -138,8 +159,9 @@ def test_two_workers_train_side_by_side(engines: Engines, project: Project, sett
     assert engine.free == 2
 
 
-def test_workers_pause_after_the_epoch_that_they_are_in(engines: Engines, project: Project, settings: Config) -> None:
-    engine = engines()
+def test_workers_pause_after_the_epoch_that_they_are_in(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
     engine.submit(order(project, settings.with_values({"train.epochs": 50}), 50))
     messages = heard(engine, Trained)
     engine.pause()
@@ -149,9 +171,8 @@ def test_workers_pause_after_the_epoch_that_they_are_in(engines: Engines, projec
 
 
 def test_a_diverged_training_is_told_as_one_and_the_worker_lives_on(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     before = engine.processes
     # Each step multiplies the weights by about -99.
     bad = {"train.learning_rate": 100.0, "train.weight_decay": 1.0, "train.schedule": "constant"}
@@ -166,9 +187,8 @@ def test_a_diverged_training_is_told_as_one_and_the_worker_lives_on(
 
 
 def test_an_allocation_that_really_fails_is_told_as_out_of_memory_and_the_worker_lives_on(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     engine.submit(order(project, settings, 1))
     heard(engine)
     (pid,) = engine.processes
@@ -187,20 +207,19 @@ def test_an_allocation_that_really_fails_is_told_as_out_of_memory_and_the_worker
 
 @pytest.mark.slow
 def test_a_worker_that_kills_itself_is_replaced_and_the_trial_goes_on_with_the_same_numbers(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, engines: Engines, project: Project, settings: Config
 ) -> None:
-    healthy = engines()
-    healthy.submit(order(project, settings, 4, trial=0))
-    undisturbed = heard(healthy)
-    engine = engines(1, workers.kills_itself_once)
-    engine.submit(order(project, settings, 4, trial=1))
-    messages = heard(engine, Failed)
+    engine.submit(order(project, settings, 4, trial=0))
+    undisturbed = heard(engine)
+    faulty = engines(1, workers.kills_itself_once)
+    faulty.submit(order(project, settings, 4, trial=1))
+    messages = heard(faulty, Failed)
     failed = messages[-1]
     assert isinstance(failed, Failed)
     assert (failed.trial, failed.ended) == (1, "crashed")
     assert "SIGKILL" in failed.why
-    engine.submit(order(project, settings, 4, trial=1, known=len(epochs(messages))))
-    assert figures(messages) + figures(heard(engine)) == figures(undisturbed)
+    faulty.submit(order(project, settings, 4, trial=1, known=len(epochs(messages))))
+    assert figures(messages) + figures(heard(faulty)) == figures(undisturbed)
 
 
 @pytest.mark.slow
@@ -293,9 +312,8 @@ def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
 
 @pytest.mark.slow
 def test_workers_do_not_heed_signals_that_are_meant_for_the_owner(
-    engines: Engines, project: Project, settings: Config
+    engine: LocalEngine, project: Project, settings: Config
 ) -> None:
-    engine = engines()
     engine.submit(order(project, settings, 1))
     heard(engine)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,12 +1,13 @@
 """What a study leaves in MLflow, with the simulated engine: no training, all of the recording."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaos import mlflow_ledger
-from searches import EPOCHS, SPACE, Halves, curve
+from searches import EPOCHS, SPACE, Halves, Stopping, curve
 
 from pipeline.config import Config
 from pipeline.files import Project
@@ -25,8 +26,10 @@ CONFUSION = tuple(tuple(10 if row == column else 1 for column in range(10)) for 
 
 
 @pytest.fixture
-def search(project: Project, settings: Config) -> Callable[..., Owner]:
+def search(project: Project, settings: Config, migrated: Path) -> Callable[..., Owner]:
     """Runs a study of 4 trials with all its records, and returns its owner."""
+
+    shutil.copy(migrated, project.home)
 
     def run(engine: Any = None, watch: Callable[[Owner], None] = lambda owner: None, **limits: Any) -> Owner:
         engine = engine or SimulatedEngine(curve, confusion=CONFUSION)
@@ -73,6 +76,18 @@ def test_a_trial_is_a_child_run_with_all_its_epochs_and_its_confusion_matrix(
     best = runs["study"]["metrics"]["best.validation_accuracy"]
     assert [step for step, _ in best] == list(range(1, len(finished) + 1))
     assert best[-1][1] == max(finished)
+
+
+def test_a_trial_that_stops_early_ends_as_finished_with_the_epochs_that_it_has(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    search(Stopping(curve, confusion=CONFUSION), budget=9.0)
+    runs = mlflow_ledger(project.root)
+    for number in range(4):
+        run = runs[f"trial {number}"]
+        assert (run["ended"], run["status"]) == ("finished", "FINISHED")
+        assert len(run["metrics"]["train.validation_accuracy"]) == 5
+        assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
 
 
 def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner]) -> None:

@@ -1,9 +1,11 @@
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from searches import EPOCHS, SPACE, Diary, Halves, curve, owner
+from searches import EPOCHS, SPACE, Diary, Halves, Stopping, curve, owner
 
+from pipeline.search import outcome
 from pipeline.search.engine import Began, Failed, Message, Order, Stuck, Trained
 from pipeline.search.ledger import Ledger, journal
 from pipeline.search.schedule import GoOn, Left, Seen, Start
@@ -235,6 +237,71 @@ def test_a_study_killed_at_any_event_ends_like_one_that_was_not(tmp_path: Path) 
         assert told(Ledger(journal(path), "study")) == told(undisturbed.ledger), at
 
 
+class Announcing(SimulatedEngine):
+    """Notes in a diary when it is given an order."""
+
+    diary: Diary | None = None
+
+    def submit(self, order: Order) -> None:
+        if self.diary:
+            self.diary.events.append(("ordered", order.trial, order.until))
+        super().submit(order)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_has_its_next_order_before_what_it_has_reached_is_recorded(tmp_path: Path, workers: int) -> None:
+    engine = Announcing(curve, workers)
+    study = owner(tmp_path, engine=engine, trials=5, budget=3.0, first_until=EPOCHS)
+    engine.diary = diary(study)
+    study.run()
+    events = diary(study).events
+    orders = [event for event in events if event[0] == "ordered"]
+    assert [("sent", *order[1:]) for order in orders] == [event for event in events if event[0] == "sent"]
+    # All the first orders; then each rung that is reached frees a worker, which gets one before anything is recorded.
+    assert [event[0] for event in events[:workers]] == ["ordered"] * workers
+    places = [place for place, event in enumerate(events) if event[0] == "reached"]
+    ordered_first = [events[place - 1][0] == "ordered" for place in places]
+    assert ordered_first == [True] * (len(orders) - workers) + [False] * workers
+
+
+def test_a_trial_that_goes_on_at_once_is_recorded_in_order(tmp_path: Path) -> None:
+    ledger = Ledger(journal(tmp_path / "journal"), "study")
+    study = owner(tmp_path, ledger=ledger, trials=1, budget=1.0)
+    study.run()
+    epochs = [("trained", 0, epoch) for epoch in range(1, EPOCHS + 1)]
+    assert diary(study).events == [
+        ("sent", 0, 3),
+        *epochs[:3],
+        ("reached", 0, 3),
+        ("sent", 0, EPOCHS),
+        *epochs[3:],
+        ("reached", 0, EPOCHS),
+        ("ended", 0, "finished"),
+    ]
+    assert ledger.trials[0].attributes["reached"] == 3
+
+
+def test_what_was_reached_and_could_not_be_recorded_is_reached_again(tmp_path: Path) -> None:
+    class Failing(Diary):
+        def reached(self, trial, reached) -> None:  # type: ignore[no-untyped-def]
+            raise OSError("the disk is full")
+
+    path = tmp_path / "journal"
+    study = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=3, budget=3.0)
+    study.watchers = (Failing(),)
+    with pytest.raises(OSError, match="disk is full"):
+        study.run()
+    # The order for the next one was out.
+    assert diary(study).of("stopped") == [(0,), (1,)]
+    following = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=3, budget=3.0)
+    assert [trial.state for trial in following.ledger.trials] == ["running", "running"]
+    following.run()
+    assert diary(following).of("reached")[:2] == [(0, 3), (1, 3)]
+    undisturbed = owner(tmp_path, trials=3, budget=3.0)
+    undisturbed.run()
+    assert told(following.ledger) == told(undisturbed.ledger)
+
+
 def test_a_study_goes_on_when_it_is_asked_for_more_trials(tmp_path: Path) -> None:
     ledger = Ledger(journal(tmp_path / "journal"), "study")
     owner(tmp_path, ledger=ledger, trials=3, budget=2.0).run()
@@ -280,13 +347,43 @@ def test_checkpoints_of_trials_that_never_go_on_are_deleted(tmp_path: Path) -> N
     class Leaving(SimulatedEngine):
         def submit(self, order: Order) -> None:
             order.folder.mkdir(exist_ok=True)
-            for name in ("checkpoint.pt", "checkpoint.pt.before", "model.safetensors"):
+            for name in ("checkpoint.pt", "checkpoint.pt.before", "checkpoint-2.pt.before", "model.safetensors"):
                 (order.folder / name).write_bytes(b"x" * 100)
             super().submit(order)
 
     study = owner(tmp_path, engine=Leaving(curve), trials=5, budget=3.0)
     study.run()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["model.safetensors"] * 5
+
+
+def test_a_trial_that_stops_early_is_finished_with_the_epochs_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    study = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=Stopping(curve), trials=4, budget=9.0)
+    assert study.run()
+    assert states(study) == ["finished"] * 4
+    for ledger in (study.ledger, Ledger(journal(path), "study")):
+        assert [(len(trial.scores), trial.until) for trial in ledger.trials] == [(5, 5)] * 4
+        best = outcome.finished(ledger)[0]
+        assert best.scores[-1] == max(trial.scores[-1] for trial in ledger.trials)
+    # Their first rung, and from there on to the end that came early; nobody is paused there.
+    assert sorted(diary(study).of("reached")) == [(number, epoch) for number in range(4) for epoch in (3, 5)]
+    again = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=Stopping(curve), trials=4, budget=9.0)
+    assert again.run()
+    assert diary(again).events == []
+
+
+def test_a_study_of_trials_that_stop_early_ends_as_it_would_wherever_it_is_killed(tmp_path: Path) -> None:
+    undisturbed = owner(tmp_path, engine=Stopping(curve), trials=3, budget=3.0)
+    undisturbed.run()
+    for at in range(0, 36, 3):
+        path = tmp_path / f"{at}.journal"
+        for attempt in (at, 10_000):
+            engine = Stopping(curve)
+            study = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=engine, trials=3, budget=3.0)
+            study.watchers = (Killed(attempt),)
+            with suppress(Interrupted):
+                study.run()
+        assert told(Ledger(journal(path), "study")) == told(undisturbed.ledger), at
 
 
 def test_the_least_promising_checkpoints_are_given_up_when_they_take_too_much_room(tmp_path: Path) -> None:

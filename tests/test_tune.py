@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search.display import StudyDisplay
 from pipeline.search.ledger import Ledger
-from pipeline.search.session import Session, Wish, _check_same
+from pipeline.search.session import Session, Wish
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -248,8 +248,9 @@ def test_the_winner_is_written_into_params_yaml_and_more_trials_go_on_from_there
 
 
 @pytest.fixture
-def started(project: Project) -> Iterator[psutil.Popen]:
+def started(project: Project, migrated: Path) -> Iterator[psutil.Popen]:
     """A search that is under way: its first epoch is over."""
+    shutil.copy(migrated, project.home)
     command = [sys.executable, "-m", "pipeline.tune", "--trials", "6", "--set", "train.epochs=200"]
     with (project.root / "log").open("w") as log:
         process = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -327,12 +328,12 @@ def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) ->
 def test_other_data_under_the_same_name_is_another_study(project: Project) -> None:
     settings = config.load(project.params)
     with Ledger.open(project, "main") as ledger:
-        _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
-        _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
+        Session(project, settings, Wish("main"), Console())._check_same(ledger)
+        Session(project, settings, Wish("main"), Console())._check_same(ledger)
         meta = json.loads(project.meta.read_text())
         project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
         with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
-            _check_same(ledger, Session(project, settings, Wish("main"), Console())._about())
+            Session(project, settings, Wish("main"), Console())._check_same(ledger)
 
 
 @pytest.mark.slow
@@ -362,7 +363,8 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
 
 
 @pytest.mark.slow
-def test_after_the_hours_the_search_stops_in_order(project: Project) -> None:
+def test_after_the_hours_the_search_stops_in_order(project: Project, migrated: Path) -> None:
+    shutil.copy(migrated, project.home)
     done = run("--trials", "6", "--hours", "0.003", "--set", "train.epochs=2000")
     assert "0.003 hours are over; all is kept" in done.stdout
     with project.trials.open(newline="") as file:

@@ -62,7 +62,7 @@ class StudyDisplay(Watcher):
         self._trained += 1
 
     def reached(self, trial: Trial, reached: Reached) -> None:
-        if reached.epoch < self._epochs:
+        if reached.epoch < self._epochs and not reached.over:
             self._say(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
 
     def ended(self, trial: Trial, ended: str, why: str | None) -> None:

@@ -30,7 +30,7 @@ class Order:
     known: int
     """Epochs that the owner has on record; those after them are told, also those trained before."""
     folder: Path
-    """Of the trial: checkpoint.pt, and when the training is over model.safetensors."""
+    """Of the trial: checkpoint.pt (of further folds checkpoint-2.pt, ...), and in the end model.safetensors."""
     keep_model: bool = False
     """Whether there is to be a model.safetensors also where it pauses."""
 
@@ -41,7 +41,7 @@ class Setting:
 
     device: dict[str, str | int]
     counts: dict[str, int]
-    """Pictures of the training and of the validation part."""
+    """Pictures of the training and of the validation part, with folds those of the first one."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,12 @@ class Reached:
     trial: int
     epoch: int
     confusion: Matrix
-    """Of the validation part, after the last epoch."""
+    """Of the validation part, with folds of all of them, after the last epoch."""
     setting: Setting
     peak_memory_bytes: int
+    over: bool = False
+    """Whether its training is at its end: with early stopping that may be before train.epochs, and before its order's
+    end."""
 
 
 @dataclass(frozen=True)

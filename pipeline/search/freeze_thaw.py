@@ -178,7 +178,12 @@ class Forecast:
     def __init__(self, space: Space, trials: Sequence[Seen], epochs: int, rungs: Iterable[int]) -> None:
         self._space, self._trials = space, trials
         points = [
-            (place, epoch, trial.scores[epoch - 1])
+            # Where early stopping ended a trial, there is its end.
+            (
+                place,
+                epochs if trial.state == "finished" and epoch == len(trial.scores) else epoch,
+                trial.scores[epoch - 1],
+            )
             for place, trial in enumerate(trials)
             if trial.state != "failed"
             for epoch in sorted({rung for rung in (*rungs, len(trial.scores)) if 0 < rung <= len(trial.scores)})

@@ -8,6 +8,8 @@ own tools look for them; `ended` and `why` say how it ended in the project's wor
 import json
 import os
 import socket
+import sys
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.files import Project, written_whole
 from pipeline.search.schedule import Seen
+
+if sys.platform != "win32":
+    import fcntl
 
 State = Literal["running", "paused", "pruned", "finished", "failed"]
 ENDINGS: Mapping[str, tuple[State, TrialState]] = {
@@ -177,11 +182,12 @@ class Ledger:
         if trial.crashes:
             self._set_crashes(trial, 0)
 
-    def pause(self, trial: Trial) -> None:
-        """The trial has reached the epoch that it was sent to, and all that there is to record of it is recorded."""
+    def reach(self, trial: Trial, epoch: int) -> None:
+        """Notes that a trial was at an epoch that it was sent to, and that all that there is to record of it is
+        recorded. It is paused there, unless it was sent further meanwhile."""
         self.note_of(trial, "elapsed_s", round(trial.elapsed_s, 3))
-        self.note_of(trial, "reached", trial.until)
-        trial.state = "paused"
+        self.note_of(trial, "reached", epoch)
+        trial.state = "paused" if epoch == trial.until else "running"
 
     def crash(self, trial: Trial) -> None:
         """Counts a crash that is to be followed by another try."""
@@ -254,18 +260,31 @@ def _taken_up(frozen: FrozenTrial) -> Trial:
 
 
 class _KernelLock(JournalFileOpenLock):
-    """A lock that the kernel frees when its process dies, where Optuna's own would keep the next one waiting."""
+    """A lock that the kernel frees when its process dies, where Optuna's own would keep the next one waiting.
+
+    It is taken for each line, some twenty times a trial. FileLock, which takes it on Windows, would need longer for
+    that than the line.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        lock = path.with_name(f"{path.name}.lock")
+        self._file_lock = FileLock(lock)
+        self._file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, self._file)
 
     def acquire(self) -> bool:
-        self._lock.acquire()
+        if sys.platform == "win32":
+            self._file_lock.acquire()
+        else:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         return True
 
     def release(self) -> None:
-        self._lock.release()
+        if sys.platform == "win32":
+            self._file_lock.release()
+        else:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 class _Journal(JournalFileBackend):

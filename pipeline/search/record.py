@@ -129,7 +129,7 @@ class Recorder(Watcher):
         with written_whole(self._reached(trial)) as aside:
             aside.write_text(json.dumps(content), encoding="utf-8")
         self._log_reached(trial, content)
-        if reached.epoch < self.epochs:
+        if reached.epoch < self.epochs and not reached.over:
             self._finish(trial, "paused")
 
     def ended(self, trial: Trial, ended: str, why: str | None) -> None:

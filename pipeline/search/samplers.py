@@ -59,8 +59,11 @@ class Proposer(BaseSampler):
         given = [space.own, *(space.active({**space.fixed, **values}) for values in first)]
         self._given = [values for number, values in enumerate(given) if values not in given[:number]]
 
-    def propose(self, study: Study, number: int) -> dict[str, Scalar]:
-        """The configuration of the trial of that number, which need not exist yet. Raises SpaceExhausted."""
+    def propose(self, study: Study, number: int, finished: Container[int] = ()) -> dict[str, Scalar]:
+        """The configuration of the trial of that number, which need not exist yet. Raises SpaceExhausted.
+
+        `finished` names trials at their end, of which the storage may not know it yet.
+        """
         if number < len(self._given):
             return self._given[number]
         if number in self.planned:
@@ -69,6 +72,7 @@ class Proposer(BaseSampler):
         planned = [values for other, values in self.planned.items() if other != number]
         tried = {self._key(values) for values in (*(trial.params for trial in trials), *self._given, *planned)}
         if self._sampler != "grid":
+            trials = [_completed(trial) if trial.number in finished else trial for trial in trials]
             shown = _as_shown(study, trials, every_constrained=self._sampler == "gp")
             for attempt in range(ATTEMPTS[self._sampler]):
                 values = self._attempt(shown, number, attempt)
@@ -83,7 +87,9 @@ class Proposer(BaseSampler):
         """Any configuration that was not tried: a random one, unless hardly any is left or a grid needs its order."""
         generator = np.random.default_rng([self._seed, number, DRAWS])
         draws = [] if self._sampler == "grid" else self._space.random(generator, DRAWS)
-        for values in itertools.chain(draws, self._space.every()):
+        # Where a range of floats has no step there is no end of draws.
+        rest = self._space.every() if self._space.size else ()
+        for values in itertools.chain(draws, rest):
             if self._key(values) not in tried:
                 return values
         raise SpaceExhausted(self._space.size or len(tried))
@@ -151,6 +157,15 @@ def _as_shown(study: Study, trials: Sequence[FrozenTrial], *, every_constrained:
             changes["system_attrs"] = {**trial.system_attrs, "constraints:trains": broken}
         shown.append(_twin(trial, changes) if changes else trial)
     return Study(study.study_name, cast(BaseStorage, _Shown(study._storage, shown)), sampler=study.sampler)
+
+
+def _completed(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as it is when its end is noted: what is proposed must not hang on whether it was."""
+    if trial.state.is_finished():
+        return trial
+    return _twin(
+        trial, {"state": TrialState.COMPLETE, "value": trial.intermediate_values[max(trial.intermediate_values)]}
+    )
 
 
 def _is_infeasible(trial: FrozenTrial) -> bool:

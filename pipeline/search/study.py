@@ -6,7 +6,7 @@ that one that is killed at any instant is followed by one that goes on.
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,10 @@ POLL_S = 0.25
 
 
 class Watcher:
-    """Is told what happens, before Optuna's storage is: what it records is never behind."""
+    """Is told what happens, before Optuna's storage is: what it records is never behind.
+
+    Workers don't wait for it: where one is free, its next order is out before the watchers hear what it has reached.
+    """
 
     def sent(self, trial: Trial, settings: Config) -> None:
         """The trial is on its way to a worker, for the first time or again."""
@@ -85,7 +88,8 @@ class Proposals:
         number = len(ledger.trials)
         if values is not None and not any(trial.values == values for trial in ledger.trials):
             self.proposer.planned[number] = values
-        drawn = self.proposer.propose(ledger.study, number)
+        finished = {trial.number for trial in ledger.trials if trial.state == "finished"}
+        drawn = self.proposer.propose(ledger.study, number, finished)
         if number == 0 and self.first_until:
             until = self.first_until
         return ledger.enter(drawn, self.space.distributions, until, seed=trial_seed(self.seed, number))
@@ -155,11 +159,20 @@ class Owner:
     _flights: dict[int, _Flight] = field(default_factory=dict)
     _waiting: deque[Trial] = field(default_factory=deque)
     """To be sent before anything is decided: interrupted trials, and those tried again."""
+    _reached: deque[tuple[Trial, Reached]] = field(default_factory=deque)
+    """To be recorded. Decisions see it already; to an owner that follows, these trials are on their way."""
+    _sent: deque[tuple[Trial, Config]] = field(default_factory=deque)
+    """To be told to the watchers, after what was reached before."""
+    _sizes: dict[int, int] = field(default_factory=dict)
+    """Bytes of the checkpoints of trials that have paused, by number."""
 
     def __post_init__(self) -> None:
-        self._waiting.extend(trial for trial in self.ledger.trials if trial.state == "running")
         for trial in self.ledger.trials:
-            if trial.ended:
+            if trial.state == "running":
+                self._waiting.append(trial)
+            elif trial.state == "paused":
+                self._weigh(trial)
+            else:
                 self._clear(trial)
 
     def run(self) -> bool:
@@ -170,16 +183,18 @@ class Owner:
         try:
             return self._run()
         finally:
+            unrecorded = [trial for trial, _ in self._reached]
             for trial in self.ledger.trials:
-                if trial.state == "running":
+                if trial.state == "running" or trial in unrecorded:
                     for watcher in self.watchers:
                         watcher.stopped(trial)
 
     def _run(self) -> bool:
-        while not self.halting:
+        while True:
             if not self.stopping:
                 self._dispatch()
-            if not self._flights:
+            self._record()
+            if self.halting or not self._flights:
                 break
             message = self.engine.next(POLL_S)
             if message:
@@ -216,6 +231,21 @@ class Owner:
             self.engine.submit(
                 Order(trial.number, trial.values, settings, trial.until, known, folder, self.keep_models)
             )
+            self._sent.append((trial, settings))
+
+    def _record(self) -> None:
+        """Records what was put off, so that free workers got their orders first."""
+        while self._reached:
+            trial, reached = self._reached[0]
+            for watcher in self.watchers:
+                watcher.reached(trial, reached)
+            if trial.state == "finished":
+                self._end(trial, "finished", None)
+            else:
+                self.ledger.reach(trial, reached.epoch)
+            self._reached.popleft()
+        while self._sent:
+            trial, settings = self._sent.popleft()
             for watcher in self.watchers:
                 watcher.sent(trial, settings)
 
@@ -254,14 +284,14 @@ class Owner:
                         watcher.trained(trial, epoch)
                     self.ledger.score(trial, epoch.number, epoch.validation_accuracy)
                     trial.elapsed_s = epoch.elapsed_s
-            case Reached():
+            case Reached(epoch=number, over=over):
                 del self._flights[trial.number]
-                for watcher in self.watchers:
-                    watcher.reached(trial, message)
-                if trial.until >= self.epochs:
-                    self._end(trial, "finished", None)
-                else:
-                    self.ledger.pause(trial)
+                if over and number < trial.until:
+                    self.ledger.send(trial, number)  # for the record: early stopping ended it there
+                trial.state = "finished" if over or trial.until >= self.epochs else "paused"
+                self._reached.append((trial, message))
+                if trial.state == "paused":
+                    self._weigh(trial)
                     self._bound_disk()
             case Paused():
                 del self._flights[trial.number]
@@ -286,9 +316,9 @@ class Owner:
 
     def _clear(self, trial: Trial) -> None:
         """Deletes the checkpoints of a trial that never goes on. What else its folder holds stays."""
-        for name in ("checkpoint.pt", "checkpoint.pt.before"):
-            with suppress(FileNotFoundError):
-                (self.folder / f"{trial.number:04}" / name).unlink()
+        for path in _checkpoints(self.folder / f"{trial.number:04}"):
+            path.unlink(missing_ok=True)
+        self._sizes.pop(trial.number, None)
 
     def _look_at_the_clock(self) -> None:
         now_s = self.engine.clock_s()
@@ -306,18 +336,22 @@ class Owner:
             self.engine.stop(flight.trial.number)
             self._failed(flight.trial, Failed(flight.trial.number, "timed out", why))
 
+    def _weigh(self, trial: Trial) -> None:
+        self._sizes[trial.number] = _size(self.folder / f"{trial.number:04}")
+
     def _bound_disk(self) -> None:
         """Prunes the least promising of the paused trials while their checkpoints take too much room."""
-        if math.isinf(self.limits.checkpoint_bytes):
-            return
         paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
-        sizes = {trial.number: _size(self.folder / f"{trial.number:04}") for trial in paused}
+        taken = sum(self._sizes[trial.number] for trial in paused)
+        if taken <= self.limits.checkpoint_bytes:
+            return
+        self._record()  # of a trial that ends here, what it has reached comes first
         # Compared where all of them have been: a trial that went on is not better for having trained longer.
-        common = min((len(trial.scores) for trial in paused), default=0)
+        common = min(len(trial.scores) for trial in paused)
         paused.sort(key=lambda trial: trial.scores[common - 1], reverse=True)
-        while sum(sizes.values()) > self.limits.checkpoint_bytes and len(paused) > 1:
+        while taken > self.limits.checkpoint_bytes and len(paused) > 1:
             trial = paused.pop()
-            del sizes[trial.number]
+            taken -= self._sizes[trial.number]
             self._end(trial, "pruned", "its checkpoint was given up for room on the disk (tune.checkpoints_gb)")
 
 
@@ -326,10 +360,15 @@ def trial_seed(study_seed: int, *number: int) -> int:
     return int(np.random.SeedSequence([study_seed, *number]).generate_state(1)[0] >> 1)
 
 
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    """Of a trial: of each fold, and of each the one before."""
+    return folder.glob("checkpoint*.pt*")
+
+
 def _size(folder: Path) -> int:
     """Bytes of a trial's checkpoints."""
     total = 0
-    for path in folder.glob("checkpoint.pt*"):
+    for path in _checkpoints(folder):
         with suppress(FileNotFoundError):
             total += path.stat().st_size
     return total

@@ -115,7 +115,7 @@ class _Bench:
     def __init__(self, post: Post) -> None:
         """Raises DataError and ConfigError."""
         # What an order needs too, so that its first epoch does not wait for it.
-        from pipeline import data, models, training  # noqa: F401
+        from pipeline import data, folds, models  # noqa: F401
         from pipeline.device import Device
         from pipeline.machine import Machine
         from pipeline.meta import load_meta
@@ -127,42 +127,36 @@ class _Bench:
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
         """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
-        from pipeline import models, training
+        from pipeline import models
+        from pipeline.folds import Training
+        from pipeline.training import out_of_memory_told
 
         yield Began(order.trial)
-        path = order.folder / "checkpoint.pt"
-        checkpoint = training.Checkpoint.load(path)
-        with training.out_of_memory_told(order.config.train, self._device):
-            parts = training.Parts.of(order.config, self._meta, self._pictures, self._device)
-        done = checkpoint.epochs if checkpoint else []
+        with out_of_memory_told(order.config.train, self._device):
+            training = Training.of(order.config, self._meta, self._pictures, self._device, order.folder)
+        done = training.done
         for epoch in done[order.known : order.until]:
             yield Trained(order.trial, epoch)
-        if checkpoint and len(done) >= order.until:
-            # It was reached before the owner, or this worker's predecessor, was killed.
-            parts.network.load_state_dict(checkpoint.model)
-            parts.network.to(self._device.handle)
-            parts.network.to(memory_format=self._device.memory_format)
-        else:
-            for epoch in training.fit(*parts, order.config.train, self._device, path=path, checkpoint=checkpoint):
+        # It may have been reached before the owner, or this worker's predecessor, was killed.
+        if len(done) < order.until:
+            for epoch in training.fit():
                 if epoch.number > order.known:
                     yield Trained(order.trial, epoch)
-                if epoch.number == order.until:
+                if epoch.number == order.until or training.over:
                     break
                 if pause.is_set():
                     yield Paused(order.trial)
                     return
-        logits, labels = training.infer(parts.network, parts.validation, self._device)
-        if order.keep_model or order.until == order.config.train.epochs:
-            models.save(parts.network, order.folder / "model.safetensors")
+        logits, labels = training.infer()
+        if order.keep_model or training.over:
+            models.save(training.network, order.folder / "model.safetensors")
         yield Reached(
             order.trial,
-            order.until,
+            min(len(training.done), order.until),
             _confusion(logits, labels),
-            Setting(
-                self._device.described(),
-                {"training": parts.training.pictures, "validation": len(parts.validation)},
-            ),
+            Setting(self._device.described(), training.counts),
             self._device.peak_memory_bytes(),
+            over=training.over,
         )
 
 
