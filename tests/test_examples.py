@@ -44,6 +44,16 @@ PINNED: dict[str, dict[str, Scalar]] = {
         "model.image_size": None,
         "train.batch_size": 128,
     },
+    "quick": {
+        "data.name": "cifar10",
+        "model.family": "speed",
+        "model.depth": 8,
+        "model.width": 48,
+        "augment.small_side": 0.75,
+        "augment.small_until": 0.6,
+        "train.optimizer": "muon",
+        "train.epochs": 5,
+    },
     "resnet20": {
         "data.name": "cifar10",
         "model.family": "resnet",

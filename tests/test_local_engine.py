@@ -248,6 +248,17 @@ def test_an_error_in_a_training_is_told_with_its_traceback(
     assert "ZeroDivisionError: a bug in the network" in failed.why
 
 
+def test_values_that_make_no_network_are_told_in_a_sentence_and_the_worker_lives_on(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings.with_values({"model.family": "vgg11"}), 4))
+    failed = heard(engine, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.why.startswith("model.family vgg11 halves pictures until 32 x 32 pixels are one")
+    engine.submit(order(project, settings, 1, trial=1))
+    assert len(epochs(heard(engine))) == 1
+
+
 def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) -> None:
     engine = engines(1, workers.cannot_start)
     with pytest.raises(Stuck, match="exit code 3"):

@@ -254,7 +254,7 @@ def errors_of(root: Path) -> list[tuple[str, ...]]:
 @pytest.mark.slow
 def test_a_study_leaves_the_same_in_optuna_in_mlflow_and_in_its_table(studied: Path) -> None:
     trials = optuna_ledger(studied, "grid-depth")
-    runs = mlflow_ledger(studied)
+    runs = mlflow_ledger(studied, "grid-depth")
     rows = table(Project(studied, studied).study_table("depth"))
     assert [(row["model.family"], row["model.depth"]) for row in rows] == [
         ("plain", "8"),
@@ -322,11 +322,13 @@ def test_a_study_that_is_killed_goes_on_and_measures_what_one_that_was_not_measu
     with (project.root / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 120
-        while not list(trials.glob("*/model.safetensors")):
-            assert process.poll() is None, (project.root / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            while not list(trials.glob("*/model.safetensors")):
+                assert process.poll() is None, (project.root / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     run(project.root, "depth", *QUICK)
     assert errors_of(project.root) == errors_of(studied)

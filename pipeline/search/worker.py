@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Diverged, OutOfMemory, PipelineError
+from pipeline.errors import Diverged, DownloadError, OutOfMemory, PipelineError
 from pipeline.search.engine import Began, Failed, Matrix, Message, Order, Paused, Reached, Setting, Trained
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ def main(owner: Connection, post: Post) -> None:
             owner.send(Failed(order.trial, "diverged", str(error)))
         except OutOfMemory as error:
             owner.send(Failed(order.trial, "out of memory", str(error)))
+        except DownloadError as error:
+            owner.send(Unfit(str(error)))
+            return
+        except PipelineError as error:
+            # Of the values: pictures too small for a family, weights that are another network's.
+            owner.send(Failed(order.trial, "crashed", str(error)))
         except Exception:
             owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
 
