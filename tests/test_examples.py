@@ -143,7 +143,7 @@ def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_pictures(tmp_path: Pa
         "data.name": "folder",
         "data.url": str(tmp_path / "pictures"),
         "data.image_size": 16,
-        "model.width": 4,
+        "model.width": 8,
         "train.epochs": 1,
         "train.device": "cpu",
         "train.threads": 1,

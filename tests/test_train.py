@@ -32,7 +32,7 @@ def undisturbed(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     project = Project(root, root)
     project.params.write_text(project.params.read_text().replace(" threads: null ", " threads: 1 "))
     with start(project) as process:
-        process.communicate(timeout=120)
+        process.communicate(timeout=240)
     assert process.returncode == 0
     return project
 
