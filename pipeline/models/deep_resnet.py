@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.initial import he_normal
+from pipeline.models.projection import Projection
 
 BLOCKS = {
     "resnet18": (2, 2, 2, 2),
@@ -128,4 +129,4 @@ def _stage(
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if stride == 1 and inputs == outputs:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+    return Projection(inputs, outputs, stride)

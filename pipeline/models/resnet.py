@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.initial import he_normal
+from pipeline.models.projection import Projection
 
 Shortcut = Literal["identity", "projection", "none"]
 
@@ -96,13 +97,6 @@ class Padding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         skipped = features[:, :, :: self.stride, :: self.stride]
         return F.pad(skipped, (0, 0, 0, 0, 0, self.new_channels))
-
-
-class Projection(nn.Sequential):
-    """The paper's option B: a 1x1 convolution and a batch norm."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
