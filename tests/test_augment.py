@@ -11,7 +11,8 @@ FILL = (0.5, 0.25, 1.0)
 
 def policy(name: str, **others: float | str) -> Augment:
     plain = {"flip": "random", "padding": 0.25, "cutout": 0.5, "auto": "none", "operations": 2, "magnitude": 9}
-    return Augment.model_validate({"policy": name, **plain, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, **others})
+    off = {"small_side": 1.0, "small_until": 0.5, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    return Augment.model_validate({"policy": name, **plain, **off, **others})
 
 
 @pytest.fixture

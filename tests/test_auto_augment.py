@@ -25,6 +25,8 @@ def policy(auto: str, operations: int = 2, magnitude: int = 9) -> Augment:
         magnitude=magnitude,
         erasing=0.0,
         mixup=0.0,
+        small_side=1.0,
+        small_until=0.5,
         cutmix=0.0,
     )
 

@@ -28,7 +28,7 @@ def batches(
 ) -> TrainingBatches:
     plain = {"flip": "random", "padding": 0.125, "cutout": 0.5, "auto": "none", "operations": 2, "magnitude": 9}
     plain |= {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-    how = Augment.model_validate({"policy": policy} | plain | others)
+    how = Augment.model_validate({"policy": policy, "small_side": 1.0, "small_until": 0.5} | plain | others)
     return TrainingBatches(pictures, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed, device=CPU)
 
 
