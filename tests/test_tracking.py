@@ -426,7 +426,7 @@ class TestASearch:
                 run.set_tags({"step": step})
             run.finish("finished")
         assert sum(requests) == 200
-        assert len(requests) <= 4
+        assert len(requests) <= 20  # of over 100 records; how many depends on how long each took to send
         run_after = only_run(project)
         assert len(history(client(project), run_after, "train.loss")) == 100
         assert run_after.data.tags["step"] == "100"
