@@ -355,6 +355,23 @@ class TestARun:
         data = only_run(project).data
         assert (data.params, data.metrics) == ({"train.epochs": "1"}, {"train.loss": 1.0})
 
+    def test_ends_in_mlflow_too_when_ctrl_c_comes_while_something_is_written(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(file: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt), Tracker(project) as tracker:
+            run = tracker.open("a")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "fsync", interrupted)
+                run.log_metrics({"train.loss": 1.0}, step=1)
+        assert only_run(project).info.status == "KILLED"
+        assert not list(project.outbox.glob("*"))
+        with Tracker(project) as tracker:
+            run = tracker.open("a")
+            assert not run.logged_steps
+
     def test_that_is_new_costs_no_search_unless_the_first_attempt_may_have_arrived(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -104,7 +104,7 @@ class Outbox:
         self._journal.touch()
         for operation, end in _read(self._journal):
             whole = end
-            self._count(operation)
+            self._count([operation])
         # A line that a crash tore would make the next one unreadable too.
         os.truncate(self._journal, whole)
         self._writer = self._journal.open("ab", buffering=0)
@@ -121,30 +121,29 @@ class Outbox:
         self.append_all([Operation.now(kind, **content)])
 
     def append_all(self, operations: Sequence[Operation]) -> None:
-        """Records several operations for the price of one, all of them or, on an error, none."""
+        """Records several operations for the price of one, all of them or, on an error or Ctrl-C, none."""
         lines = b"".join(operation.line() for operation in operations)
         with self._appending:
             size = self._journal.stat().st_size
             try:
-                written = self._writer.write(lines)
+                if self._writer.write(lines) != len(lines):
+                    raise OSError("the disk is full")
                 os.fsync(self._writer.fileno())
-            except OSError as error:
-                written, reason = 0, str(error)
-            else:
-                reason = "the disk is full"
-            if written != len(lines):
+                self._count(operations)
+            except BaseException as error:
                 with suppress(OSError):
                     os.truncate(self._journal, size)
-                raise TrackingError(f"{self._journal} can't be written: {reason}.")
-            for operation in operations:
-                self._count(operation)
+                if isinstance(error, OSError):
+                    raise TrackingError(f"{self._journal} can't be written: {error}.") from None
+                raise
 
-    def _count(self, operation: Operation) -> None:
-        self.opening = self.opening or operation
-        self.ended = operation.kind == "finish"
-        self.recorded_count += 1
-        if operation.kind == "metrics" and operation.content["step"] is not None:
-            self.steps.add(operation.content["step"])
+    def _count(self, operations: Sequence[Operation]) -> None:
+        opening, ended = self.opening or operations[0], operations[-1].kind == "finish"
+        recorded_count = self.recorded_count + len(operations)
+        steps = {operation.content["step"] for operation in operations if operation.kind == "metrics"} - {None}
+        # No call from here on: Ctrl-C comes between calls, and what the sender saw counted can't be taken back.
+        self.steps |= steps
+        self.opening, self.ended, self.recorded_count = opening, ended, recorded_count
 
     def new_folder(self) -> Path:
         """An empty folder for the files of one operation, whose content names it as `path`, relative to the outbox."""
