@@ -148,7 +148,8 @@ def _fingerprint(settings: Config, meta: "Meta") -> str:
     import torch
 
     decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
-    digest = hashlib.sha256(json.dumps([decisive, meta.digest, torch.__version__], sort_keys=True).encode())
+    given = [decisive, meta.digest, config.weights_digest(settings.model), torch.__version__]
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
     here = Path(__file__).parent
     pictures = ("augment", "auto_augment", "data", "meta")
     steps = ("device", "folds", "machine", "optimizers", "schedules", "training")

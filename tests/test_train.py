@@ -11,9 +11,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline import train
+from pipeline import config, train
 from pipeline.config import Config
 from pipeline.files import Project
+from pipeline.meta import load_meta
 
 
 @pytest.fixture
@@ -163,6 +164,16 @@ def test_a_training_of_other_values_does_not_go_on_from_this_ones_checkpoint(
     change("learning_rate: 0.05", "learning_rate: 0.1")
     train.train(short)
     assert "going on after epoch 2 of 2" in capsys.readouterr().out
+
+
+def test_a_training_is_known_by_what_is_in_the_file_of_weights_too(short: Project, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    settings = config.load(short.params, {"model.family": "pretrained", "model.weights": str(weights)})
+    names = []
+    for content in ("one", "one", "another"):
+        weights.write_text(content)
+        names.append(train._fingerprint(settings, load_meta(short.meta)))
+    assert names[0] == names[1] != names[2]
 
 
 def _fails(*_: object) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,22 @@ def test_other_data_under_the_same_name_is_another_study(project: Project) -> No
         project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
         with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
             Session(project, settings, Wish("main"), Console())._check_same(ledger)
+
+
+def test_other_weights_to_begin_with_under_the_same_name_are_another_study(project: Project, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    values = {"model.family": "pretrained", "model.weights": str(weights)}
+    settings = config.load(project.params).with_values(values)
+    with Ledger.open(project, "main") as ledger:
+        for content in ("one", "one", "another"):
+            weights.write_text(content)
+            session = Session(project, settings, Wish("main"), Console())
+            with (
+                pytest.raises(PipelineError, match=r"content model.weights: it was [0-9a-f]+, it is [0-9a-f]+")
+                if content == "another"
+                else nullcontext()
+            ):
+                session._check_same(ledger)
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ search_check.py  whether a search and the keys that it varies fit each other
 sentences.py     what is wrong, in sentences
 loading.py       a file read and checked
 writing.py       values written into a file in which nothing else changes
-files.py         YAML as plain dicts and lists
+files.py         YAML as plain dicts and lists; the files that values name
 """
 
 from pipeline.config.axes import Axis, Choices, Number, Range, Scalar, active
-from pipeline.config.files import parse_value, read_yaml, yaml_text
+from pipeline.config.files import parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import check_search, grid, load, parse, schema
 from pipeline.config.sections import Augment, Config, Data, Evaluate, Model, Train, Tune
 from pipeline.config.writing import write_values
@@ -37,6 +37,8 @@ __all__ = [
     "parse_value",
     "read_yaml",
     "schema",
+    "weights_digest",
+    "weights_file",
     "write_values",
     "yaml_text",
 ]

@@ -1,5 +1,6 @@
-"""YAML as plain dicts, lists and scalars."""
+"""YAML as plain dicts, lists and scalars, and the files that values name."""
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.config.sections import Model
 from pipeline.errors import ConfigError
 
 
@@ -33,3 +35,25 @@ def yaml_text(content: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     YAML(pure=True).dump(content, stream)
     return stream.getvalue()
+
+
+def weights_file(name: str) -> Path:
+    """The file that model.weights names, relative to the working directory. Raises ConfigError if there is none."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"model.weights: there is no file {path} in {Path.cwd()}: correct the path, or set it to null, for "
+            "torchvision's own address."
+        )
+    return path
+
+
+def weights_digest(model: Model) -> str | None:
+    """SHA-256 of the file that a network begins with; None if it begins with none, or with torchvision's own.
+
+    Raises ConfigError.
+    """
+    if model.family != "pretrained" or model.weights is None:
+        return None
+    with weights_file(model.weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import config
 from pipeline.errors import ConfigError, DownloadError
 from pipeline.models.deep_resnet import BASIC, BLOCKS, DeepResNet
 
@@ -82,7 +83,7 @@ class Pretrained(DeepResNet):
 
         Raises ConfigError if the file is missing, damaged or of another network, DownloadError if the network fails.
         """
-        weights = _fetched(self.backbone) if file is None else _read(Path(file).expanduser())
+        weights = _fetched(self.backbone) if file is None else _read(config.weights_file(file))
         body = {name: value for name, value in weights.items() if not name.startswith("fc.")}
         problem = _misfit(body, self)
         if problem is not None:
@@ -104,11 +105,6 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"model.weights: there is no file {path} in {Path.cwd()}: correct the path, or set it to null, for "
-            "torchvision's own address."
-        ) from error
     except Exception as error:  # a damaged file can make its reader stumble over anything
         raise ConfigError(
             f"model.weights: {path} can't be read as weights ({_first_line(error)}): put a good copy in its place."

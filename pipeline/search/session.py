@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import tracking
+from pipeline import config, tracking
 from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
@@ -234,6 +234,7 @@ class Session(Watcher):
             "space": self.space.described(),
             "values": fixed | {"tune.seed": self.settings.tune.seed},
             "data": {"name": self.meta.name, "digest": self.meta.digest},
+            "content": {"model.weights": config.weights_digest(self.settings.model)},
         }
 
     def _check_same(self, search: Ledger) -> None:

@@ -126,16 +126,22 @@ class Outbox:
         with self._appending:
             size = self._journal.stat().st_size
             try:
-                if self._writer.write(lines) != len(lines):
-                    raise OSError("the disk is full")
-                os.fsync(self._writer.fileno())
+                self._write(lines)
                 self._count(operations)
-            except BaseException as error:
+            except BaseException:
                 with suppress(OSError):
                     os.truncate(self._journal, size)
-                if isinstance(error, OSError):
-                    raise TrackingError(f"{self._journal} can't be written: {error}.") from None
                 raise
+
+    def _write(self, lines: bytes) -> None:
+        reason = "the disk is full"
+        try:
+            if self._writer.write(lines) == len(lines):
+                os.fsync(self._writer.fileno())
+                return
+        except OSError as error:
+            reason = str(error)
+        raise TrackingError(f"{self._journal} can't be written: {reason}.")
 
     def _count(self, operations: Sequence[Operation]) -> None:
         opening, ended = self.opening or operations[0], operations[-1].kind == "finish"
