@@ -159,6 +159,19 @@ def test_two_workers_train_side_by_side(engines: Engines, project: Project, sett
     assert engine.free == 2
 
 
+def test_a_worker_that_still_starts_when_it_is_to_pause_does_so_after_its_first_epoch(
+    engines: Engines, project: Project, settings: Config
+) -> None:
+    for dies in (False, True):
+        engine = engines()
+        engine.submit(order(project, settings.with_values({"train.epochs": 500}), until=500, trial=int(dies)))
+        engine.pause()
+        if dies:
+            os.kill(engine.processes[0], signal.SIGKILL)
+        assert len([message for message in heard(engine, Paused) if isinstance(message, Trained)]) == 1
+        engine.close()
+
+
 def test_workers_pause_after_the_epoch_that_they_are_in(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:

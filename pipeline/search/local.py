@@ -30,6 +30,8 @@ class _Seat:
     connection: Connection
     ready: bool = False
     order: Order | None = None
+    pausing: bool = False
+    """Whether the order is to end after the epoch that is trained."""
     deaths: int = 0
     """In a row, before it was ready."""
 
@@ -57,7 +59,7 @@ class LocalEngine:
 
     def submit(self, order: Order) -> None:
         seat = next(seat for seat in sorted(self._seats, key=lambda seat: not seat.ready) if seat.order is None)
-        seat.order = order
+        seat.order, seat.pausing = order, False
         self._send(seat, order)
 
     def next(self, timeout_s: float) -> Message | None:
@@ -74,6 +76,7 @@ class LocalEngine:
     def pause(self) -> None:
         for seat in self._seats:
             if seat.order:
+                seat.pausing = True
                 self._send(seat, Pause())
 
     def stop(self, trial: int) -> None:
@@ -127,6 +130,8 @@ class LocalEngine:
         self._replace(seat)
         if order:
             self._send(seat, order)
+            if seat.pausing:
+                self._send(seat, Pause())
 
     def _replace(self, seat: _Seat) -> None:
         _dismiss(seat)

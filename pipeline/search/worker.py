@@ -79,7 +79,6 @@ def main(owner: Connection, post: Post) -> None:
     owner.send(Ready())
     while True:
         order = orders.get()
-        pause.clear()
         try:
             for message in bench.work(order, pause):
                 owner.send(message)
@@ -110,6 +109,8 @@ def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: thread
         except (EOFError, OSError):
             os._exit(0)  # the owner is gone, however it went: all that is worth keeping is on disk
         if isinstance(said, Order):
+            # Not where the order is taken up: the wish to pause may be here by then.
+            pause.clear()
             orders.put(said)
         elif isinstance(said, Pause):
             pause.set()
@@ -120,7 +121,10 @@ class _Bench:
 
     def __init__(self, post: Post) -> None:
         """Raises DataError and ConfigError."""
-        # What an order needs too, so that its first epoch does not wait for it.
+        # What an order needs too, so that its first epoch does not wait for it. PyTorch's optimisers import _dynamo at
+        # their first step, though nothing is compiled: two seconds, in which the owner has enough to do at the start.
+        import torch._dynamo  # noqa: F401
+
         from pipeline import data, folds, models  # noqa: F401
         from pipeline.device import Device
         from pipeline.machine import Machine
