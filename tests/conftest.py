@@ -23,6 +23,8 @@ from pipeline.machine import Machine
 from pipeline.meta import Meta
 
 LONGEST = ("test_demo.py", "test_chaos.py")
+COSTLY = ("searched", "studied", "undisturbed", "written")
+"""Fixtures that take seconds: one process of pytest-xdist's makes each, and has all the tests that share it."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # What takes minutes begins first, so that no process is left alone with it at the end.
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
-        if "searched" in getattr(item, "fixturenames", ()):
-            # They run in one folder, and one process of pytest-xdist's makes it.
-            item.add_marker(pytest.mark.xdist_group("searched"))
+        for name in COSTLY:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
