@@ -223,7 +223,7 @@ class Tune(Section):
     trial_timeout_s: Annotated[float, Field(gt=0)] | None
     """Seconds that a trial may train in all; null is no limit."""
     epoch_timeout_s: Annotated[float, Field(gt=0)] | None
-    """Seconds that an epoch may take; null is no limit."""
+    """Seconds that an epoch may take, of all folds together; null is no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)]
     """Gigabytes that the checkpoints of paused trials may take together; the least promising are given up first."""
     workers: Annotated[int, Field(ge=1)] | None

@@ -112,8 +112,8 @@ class Ledger:
             lock.acquire(timeout=0)
         except Timeout:
             raise Owned(
-                f"The study {name} is owned by {_owner(note)}: wait until it ends or stop it there; "
-                "`--study NAME` searches beside it."
+                f"The study {name} is owned by {_owner(note)}: wait until it ends or stop it there. A study of "
+                "another name can run beside it."
             ) from None
         since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
         with written_whole(note) as aside:

@@ -201,11 +201,12 @@ class Delivery:
                 elif operation.kind == "finish" and operation.content["ended"] != "paused":
                     wanted.tags["ended"] = operation.content["ended"]
             run = self._run(opening, wanted, new)
+            ends = operations[-1].kind == "finish"
             for operation in operations:
                 content = operation.content
                 match operation.kind:
                     case "open":
-                        self._open(run, content)
+                        self._open(run, content["name"], ends=ends)
                     case "params":
                         self._params(wanted, content["values"])
                     case "metrics":
@@ -220,7 +221,7 @@ class Delivery:
                     case "register":
                         self._register(run.id, content["name"], content["alias"])
             self._send(run, wanted)
-            if operations[-1].kind == "finish":
+            if ends:
                 self._finish(opening.content["key"], run, operations[-1])
 
     def steps(self, key: str) -> set[int]:
@@ -295,15 +296,16 @@ class Delivery:
             }
         return run.points
 
-    def _open(self, run: _Known, content: dict[str, Any]) -> None:
+    def _open(self, run: _Known, name: str | None, *, ends: bool) -> None:
+        """Reopens a run that was paused or has ended, unless it `ends` in the same batch: nobody would see it run."""
         if run.status is None:
             found = self._client.get_run(run.id)
             if "ended" in found.data.tags:
                 self._client.delete_tag(run.id, "ended")
             run.status, run.name = found.info.status, found.info.run_name
-        if run.status != "RUNNING" or content["name"] not in (None, run.name):
-            self._client.update_run(run.id, status="RUNNING", name=content["name"])
-            run.status, run.name = "RUNNING", content["name"] or run.name
+        if (run.status != "RUNNING" and not ends) or name not in (None, run.name):
+            self._update(run, "RUNNING", name)
+            run.status, run.name = "RUNNING", name or run.name
 
     def _params(self, wanted: _Wanted, values: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -339,12 +341,22 @@ class Delivery:
     def _finish(self, key: str, run: _Known, operation: Operation) -> None:
         status = STATUS[operation.content["ended"]]
         if status == "SCHEDULED":
-            # Not set_terminated, which would set an end time.
-            self._client.update_run(run.id, status=status)
+            if run.status != status:
+                self._update(run, status)
             self._runs[key] = replace(run, status=status, points=None)
         else:
             self._client.set_terminated(run.id, status, end_time=operation.time_ms)
             del self._runs[key]
+
+    def _update(self, run: _Known, status: str, name: str | None = None) -> None:
+        """Sets a run's status, and its name if there is one; its end time stays.
+
+        What MlflowClient.update_run does, without asking for the whole run first. That takes as long again, and a
+        trial of a search pauses and goes on several times.
+        """
+        from mlflow.entities import RunStatus
+
+        self._client._tracking_client.store.update_run_info(run.id, RunStatus.from_string(status), None, name)
 
     def _file(self, run: _Known, wanted: _Wanted, path: Path, folder: str | None, table: str | None) -> None:
         """`path` is a file, or a folder of which all is meant."""
