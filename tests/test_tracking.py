@@ -337,6 +337,33 @@ class TestARun:
                 wait_until(lambda: not tracker.waiting)
         assert history(client(project), only_run(project), "train.loss") == [(1, 2.0), (2, 1.0), (3, 0.25), (3, 0.5)]
 
+    @pytest.mark.parametrize(("ended", "status"), [("paused", "SCHEDULED"), ("pruned", "KILLED")])
+    def test_that_paused_and_went_on_before_it_was_sent_is_sent_as_one(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, ended: str, status: str
+    ) -> None:
+        run = kept_run(project, "a")
+        opening = run._outbox.opening
+        assert opening
+        for step in (1, 2, 3):
+            if step > 1:
+                run._outbox.append("open", **opening.content)
+                run.finished = False
+            run.log_metrics({"train.loss": 1 / step}, step=step)
+            run.finish("paused" if step < 3 else ended)
+        run._outbox.close()
+        sent = []
+        log_batch = MlflowClient.log_batch
+        monkeypatch.setattr(
+            MlflowClient,
+            "log_batch",
+            lambda *arguments, **options: sent.append(1) or log_batch(*arguments, **options),
+        )
+        with Tracker(project) as tracker:
+            tracker.send_leftovers()
+        assert len(sent) == 1
+        assert only_run(project).info.status == status
+        assert history(client(project), only_run(project), "train.loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
     def test_takes_what_is_recorded_together_with_one_wait_for_the_disk(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:

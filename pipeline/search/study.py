@@ -163,6 +163,8 @@ class Owner:
     """To be recorded. Decisions see it already; to an owner that follows, these trials are on their way."""
     _sent: deque[tuple[Trial, Config]] = field(default_factory=deque)
     """To be told to the watchers, after what was reached before."""
+    _settings: dict[int, Config] = field(default_factory=dict)
+    """Of trials that may go on, by number."""
     _sizes: dict[int, int] = field(default_factory=dict)
     """Bytes of the checkpoints of trials that have paused, by number."""
 
@@ -224,7 +226,9 @@ class Owner:
             trial = self._waiting.popleft() if self._waiting else self._decided()
             if trial is None:
                 return
-            settings = self.config_of(trial)
+            # To check values takes milliseconds, and a trial is sent several times.
+            settings = self._settings.get(trial.number) or self.config_of(trial)
+            self._settings[trial.number] = settings
             folder = self.folder / f"{trial.number:04}"
             self._flights[trial.number] = _Flight(trial)
             known = len(trial.scores)
@@ -319,6 +323,7 @@ class Owner:
         for path in _checkpoints(self.folder / f"{trial.number:04}"):
             path.unlink(missing_ok=True)
         self._sizes.pop(trial.number, None)
+        self._settings.pop(trial.number, None)
 
     def _look_at_the_clock(self) -> None:
         now_s = self.engine.clock_s()

@@ -124,13 +124,19 @@ class _Wanted:
 
 
 def batch(operations: Sequence[Operation]) -> list[Operation]:
-    """The first operations, as many as one `deliver` takes; at least one, if there are any."""
+    """The first operations, as many as one `deliver` takes; at least one, if there are any.
+
+    A run that paused and went on before it could be sent is sent as if it had not paused: a third of the price.
+    """
     taken: list[Operation] = []
+    paused = False
     for operation in operations:
-        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register")):
+        goes_on = paused and operation.kind == "open"
+        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register") and not goes_on):
             break
         taken.append(operation)
-        if operation.kind in ("model", "register", "finish"):
+        paused = operation.kind == "finish" and operation.content["ended"] == "paused"
+        if operation.kind in ("model", "register") or (operation.kind == "finish" and not paused):
             break
     return taken
 
