@@ -167,13 +167,16 @@ def test_the_winner_is_the_candidate_with_the_best_mean_over_new_seeds(searched:
 
 
 @pytest.mark.slow
-def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(searched: Path) -> None:
+def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
     import numpy as np
     import torch
 
     winner = json.loads((searched / "study.out").read_text())["winner"]
-    mlflow.set_tracking_uri(f"sqlite:///{searched / 'mlflow.db'}")
+    # Not set_tracking_uri, which lasts as long as the process.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{searched / 'mlflow.db'}")
     loaded = mlflow.pytorch.load_model("models:/digits-main@best")
     from pipeline import data, models
     from pipeline.meta import load_meta
