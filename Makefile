@@ -26,15 +26,15 @@ demo: $(installed)
 	sh examples/demo.sh
 
 # JOBS processes of one thread each. OpenMP's threads, where a test asks for several, would else wait for a core of the
-# other process busily.
+# other process busily. They take the tests in the order of tests/conftest.py, the longest first.
 test test-quick: export OMP_NUM_THREADS = 1
 test test-quick: export OMP_WAIT_POLICY = passive
 
 test: $(installed)
-	python -m pytest --numprocesses $(JOBS) --dist loadgroup
+	python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-quick: $(installed)
-	python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not slow'
+	python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder -m 'not slow'
 
 lint: $(installed)
 	ruff check .
