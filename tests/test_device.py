@@ -1,3 +1,5 @@
+import platform
+
 import pytest
 import torch
 
@@ -54,6 +56,17 @@ def test_what_is_not_there_is_told_with_a_way_out(
 def test_threads_are_set_where_they_are_asked_for(one_thread: None) -> None:
     Device.choose("cpu", "fp32", 2, LAPTOP).prepare()
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_that_a_step_frees_is_there_for_the_next(one_thread: None) -> None:
+    resource = pytest.importorskip("resource")
+    Device.choose("cpu", "fp32", 1, LAPTOP).prepare()
+    for _ in range(20):  # it takes some before a freed block lies beside free space alone, and so fits the next one
+        torch.ones(2**24)  # 64 MiB: more than glibc keeps by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1_000  # 16,384 pages
 
 
 def test_autocast_is_on_for_bf16_alone() -> None:
