@@ -46,7 +46,10 @@ class Device:
         return cls(device, "bf16" if precision != "fp32" and native_bf16 else "fp32", threads or machine.cores)
 
     def prepare(self) -> None:
-        """Sets this process up for the device: threads, memory, TF32, cuDNN's choice of algorithms."""
+        """Sets this process up for the device: threads, memory, TF32, cuDNN's choice of algorithms.
+
+        Once more before another training it also gives back what the one before has left.
+        """
         torch.set_num_threads(self.threads)
         if self.handle.type == "cpu":
             _keep_freed_memory()
@@ -109,10 +112,12 @@ def _keep_freed_memory() -> None:
     """Has the C library keep what a training step frees, for the next step, up to a gibibyte a block.
 
     glibc maps each feature map of over 32 MiB anew, and the kernel clears it page by page when it is first written to:
-    a sixth of a step. Other C libraries are left as they are.
+    a sixth of a step. Blocks of other sizes don't fit into what was kept, so all of that is given back first. Other C
+    libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 

@@ -1,5 +1,6 @@
 import platform
 
+import psutil
 import pytest
 import torch
 
@@ -67,6 +68,18 @@ def test_memory_that_a_step_frees_is_there_for_the_next(one_thread: None) -> Non
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1_000  # 16,384 pages
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_the_next_training_begins_without_the_memory_of_the_last(one_thread: None) -> None:
+    device = Device.choose("cpu", "fp32", 1, LAPTOP)
+    device.prepare()
+    blocks = [torch.ones(2**23) for _ in range(8)]  # 32 MiB each
+    held = psutil.Process().memory_info().rss
+    del blocks
+    assert held - psutil.Process().memory_info().rss < 2**26
+    device.prepare()
+    assert held - psutil.Process().memory_info().rss > 2**27
 
 
 def test_autocast_is_on_for_bf16_alone() -> None:

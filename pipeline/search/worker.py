@@ -133,7 +133,6 @@ class _Bench:
         self._meta: Meta = load_meta(post.meta)
         self._pictures: Pictures = data.load_pictures(post.training_data, self._meta)
         self._device = Device.choose(post.device, post.precision, post.threads, Machine.probe())
-        self._device.prepare()
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
         """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
@@ -142,6 +141,7 @@ class _Bench:
         from pipeline.training import out_of_memory_told
 
         yield Began(order.trial)
+        self._device.prepare()
         with out_of_memory_told(order.config.train, self._device):
             training = Training.of(order.config, self._meta, self._pictures, self._device, order.folder)
         done = training.done
