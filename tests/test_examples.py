@@ -50,7 +50,7 @@ PINNED: dict[str, dict[str, Scalar]] = {
         "model.depth": 8,
         "model.width": 48,
         "augment.policy": "flip",
-        "augment.small_side": 0.6875,
+        "augment.small_side": 0.625,
         "augment.small_until": 0.6,
         "train.optimizer": "muon",
         "train.epochs": 5,
