@@ -112,7 +112,7 @@ def _keep_freed_memory() -> None:
     """Has the C library keep what a training step frees, for the next step, up to a gibibyte a block.
 
     glibc maps each feature map of over 32 MiB anew, and the kernel clears it page by page when it is first written to:
-    a sixth of a step. Blocks of other sizes don't fit into what was kept, so all of that is given back first. Other C
+    a fifth of a step. Blocks of other sizes don't fit into what was kept, so all of that is given back first. Other C
     libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
