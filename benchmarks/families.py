@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import resource
 import statistics
+import sys
 from typing import Any
 
 from archives import RESNET20
@@ -77,6 +78,13 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     }
 
 
+def line(name: str, row: dict[str, float]) -> str:
+    return (
+        f"{name:16}  {row['parameters'] / 1e6:>8.2f} M  {row['macs'] / 1e6:>5,.0f} M  "
+        f"{row['images_per_second']:>8,.0f}  {row['above_mb']:>4,.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(FAMILIES), help="default: all, %(default)s")
@@ -90,20 +98,17 @@ def main() -> None:
         raise ConfigError(f"--families: there is no {strangers[0]}; there are {', '.join(FAMILIES)}.")
 
     found: dict[str, dict[str, float]] = {}
-    with Progress(console=Console(stderr=True)) as progress:
+    if not arguments.json:
+        print("family             parameters     MACs  images/s   memory", flush=True)
+    with Progress(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as progress:
         for name in progress.track(chosen, description="families"):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 what = (FAMILIES[name], arguments.batch_size, arguments.steps, arguments.threads)
                 found[name] = pool.apply(measure, what)
+            if not arguments.json:
+                print(line(name, found[name]), flush=True)
     if arguments.json:
         print(json.dumps(found))
-        return
-    print("family             parameters     MACs  images/s   memory")
-    for name, row in found.items():
-        print(
-            f"{name:16}  {row['parameters'] / 1e6:>8.2f} M  {row['macs'] / 1e6:>5,.0f} M  "
-            f"{row['images_per_second']:>8,.0f}  {row['above_mb']:>4,.0f} MB"
-        )
 
 
 if __name__ == "__main__":

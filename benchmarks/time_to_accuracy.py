@@ -137,6 +137,9 @@ def main() -> None:
                     results[recipe][-1].seconds.append(round(seconds, 1))
                     results[recipe][-1].accuracies.append(round(accuracy, 2))
                     progress.update(bar, advance=1, description=f"{recipe}, seed {seed}: {accuracy:.2f} %")
+                progress.remove_task(bar)
+                course_told = " ".join(f"{accuracy:.2f}" for accuracy in results[recipe][-1].accuracies)
+                progress.print(f"{recipe}, seed {seed}, {results[recipe][-1].seconds[-1]:.0f} s: {course_told} %")
     if arguments.json:
         content = {
             recipe: summary(courses) | {"courses": [asdict(one) for one in courses]}
