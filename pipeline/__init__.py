@@ -12,6 +12,7 @@ The search:
     tune.py         its command line
     study.py        the command line of grids, such as one over depths, with their table and their figure
     ensemble.py     the best networks of a search put together, without training
+    mixtures.py     what networks become together: ensembles and soups
     search/         who decides (study.py, schedule.py), who trains (local.py, worker.py), what is kept (ledger.py)
 
 What they stand on:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from places import QUICK_STUDY
 
-from pipeline import config, ensemble, evaluate, models, soup, training
+from pipeline import config, ensemble, evaluate, mixtures, models, soup, training
 from pipeline.config import Choices, Config
 from pipeline.data import OrderedBatches, Pictures
 from pipeline.device import Device
@@ -36,29 +36,29 @@ def sure(*ones: float) -> np.ndarray:
 def test_two_networks_that_err_on_different_pictures_do_better_together_than_either() -> None:
     first, second = sure(0.1, 0.9, 0.1, 0.45), sure(0.55, 0.9, 0.1, 0.9)
     stupid = sure(0.9, 0.1, 0.9, 0.1)
-    assert [ensemble.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
-    counts = ensemble.select(np.stack([stupid, first, second]), LABELS)
+    assert [mixtures.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
+    counts = mixtures.select(np.stack([stupid, first, second]), LABELS)
     assert set(counts) == {1, 2}
     total = sum(count * (first if position == 1 else second) for position, count in counts.items())
-    assert ensemble.rank(total / sum(counts.values()), LABELS)[0] == 1
+    assert mixtures.rank(total / sum(counts.values()), LABELS)[0] == 1
 
 
 def test_a_network_that_no_other_helps_stays_alone() -> None:
     good, bad = sure(0.01, 0.99, 0.01, 0.99), sure(0.4, 0.6, 0.4, 0.6)
-    assert ensemble.select(np.stack([bad, good]), LABELS) == {1: 1}
-    assert ensemble.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
+    assert mixtures.select(np.stack([bad, good]), LABELS) == {1: 1}
+    assert mixtures.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
 
 
 def test_a_network_can_take_part_more_often_than_another() -> None:
     # The second alone knows the last picture, the first is surer of all others: two to one is the best of both.
     first, second = sure(0.1, 0.9, 0.1, 0.4), sure(0.65, 0.4, 0.65, 0.75)
-    counts = ensemble.select(np.stack([first, second]), LABELS)
+    counts = mixtures.select(np.stack([first, second]), LABELS)
     assert counts[0] > counts[1] >= 1
 
 
 def test_of_equal_accuracies_the_likelier_labels_decide() -> None:
-    assert ensemble.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > ensemble.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
-    assert ensemble.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
+    assert mixtures.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > mixtures.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
+    assert mixtures.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
 
 
 # Of soups.
@@ -72,7 +72,7 @@ def test_the_greedy_soup_keeps_what_does_not_lower_the_accuracy() -> None:
         asked.append(some)
         return accuracies[some]
 
-    assert ensemble.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
+    assert mixtures.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
     assert asked == list(accuracies)
 
 
@@ -80,8 +80,8 @@ def test_networks_of_one_architecture_are_a_group_whatever_their_dropout(setting
     small, large = settings.model, settings.model.model_copy(update={"width": 8})
     dropping = small.model_copy(update={"dropout": 0.5})
     plain = small.model_copy(update={"family": "plain"})
-    assert ensemble.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
-    assert ensemble.groups([small, large]) == []
+    assert mixtures.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
+    assert mixtures.groups([small, large]) == []
 
 
 @pytest.fixture
@@ -163,10 +163,10 @@ def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in
 
     def accuracy_of(some: tuple[int, ...]) -> float:
         cooked = soup.cooked([networks[position] for position in some], batches, cpu)
-        return ensemble.rank(predicted(cooked), pictures.labels)[0]
+        return mixtures.rank(predicted(cooked), pictures.labels)[0]
 
     assert accuracy_of((0, 1)) < accuracy_of((0,)) - 0.1
-    assert ensemble.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
+    assert mixtures.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
 
 
 # Of the command.
