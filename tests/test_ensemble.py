@@ -321,7 +321,9 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
     confirmation = Ledger(journal(project.optuna_journal), f"main{CONFIRMATION}")
     scores |= {f"confirm {trial.number}": trial.scores[-1] for trial in confirmation.trials}
     for member in content["members"]:
-        assert member["validation"]["accuracy"] == pytest.approx(scores[member["name"]], abs=1e-6)
+        # In bf16 the rounding depends on the batch size: a picture on the border may change sides.
+        border = 1.5 / content["validation_pictures"]
+        assert member["validation"]["accuracy"] == pytest.approx(scores[member["name"]], abs=border)
         assert member["trial"] in candidates or member["name"].startswith("trial")
     [best] = content["single"]["members"]
     assert scores[best] == pytest.approx(max(scores[member["name"]] for member in content["members"]))
