@@ -31,7 +31,7 @@ ROOMS = {
     "jinja2": {"report"},
     "pydantic": {"config"},
     "ruamel": {"config"},
-    "requests": {"sources", "tracking.delivery"},
+    "requests": {"sources", "tracking.failures"},
     "tenacity": {"sources"},
     "tarfile": {"sources"},
     "zipfile": {"sources"},

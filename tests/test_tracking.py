@@ -32,7 +32,8 @@ from pipeline.errors import TrackingError
 from pipeline.files import Project
 from pipeline.tracking import Recorded, Run, Tracker, model, sender
 from pipeline.tracking.__main__ import main
-from pipeline.tracking.delivery import Delivery, Unreachable
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.failures import Unreachable
 from pipeline.tracking.outbox import Held, Operation, Outbox, kept
 from pipeline.tracking.store import Store
 

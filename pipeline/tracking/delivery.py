@@ -3,18 +3,16 @@
 import contextlib
 import json
 import os
-import re
-import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
-
-from filelock import FileLock
+from urllib.parse import urlsplit
 
 from pipeline.tracking import model
+from pipeline.tracking.experiment import attach
+from pipeline.tracking.failures import Refused, explained
 from pipeline.tracking.outbox import Operation
 from pipeline.tracking.store import Store
 
@@ -50,18 +48,6 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-_FORBIDDEN = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
-_REFUSALS = {
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "MALFORMED_REQUEST",
-    "NOT_FOUND",
-    "NOT_IMPLEMENTED",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-}
-
 
 def quiet() -> None:
     """Makes MLflow quiet, and quick to give up, for the rest of the process; to be called before it is imported."""
@@ -70,14 +56,6 @@ def quiet() -> None:
     # Not catch_warnings: it would swap the filters under the feet of the main thread.
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)
-
-
-class Unreachable(Exception):
-    """The store did not answer, or not now: worth another try."""
-
-
-class Refused(Exception):
-    """The store answered that it will not: another try would end the same."""
 
 
 @dataclass(frozen=True)
@@ -160,38 +138,11 @@ class Delivery:
     def connect(self) -> None:
         """Finds the experiment, or makes the database and the experiment."""
         try:
-            with _creating(self._store.database):
-                self._attach()
+            self._client, self._experiment_id = attach(self._store)
         except Refused:
             raise
         except Exception as error:
-            raise self._sorted(error, connecting=True) from None
-
-    def _attach(self) -> None:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        client = MlflowClient(self._store.uri)
-        name = self._store.experiment
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            # Its own, never MLflow's experiment 0: if `mlflow ui` made the database, that one keeps its artifacts
-            # where only a server can reach them.
-            location = None if self._store.is_server else self._store.artifacts.as_uri()
-            try:
-                experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
-            except MlflowException as error:
-                experiment = client.get_experiment_by_name(name)
-                if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-                    raise
-        elif self._store.is_own:
-            _follow(self._store, experiment.artifact_location)
-        if experiment.lifecycle_stage != "active":
-            raise Refused(
-                f"the experiment {name} was deleted: restore it with `mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME"
-            )
-        self._client, self._experiment_id = client, experiment.experiment_id
+            raise explained(self._store, error, connecting=True) from None
 
     def deliver(self, folder: Path, opening: Operation, operations: Sequence[Operation], *, new: bool = False) -> None:
         """Does a `batch` of operations of the outbox in `folder`, whose first one ever is `opening`.
@@ -475,95 +426,4 @@ class Delivery:
             raise
         except Exception as error:
             # None: the cause may show a password in its text.
-            raise self._sorted(error, connecting=False) from None
-
-    def _sorted(self, error: Exception, connecting: bool) -> Unreachable | Refused:
-        if isinstance(error, ImportError):
-            return Refused(f"{error}: install what this kind of store needs")
-        from mlflow.exceptions import MlflowException, RestException
-        from requests.exceptions import HTTPError
-        from sqlalchemy.exc import OperationalError
-
-        reason = _reason(self._store.redacted(str(error)), type(error).__name__)
-        unreachable, refused = Unreachable(reason), Refused(reason)
-        if isinstance(error, MlflowException):
-            if connecting and (
-                error.error_code in _FORBIDDEN | _REFUSALS | {"ENDPOINT_NOT_FOUND"}
-                or self._store.database
-                or "valid JSON" in str(error)
-            ):
-                return refused
-            # An answer that is not MLflow's own may come from a gateway whose server is away.
-            own = isinstance(error, RestException) or not self._store.is_server
-            return refused if own and error.error_code in _REFUSALS else unreachable
-        if isinstance(error, HTTPError) and error.response is not None:
-            return refused if error.response.status_code in (400, 413, 415, 422) else unreachable
-        if isinstance(error, OperationalError):
-            return refused if connecting and self._store.database and "locked" not in reason else unreachable
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            return unreachable
-        return refused
-
-
-@contextlib.contextmanager
-def _creating(database: Path | None) -> Iterator[None]:
-    """Keeps other processes from making the same SQLite file at the same time, which would leave it broken."""
-    if database is None:
-        yield
-        return
-    with FileLock(f"{database}.lock", timeout=120):
-        if not database.exists() or not database.stat().st_size:
-            _make(database)
-        # Readers and a writer side by side, and half the time a write; it stays so in the file. Not worth an error.
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        yield
-
-
-def _make(database: Path) -> None:
-    """Makes the tables aside, as a process that is killed in the middle would leave a file that MLflow can't use."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    for leftover in database.parent.glob(f"{database.name}.part*"):
-        leftover.unlink()
-    aside = database.with_name(f"{database.name}.part")
-    store = SqlAlchemyStore(f"sqlite:///{aside}", str(database.parent / "mlruns"))  # type: ignore[no-untyped-call]
-    store.engine.dispose()
-    aside.replace(database)
-
-
-def _follow(store: Store, location: str) -> None:
-    """Lets the database of a project that was moved or copied find the artifacts that came along with it.
-
-    MLflow keeps absolute paths: it would show the old runs without their files, and write new ones to the old place.
-    """
-    old, artifacts = Path(unquote(urlsplit(location).path)), store.artifacts
-    if old.parts[-2:] != artifacts.parts[-2:] or not artifacts.is_dir():
-        return
-    if old.is_dir() and old.samefile(artifacts):
-        return
-    places = [
-        ("experiments", "artifact_location"),
-        ("runs", "artifact_uri"),
-        ("logged_models", "artifact_location"),
-        ("model_versions", "source"),
-        ("model_versions", "storage_location"),
-    ]
-    with contextlib.closing(sqlite3.connect(store.own_database, timeout=20)) as connection, connection:
-        for table, column in places:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
-                (artifacts.as_uri(), len(location) + 1, len(location) + 1, f"{location}/"),
-            )
-
-
-def _reason(text: str, kind: str) -> str:
-    """The heart of an error's text, on one line."""
-    if found := re.search(
-        r"Connection (?:refused|reset|aborted)|timed out|Remote end closed|Name or service not known|"
-        r"Temporary failure in name resolution|No route to host|Network is unreachable|too many \d+ error responses",
-        text,
-    ):
-        return found[0].lower()
-    line = " ".join(text.split()) or kind
-    return line if len(line) <= 300 else f"{line[:300]}..."
+            raise explained(self._store, error) from None

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import TrackingError
-from pipeline.tracking.delivery import Delivery, Refused, Unreachable, batch
+from pipeline.tracking.delivery import Delivery, batch
+from pipeline.tracking.failures import Refused, Unreachable
 from pipeline.tracking.outbox import Held, Operation, Outbox
 from pipeline.tracking.store import Store
 
