@@ -2,15 +2,17 @@
 
     python benchmarks/time_to_accuracy.py --data cifar-10-python.tar.gz
     python benchmarks/time_to_accuracy.py --data data --recipes shipped --seeds 1 --json
+    python benchmarks/time_to_accuracy.py --data data --recipes shipped,quick,resnet20=1
 
 A recipe is a params.yaml: `shipped` is the root's, the others are folders of examples/, such as `resnet20`, after the
 ResNet paper. Each is trained as the stage train does it, with its validation after each epoch. The clock runs from
 the moment that the pictures are in memory to the end of an epoch. After each epoch the test set is scored too, outside
 of that time; a target counts as reached when the accuracy of an epoch is at least as high (Coleman et al. 2017,
-"DAWNBench"). It is a measure of speed: no value of a recipe is chosen by it.
+"DAWNBench"). It is a measure of speed: no value of a recipe is chosen by it. Figures "with flips" are those of
+test-time augmentation, as evaluate.tta flip gives them.
 
-JSON: {"recipes": {NAME: {"84.5": mean seconds, "90": mean seconds, "epochs": .., "accuracy": mean at the end, ...}}};
-a target is null unless all seeds reached it.
+JSON: {"recipes": {NAME: {"84.5": mean seconds, "90": mean seconds, "epochs": .., "accuracy": mean at the end, ...,
+"tta_flip": {the same with flips}}}}; a target is null unless all seeds reached it.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +31,7 @@ from archives import HELP, PARAMS, Archive, read
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import config, training
+from pipeline import config, evaluate, training
 from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.data import OrderedBatches
@@ -49,10 +52,8 @@ class Course:
     """At the end of each epoch."""
     accuracies: list[float] = field(default_factory=list)
     """Of the test set, percent, after each epoch."""
-
-    def reached(self, target: float) -> float | None:
-        """Seconds to the first epoch that is at least so good."""
-        return next((at for at, found in zip(self.seconds, self.accuracies, strict=True) if found >= target), None)
+    with_flips: list[float] = field(default_factory=list)
+    """The same with test-time augmentation."""
 
 
 def file_of(recipe: str) -> Path:
@@ -64,8 +65,19 @@ def file_of(recipe: str) -> Path:
     return path
 
 
-def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple[float, float]]:
-    """Seconds and percent of the test set after each epoch."""
+def recipes_of(text: str, seeds: int) -> dict[str, tuple[Config, int]]:
+    """Of each recipe of NAME,NAME=SEEDS,...: its settings and how many seeds it is trained with."""
+    found = {}
+    for part in text.split(","):
+        name, _, own = part.partition("=")
+        if own and not (own.isdigit() and int(own)):
+            raise ConfigError(f"--recipes: the number of seeds in {part} must be at least 1, as in {name}=1.")
+        found[name] = config.load(file_of(name)), int(own or seeds)
+    return found
+
+
+def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple[float, float, float]]:
+    """Seconds, and percent of the test set without and with flips, after each epoch."""
     test = OrderedBatches(
         archive.test, np.arange(len(archive.test.labels)), batch_size=settings.evaluate.batch_size, device=device.handle
     )
@@ -73,44 +85,59 @@ def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple
     parts = training.Parts.of(settings, archive.meta, archive.training, device)
     ready_s = time.perf_counter() - began
     for epoch in training.fit(*parts, settings.train, device):
-        logits, labels = training.infer(parts.network, test, device)
-        yield ready_s + epoch.elapsed_s, 100 * (logits.argmax(1) == labels).float().mean().item()
+        found = (evaluate.predict(parts.network, test, device, flip=flip) for flip in (False, True))
+        plain, flipped = (100 * float((each.argmax(1) == archive.test.labels).mean()) for each in found)
+        yield ready_s + epoch.elapsed_s, plain, flipped
 
 
-def summary(courses: list[Course]) -> dict[str, float | int | None]:
+def summary(courses: list[Course]) -> dict[str, Any]:
     """The means over the seeds."""
-    found: dict[str, float | int | None] = {}
-    for target in TARGETS:
-        times = [one.reached(target) for one in courses]
-        found[f"{target:g}"] = round(statistics.fmean(t for t in times if t), 1) if all(times) else None
-    ends = [one.accuracies[-1] for one in courses]
-    return found | {
+    return {
+        **figures([(one.seconds, one.accuracies) for one in courses]),
         "epochs": len(courses[0].seconds),
-        "accuracy": round(statistics.fmean(ends), 2),
-        "accuracy_sd": round(statistics.stdev(ends), 2) if len(ends) > 1 else None,
         "seconds": round(statistics.fmean(one.seconds[-1] for one in courses), 1),
         "seeds": len(courses),
+        "tta_flip": figures([(one.seconds, one.with_flips) for one in courses]),
     }
 
 
+def figures(courses: list[tuple[list[float], list[float]]]) -> dict[str, float | None]:
+    """Of seconds and percent after each epoch: mean seconds to each target, mean and deviation of the last percent."""
+    found: dict[str, float | None] = {}
+    for target in TARGETS:
+        firsts = (
+            next((second for second, accuracy in zip(*each, strict=True) if accuracy >= target), None)
+            for each in courses
+        )
+        times = [first for first in firsts if first is not None]
+        found[f"{target:g}"] = round(statistics.fmean(times), 1) if len(times) == len(courses) else None
+    ends = [accuracies[-1] for _, accuracies in courses]
+    found["accuracy"] = round(statistics.fmean(ends), 2)
+    found["accuracy_sd"] = round(statistics.stdev(ends), 2) if len(ends) > 1 else None
+    return found
+
+
 def table(results: dict[str, list[Course]]) -> str:
-    lines = ["recipe         epochs  accuracy          seconds" + "".join(f"  to {target:g} %" for target in TARGETS)]
+    targets = [f"{target:g}" for target in TARGETS]
+    lines = ["recipe                 epochs  accuracy          seconds" + "".join(f"  to {name} %" for name in targets)]
     for recipe, courses in results.items():
         found = summary(courses)
-        spread = f" ± {found['accuracy_sd']:.2f}" if found["accuracy_sd"] is not None else ""
-        accuracy = f"{found['accuracy']:.2f} %{spread}"
-        times = (f"{found[f'{target:g}']} s" if found[f"{target:g}"] else "not" for target in TARGETS)
-        lines.append(
-            f"{recipe:13}  {found['epochs']:>6}  {accuracy:16}  {found['seconds']:>7}"
-            + "".join(f"  {at:>9}" for at in times)
-        )
+        for name, part in ((recipe, found), ("  with flips", found["tta_flip"])):
+            spread = f" ± {part['accuracy_sd']:.2f}" if part["accuracy_sd"] is not None else ""
+            times = (f"{part[target]} s" if part[target] else "not" for target in targets)
+            lines.append(
+                f"{name:21}  {found['epochs']:>6}  {part['accuracy']:.2f} %{spread:8}  {found['seconds']:>7}"
+                + "".join(f"  {at:>9}" for at in times)
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=HELP)
-    parser.add_argument("--recipes", default="shipped,resnet20", help="default: %(default)s")
+    parser.add_argument(
+        "--recipes", default="shipped,resnet20", help="NAME=SEEDS has seeds of its own (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print JSON alone; progress goes to stderr")
@@ -119,7 +146,7 @@ def main() -> None:
         parser.error(f"--data: {arguments.data} does not exist")
     if arguments.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {arguments.seeds}")
-    recipes = {recipe: config.load(file_of(recipe)) for recipe in arguments.recipes.split(",")}
+    recipes = recipes_of(arguments.recipes, arguments.seeds)
 
     archive = read(arguments.data)
     results: dict[str, list[Course]] = {recipe: [] for recipe in recipes}
@@ -127,19 +154,23 @@ def main() -> None:
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         # In turns, so that a machine that is slower for a while is so for all of them.
-        for seed in range(arguments.seeds):
-            for recipe, settings in recipes.items():
+        for seed in range(max(seeds for _, seeds in recipes.values())):
+            for recipe, (settings, seeds) in recipes.items():
+                if seed >= seeds:
+                    continue
                 device = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())
                 device.prepare()
                 bar = progress.add_task(f"{recipe}, seed {seed}", total=settings.train.epochs)
                 results[recipe].append(Course())
-                for seconds, accuracy in course(settings.with_values({"train.seed": seed}), archive, device):
+                seeded = settings.with_values({"train.seed": seed})
+                for seconds, accuracy, with_flips in course(seeded, archive, device):
                     results[recipe][-1].seconds.append(round(seconds, 1))
                     results[recipe][-1].accuracies.append(round(accuracy, 2))
-                    progress.update(bar, advance=1, description=f"{recipe}, seed {seed}: {accuracy:.2f} %")
+                    results[recipe][-1].with_flips.append(round(with_flips, 2))
+                    told = f"{recipe}, seed {seed}: {accuracy:.2f} %, {with_flips:.2f} % with flips"
+                    progress.update(bar, advance=1, description=told)
                 progress.remove_task(bar)
-                course_told = " ".join(f"{accuracy:.2f}" for accuracy in results[recipe][-1].accuracies)
-                progress.print(f"{recipe}, seed {seed}, {results[recipe][-1].seconds[-1]:.0f} s: {course_told} %")
+                progress.print(f"{told}, after {settings.train.epochs} epochs and {seconds:.0f} s")
     if arguments.json:
         content = {
             recipe: summary(courses) | {"courses": [asdict(one) for one in courses]}
