@@ -55,6 +55,16 @@ PINNED: dict[str, dict[str, Scalar]] = {
         "train.optimizer": "muon",
         "train.epochs": 5,
     },
+    "accurate": {
+        "data.name": "cifar10",
+        "model.family": "speed",
+        "model.depth": 11,
+        "model.width": 64,
+        "augment.policy": "crop_flip",
+        "augment.padding": 0.125,
+        "train.optimizer": "muon",
+        "train.epochs": 18,
+    },
     "resnet20": {
         "data.name": "cifar10",
         "model.family": "resnet",
