@@ -72,10 +72,10 @@ def greedy_soup(order: Sequence[int], accuracy_of: Callable[[tuple[int, ...]], f
     return kept
 
 
-def groups(models: Sequence[Model]) -> list[list[int]]:
+def groups(networks: Sequence[Model]) -> list[list[int]]:
     """Positions of networks of the same architecture, where there are two or more. Dropout has no weights."""
     found: dict[Model, list[int]] = {}
-    for position, model in enumerate(models):
+    for position, model in enumerate(networks):
         found.setdefault(model.model_copy(update={"dropout": 0.0}), []).append(position)
     return [alike for alike in found.values() if len(alike) > 1]
 
