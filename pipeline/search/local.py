@@ -65,12 +65,13 @@ class LocalEngine:
     def next(self, timeout_s: float) -> Message | None:
         deadline = time.monotonic() + timeout_s
         while not self._messages:
-            by_connection = {seat.connection: seat for seat in self._seats}
-            heard = wait(list(by_connection), max(0.0, deadline - time.monotonic()))
+            seats = list(self._seats)
+            heard = wait([seat.connection for seat in seats], max(0.0, deadline - time.monotonic()))
             if not heard:
                 return None
-            for connection in heard:
-                self._hear(by_connection[connection])  # type: ignore[index]
+            for seat in seats:
+                if seat.connection in heard:
+                    self._hear(seat)
         return self._messages.popleft()
 
     def pause(self) -> None:

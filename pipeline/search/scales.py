@@ -57,7 +57,8 @@ class Scale(Protocol):
 def scale_of(axis: Axis, own: Scalar) -> Scale:
     """`own`, a value of the key, tells the type of all its values."""
     if isinstance(axis, Choices):
-        return _Choices(tuple(float(value) if isinstance(own, float) else value for value in axis.choices))  # type: ignore[arg-type]
+        floats = isinstance(own, float)
+        return _Choices(tuple(float(each) if floats and isinstance(each, int) else each for each in axis.choices))
     if isinstance(own, float) and axis.step is None:
         return _Floats(float(axis.low), float(axis.high), axis.log)
     return _Steps.of(axis, whole=isinstance(own, int))
@@ -227,8 +228,11 @@ class _Choices:
     def encoded(self, values: Sequence[Any]) -> Floats:
         if self.count == 1:
             return np.full((len(values), 1), INACTIVE)
-        if all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in self.choices):
-            ranks = {choice: rank for rank, choice in enumerate(sorted(self.choices))}  # type: ignore[type-var]
+        numbers = [
+            choice for choice in self.choices if isinstance(choice, int | float) and not isinstance(choice, bool)
+        ]
+        if len(numbers) == self.count:
+            ranks = {choice: rank for rank, choice in enumerate(sorted(numbers))}
             return _column(np.array([ranks.get(value, math.nan) for value in values]) / (self.count - 1))
         features = np.eye(self.count) if self.count > 2 else np.array([[0.0], [1.0]])
         rows = np.vstack([features, np.full(features.shape[1], INACTIVE)])
