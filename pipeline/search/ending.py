@@ -101,11 +101,12 @@ class Winner:
             again += f" ± {one.sd * 100:.2f} ({len(one.accuracies)} seeds)" if one.sd is not None else ""
             table.add_row(str(one.trial.number), f"{one.single:.2%}", again, on_a_line(one.trial.values))
         self.console.print(table)
+        trials = "1 trial" if len(search.trials) == 1 else f"{len(search.trials)} trials"
         spent = sum(len(trial.scores) for trial in search.trials)
         full = len(search.trials) * self.settings.train.epochs
         folder = self.project.study_folder(search.name)
         self.console.print(
-            f"{len(search.trials)} trials, {spent:,} epochs ({spent / max(full, 1):.0%} of the {full:,} that they "
+            f"{trials}, {spent:,} epochs ({spent / max(full, 1):.0%} of the {full:,} that they "
             f"would take without pruning), {duration(search.about.get('elapsed_s', 0.0))}. On disk: "
             f"{bytes_of(folder) / 1e6:.1f} MB in {folder.relative_to(self.project.home)}.",
             highlight=False,
