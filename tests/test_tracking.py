@@ -365,6 +365,23 @@ class TestARun:
         assert only_run(project).info.status == status
         assert history(client(project), only_run(project), "train.loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
 
+    def test_has_no_metric_twice_though_it_was_recorded_again_before_it_was_sent(self, project: Project) -> None:
+        run = kept_run(project, "a")
+        opening = run._outbox.opening
+        assert opening
+        for steps in ([1, 2], [1, 2, 3]):
+            if run.finished:  # as a process does that follows one that was killed
+                time.sleep(0.002)  # a later time makes it another record to MLflow
+                run._outbox.append("open", **opening.content)
+                run.finished = False
+            for step in steps:
+                run.log_metrics({"train.loss": 1 / step}, step=step)
+            run.finish("paused")
+        run._outbox.close()
+        with Tracker(project) as tracker:
+            tracker.send_leftovers()
+        assert history(client(project), only_run(project), "train.loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
     def test_takes_what_is_recorded_together_with_one_wait_for_the_disk(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:

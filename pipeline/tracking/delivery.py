@@ -95,7 +95,7 @@ class _Wanted:
     """What of a batch goes to MLflow in one request."""
 
     params: "list[Param]" = field(default_factory=list)
-    metrics: "list[Metric]" = field(default_factory=list)
+    metrics: "dict[Point, Metric]" = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     tables: list[dict[str, str]] | None = None
     """What `tags` says of the run's tables, if it does."""
@@ -272,13 +272,13 @@ class Delivery:
     def _metrics(self, run: _Known, wanted: _Wanted, values: dict[str, float], step: int, time_ms: int) -> None:
         from mlflow.entities import Metric
 
-        # A training that goes on from a checkpoint records again what was sent before it was stopped.
-        wanted.metrics += [
-            Metric(name, value, time_ms, step)
-            for name, value in values.items()
-            if (run.last_steps is not None and step > run.last_steps.get(name, -1))
-            or (name, step, repr(value)) not in self._points(run)
-        ]
+        # A training that goes on from a checkpoint records again what was recorded before it was stopped: what of that
+        # MLflow has is not sent, and of what waited too, the first.
+        for name, value in values.items():
+            point = (name, step, repr(value))
+            is_new = run.last_steps is not None and step > run.last_steps.get(name, -1)
+            if is_new or point not in self._points(run):
+                wanted.metrics.setdefault(point, Metric(name, value, time_ms, step))
 
     def _send(self, run: _Known, wanted: _Wanted) -> None:
         from mlflow.entities import RunTag
@@ -287,13 +287,13 @@ class Delivery:
             return
         tags = [RunTag(name, value) for name, value in wanted.tags.items()]
         # The client cuts it into requests of the size that MLflow takes.
-        self._client.log_batch(run.id, wanted.metrics, wanted.params, tags, synchronous=True)
+        self._client.log_batch(run.id, list(wanted.metrics.values()), wanted.params, tags, synchronous=True)
         run.tables = run.tables if wanted.tables is None else wanted.tables
-        for metric in wanted.metrics:
+        for name, step, _ in wanted.metrics:
             if run.last_steps is not None:
-                run.last_steps[metric.key] = max(metric.step, run.last_steps.get(metric.key, -1))
-            if run.points is not None:
-                run.points.add((metric.key, metric.step, repr(metric.value)))
+                run.last_steps[name] = max(step, run.last_steps.get(name, -1))
+        if run.points is not None:
+            run.points |= wanted.metrics.keys()
 
     def _finish(self, key: str, run: _Known, operation: Operation) -> None:
         status = STATUS[operation.content["ended"]]
