@@ -78,6 +78,8 @@ class Model(Section):
     """Where a resnet's shape changes: identity (zeros for new channels, the paper's option A), projection (B)."""
     stem: Literal["small", "imagenet"]
     """First layers of resnet18 to 152: small (a 3x3 convolution), imagenet (7x7 with stride 2, then pooling)."""
+    stages: Literal["doubling", "wide"]
+    """Channels of the stages of speed, over those of the first: doubling (1, 2, 4), wide (1, 4, 4: Jordan 2024)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """Share of features that are left out before the last layer (Srivastava et al. 2014)."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

@@ -4,6 +4,7 @@ After Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ PATCH = 2
 """Pixels of the side of what the first layer looks at."""
 LOGIT_SCALE = 1 / 9
 """Of the paper's network: small logits at the start, whose last layer may then learn as fast as the others."""
+WIDTHS = {"doubling": (1, 2, 4), "wide": (1, 4, 4)}
+"""Channels of the stages over those of the first. Wide are the paper's, 64/256/256."""
 _LEAST_VARIANCE = 5e-4
 """Added to the variance of each component, of pictures with unit variance: what is mostly noise is not blown up."""
 
@@ -20,7 +23,7 @@ _LEAST_VARIANCE = 5e-4
 class Speed(nn.Module):
     """Whitened patches, three stages of `(depth - 2) / 3` convolutions, the largest of each channel, a linear layer.
 
-    The paper's network (section 3.1) made for a CPU: stages of `width`, 2 `width` and 4 `width` channels; a whitening
+    The paper's network (section 3.1) made for a CPU: stages of `width` channels times WIDTHS of `stages`; a whitening
     without a bias to train, so that no gradient has to be taken through the largest feature maps; the last stage pooled
     as a whole, so that pictures of any size from 9 pixels on will do. Of ordinary families it is the one that needs to
     see pictures before it is trained: `whiten`.
@@ -29,16 +32,25 @@ class Speed(nn.Module):
     stride = 9
     """Pixels, to a side, that it needs for one to be left."""
 
-    def __init__(self, depth: int, width: int, *, channels: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        *,
+        stages: Literal["doubling", "wide"] = "doubling",
+        channels: int,
+        classes: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         components = channels * PATCH**2
         # Both signs of each, since what follows cuts off the negative part (section 3.2).
         self.patches = nn.Conv2d(channels, 2 * components, PATCH, bias=False)
         self.patches.weight.requires_grad_(False)
-        widths = [2 * components, width, 2 * width, 4 * width]
+        widths = [2 * components, *(times * width for times in WIDTHS[stages])]
         self.stages = nn.Sequential(*(Stage(inputs, outputs, (depth - 2) // 3) for inputs, outputs in pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(4 * width, classes, bias=False)
+        self.classify = nn.Linear(widths[-1], classes, bias=False)
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:

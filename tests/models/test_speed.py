@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -17,11 +19,14 @@ def pictures(count: int = 64) -> torch.Tensor:
     return F.interpolate(torch.randn(count, 3, 8, 8, generator=random), size=32, mode="bilinear")
 
 
-def test_its_size_is_that_of_its_stages() -> None:
-    network = Speed(8, 48, channels=3, classes=10)
-    convolutions = 9 * (24 * 48 + 48 * 48 + 48 * 96 + 96 * 96 + 96 * 192 + 192 * 192)
-    norms = 2 * 2 * (48 + 96 + 192)
-    assert sum(p.numel() for p in network.parameters()) == 24 * 12 + convolutions + norms + 192 * 10
+@pytest.mark.parametrize(
+    ("stages", "width", "channels"), [("doubling", 48, (48, 96, 192)), ("wide", 64, (64, 256, 256))]
+)
+def test_its_size_is_that_of_its_stages(stages: str, width: int, channels: tuple[int, ...]) -> None:
+    network = Speed(8, width, stages=stages, channels=3, classes=10)  # type: ignore[arg-type]
+    convolutions = 9 * sum(inputs * outputs + outputs**2 for inputs, outputs in pairwise((24, *channels)))
+    norms = 2 * 2 * sum(channels)
+    assert sum(p.numel() for p in network.parameters()) == 24 * 12 + convolutions + norms + channels[-1] * 10
 
 
 @pytest.mark.parametrize(("depth", "convolutions"), [(5, 1), (8, 2), (11, 3)])
