@@ -671,6 +671,19 @@ class TestAModel:
         assert run_after.data.metrics == {"loss": 1.0}
         assert not run_after.outputs.model_outputs
 
+    def test_that_was_saved_is_there_once_though_it_was_given_again(self, project: Project, tmp_path: Path) -> None:
+        with Tracker(project) as tracker:
+            for number in range(3):
+                model.save(Network(), EXAMPLE, tmp_path / "model")
+                run = tracker.open("a")
+                run.log_saved_model(tmp_path / "model")
+                run.finish("interrupted")
+                if number:
+                    wait_until(lambda: not tracker.waiting)
+        (output,) = only_run(project).outputs.model_outputs
+        assert client(project).get_logged_model(output.model_id).status == "READY"
+        assert not list((project.home / ".outbox").rglob("model*"))
+
     def test_can_be_registered_under_an_alias_that_moves(
         self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

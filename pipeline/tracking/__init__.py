@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -261,10 +262,13 @@ class Run:
             self._append("model", path=self._relative(folder))
 
     def log_saved_model(self, folder: Path) -> None:
-        """As the run's model: `folder` is what pipeline.exporter or `tracking.model.save` wrote, and is moved away."""
+        """As the run's model: `folder` is what pipeline.exporter or `tracking.model.save` wrote, and is moved away.
+
+        Once a run, whose later ones MLflow does not get: a process that follows one that was killed may give it again.
+        """
         place = self._outbox.new_folder() / "model"
         shutil.move(folder, place)
-        self._append("model", path=self._relative(place))
+        self._record(replace(Operation.now("model", path=self._relative(place)), id="saved"))
 
     def register_model(self, name: str, alias: str) -> None:
         """Makes the run's model a version of the registered model `name`, made if missing, and moves `alias` to it.
@@ -295,9 +299,11 @@ class Run:
         self._append("file", path=self._relative(path), folder=folder, table=table)
 
     def _append(self, kind: str, **content: Any) -> None:
+        self._record(Operation.now(kind, **content))
+
+    def _record(self, operation: Operation) -> None:
         if self.finished:
             raise RuntimeError(f"the run {self.key} is finished: open it again to add to it")
-        operation = Operation.now(kind, **content)
         if self._gathered is None:
             self._sender.append(self._outbox, [operation])
         else:
