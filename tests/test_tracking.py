@@ -34,7 +34,7 @@ from pipeline.tracking import Recorded, Run, Tracker, model, sender
 from pipeline.tracking.__main__ import main
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.failures import Unreachable
-from pipeline.tracking.outbox import Held, Operation, Outbox, kept
+from pipeline.tracking.outbox import Held, Operation, Outbox, kept, sweep
 from pipeline.tracking.store import Store
 
 # MLflow is used here directly too; pipeline.tracking has this filter of its own.
@@ -751,6 +751,23 @@ class TestAModel:
 
 
 class TestTheOutbox:
+    def test_that_a_kill_met_while_it_was_made_or_removed_leaves_nothing(self, project: Project) -> None:
+        for key in ("made", "removed", "unlocked", "held", "kept"):
+            outbox = Outbox(project.outbox / f"{key}@store", wait_s=0)
+            if key == "held":
+                held = outbox
+                continue
+            if key == "kept":
+                outbox.append("open", key="kept", name=None)
+            outbox.close()
+        (project.outbox / "removed@store" / "journal.jsonl").unlink()
+        shutil.rmtree(project.outbox / "unlocked@store")
+        sweep(project.outbox)
+        left = ["held@store", "held@store.lock", "kept@store", "kept@store.lock"]
+        assert sorted(path.name for path in project.outbox.iterdir()) == left
+        assert held.is_held
+        held.remove()
+
     def test_sends_every_operation_twice_with_the_effect_of_once(self, project: Project, tmp_path: Path) -> None:
         run = kept_run(project, "a")
         record_everything(run, tmp_path)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pipeline.config import Scalar
 from pipeline.files import Project
 from pipeline.tracking.delivery import STATUS, Recorded
-from pipeline.tracking.outbox import Held, Kept, Operation, Outbox, kept
+from pipeline.tracking.outbox import Held, Kept, Operation, Outbox, kept, sweep
 from pipeline.tracking.sender import Sender, say
 from pipeline.tracking.store import Store
 
@@ -118,6 +118,7 @@ class Tracker:
         on with a run whose process died. Raises TrackingError if the store can't be used.
         """
         held = []
+        sweep(self._folder)
         for leftover in kept(self._folder, self._store.id):
             try:
                 outbox = Outbox(leftover.folder, wait_s=0)

@@ -173,8 +173,11 @@ class Outbox:
         """Notes that MLflow has the first `count` operations of `peek`, and lets go of their files."""
         done = [self._ahead.popleft() for _ in range(count)]
         self.sent_count += count
-        # Not fsynced: a note that is behind costs an operation sent twice, which does no harm.
-        self._note.write_text(str(self.sent_count), encoding="ascii")
+        # Not fsynced: a note that is behind costs an operation sent twice, which does no harm. But never half-written:
+        # what was sent long ago has its files no more.
+        aside = self._note.with_name("sent.new")
+        aside.write_text(str(self.sent_count), encoding="ascii")
+        aside.replace(self._note)
         for operation in done:
             if "path" in operation.content:
                 shutil.rmtree((self.folder / operation.content["path"]).parent, ignore_errors=True)
@@ -227,6 +230,26 @@ def kept(root: Path, store_id: str | None = None) -> list[Kept]:
             if operations:
                 found.append(Kept(folder, operations[0], max(0, len(operations) - _sent_count(folder))))
     return sorted(found, key=lambda outbox: outbox.opening.time_ms)
+
+
+def sweep(root: Path) -> None:
+    """Deletes what is left of outboxes that a kill met while they were made or removed."""
+    for lock in root.glob("*@*.lock"):
+        folder = lock.with_name(lock.name.removesuffix(".lock"))
+        if _is_empty(folder):
+            with suppress(Held):
+                outbox = Outbox(folder, wait_s=0)
+                if outbox.opening:  # another process was about to use it
+                    outbox.close()
+                else:
+                    outbox.remove()
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(_read(folder / "journal.jsonl"), None) is None
+    except OSError:
+        return True
 
 
 def _read(journal: Path) -> Iterator[tuple[Operation, int]]:
