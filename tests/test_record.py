@@ -1,12 +1,19 @@
 """What a study leaves in MLflow, with the simulated engine: no training, all of the recording."""
 
+import itertools
+import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import mlflow_ledger
+from chaos import mlflow_ledger, optuna_ledger
+from optuna.storages.journal import JournalFileBackend
 from searches import EPOCHS, SPACE, Halves, Stopping, curve
 
 from pipeline.config import Config
@@ -18,10 +25,13 @@ from pipeline.search.record import Recorder, told
 from pipeline.search.samplers import Proposer
 from pipeline.search.simulated import SimulatedEngine
 from pipeline.search.study import Limits, Owner, Proposals
-from pipeline.tracking import Tracker
+from pipeline.tracking import Tracker, sender
+from pipeline.tracking.outbox import Outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")]
 
+STRIDE = 31
+"""Of the 240 points of a study before and after its writes to disk, every so many-th is one that it is killed at."""
 CONFUSION = tuple(tuple(10 if row == column else 1 for column in range(10)) for row in range(10))
 
 
@@ -152,6 +162,71 @@ def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_goe
         assert runs[f"trial {trial.number}"]["metrics"]["train.validation_accuracy"] == list(
             enumerate(trial.scores, start=1)
         )
+
+
+def apart(do: Callable[[], Any]) -> int:
+    """Does it in a process of its own, which opens MLflow's database anew, and returns the exit code."""
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            do()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't fork a process with threads safely")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("linger_s", [0.0, 60.0])
+def test_a_study_killed_at_any_write_leaves_in_mlflow_what_one_leaves_that_was_not(
+    project: Project, search: Callable[..., Owner], migrated: Path, tmp_path: Path, linger_s: float
+) -> None:
+    """MLflow hears of all at once, or, with the longer wait, of nothing before the kill."""
+    ledgers = tmp_path / "ledgers.json"
+
+    def whole() -> None:
+        search()
+        ledgers.write_text(json.dumps([mlflow_ledger(project.root), optuna_ledger(project.root, "main")]))
+
+    def killed(at: int) -> None:
+        points = itertools.count()
+
+        def point() -> None:
+            if next(points) == at:
+                os._exit(9)
+
+        def between_points(write: Callable[..., Any]) -> Callable[..., Any]:
+            def then(*arguments: Any) -> None:
+                point()
+                write(*arguments)
+                point()
+
+            return then
+
+        Outbox._write = between_points(Outbox._write)  # type: ignore[method-assign]
+        JournalFileBackend.append_logs = between_points(JournalFileBackend.append_logs)  # type: ignore[method-assign]
+        sender._LINGER_S = linger_s
+        search()
+
+    at, undisturbed = 0, None
+    while True:
+        for path in project.root.glob("mlflow.db*"):
+            path.unlink()
+        for path in (project.study_folder("main"), project.outbox, project.optuna_journal):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.copy(migrated, project.home)
+        if undisturbed:
+            code = apart(partial(killed, at))
+            if code == 0:  # it was over before
+                break
+            assert code == 9
+            at += STRIDE
+        assert apart(whole) == 0
+        left = json.loads(ledgers.read_text())
+        undisturbed = undisturbed or left
+        assert left == undisturbed, f"killed at point {at - STRIDE}"
+        assert not list(project.outbox.iterdir())
+    assert at > 200
 
 
 def test_what_the_folder_tells_of_a_trial_survives_a_torn_line(tmp_path: Path) -> None:
