@@ -768,6 +768,15 @@ class TestTheOutbox:
         assert held.is_held
         held.remove()
 
+    def test_that_was_sent_whole_is_removed_by_the_next_process(self, project: Project) -> None:
+        run = kept_run(project, "a")
+        run.finish("finished")
+        run._outbox.sent(len(run._outbox.peek()))
+        run._outbox.close()
+        with Tracker(project) as tracker:
+            assert not tracker.send_leftovers()
+        assert not list(project.outbox.iterdir())
+
     def test_sends_every_operation_twice_with_the_effect_of_once(self, project: Project, tmp_path: Path) -> None:
         run = kept_run(project, "a")
         record_everything(run, tmp_path)

@@ -97,6 +97,9 @@ class Sender:
         return outbox
 
     def add(self, outbox: Outbox) -> None:
+        if outbox.ended and not outbox.waiting:  # its process was killed just before it removed it
+            outbox.remove()
+            return
         with self._changed:
             self._outboxes[outbox.folder] = outbox
             self._let_go(outbox)
