@@ -33,6 +33,8 @@ class Draws:
 
     padding: int
     """Pixels on each side before the crop."""
+    reflects: bool
+    """Whether the padding shows the picture mirrored at its border, and not the colour that fills."""
     flipped: Tensor | None
     """bool [N]"""
     offset: Tensor | None
@@ -101,7 +103,7 @@ def draw(
         operation, strength = auto_augment.draw(policy, count, size, random)
     if policy.erasing > 0:
         erased = _draw_erased(policy.erasing, count, size, random)
-    return Draws(padding, flipped, offset, operation, strength, cut, erased)
+    return Draws(padding, policy.padding_mode == "reflect", flipped, offset, operation, strength, cut, erased)
 
 
 def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
@@ -191,7 +193,15 @@ def _cropped_and_flipped(images: Tensor, draws: Draws, colour: Tensor) -> Tensor
     if draws.offset is not None:
         moved = draws.offset.int() - draws.padding
         rows, columns = rows + moved[:, :1], columns + moved[:, 1:]
+    if draws.reflects:
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
     return pixels_at(images, rows[:, :, None], columns[:, None, :], colour)
+
+
+def _reflected(positions: Tensor, length: int) -> Tensor:
+    """Positions up to `length` - 1 beyond 0..`length` - 1, mirrored at the first and the last of these."""
+    last = length - 1
+    return last - (last - positions.abs()).abs()
 
 
 def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:

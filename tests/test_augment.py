@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline import augment
 from pipeline.augment import Mixing
@@ -10,7 +11,15 @@ FILL = (0.5, 0.25, 1.0)
 
 
 def policy(name: str, **others: float | str) -> Augment:
-    plain = {"flip": "random", "padding": 0.25, "cutout": 0.5, "auto": "none", "operations": 2, "magnitude": 9}
+    plain = {
+        "flip": "random",
+        "padding": 0.25,
+        "padding_mode": "constant",
+        "cutout": 0.5,
+        "auto": "none",
+        "operations": 2,
+        "magnitude": 9,
+    }
     off = {"small_side": 1.0, "small_until": 0.5, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
     return Augment.model_validate({"policy": name, **plain, **off, **others})
 
@@ -60,6 +69,15 @@ def test_a_crop_is_the_picture_moved_by_up_to_the_padding_with_the_fill_colour_a
     crops = [padded[top : top + 8, left : left + 8] for top in range(5) for left in range(5)]
     allowed = {one.permute(2, 0, 1).contiguous().numpy().tobytes() for crop in crops for one in (crop, crop.flip(1))}
     assert all(one.contiguous().numpy().tobytes() in allowed for one in changed(images, "crop_flip"))
+
+
+def test_a_padding_that_reflects_shows_the_picture_mirrored_at_its_border(images: Tensor) -> None:
+    padded = F.pad(images[:1].permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect")[0].to(torch.uint8)
+    crops = [padded[:, top : top + 8, left : left + 8] for top in range(5) for left in range(5)]
+    allowed = {one.contiguous().numpy().tobytes() for crop in crops for one in (crop, crop.flip(2))}
+    made = {one.contiguous().numpy().tobytes() for one in changed(images, "crop_flip", padding_mode="reflect")}
+    assert made <= allowed
+    assert len(made) > 20
 
 
 def test_cutout_blanks_one_square_of_its_side_or_less_at_the_border(images: Tensor) -> None:

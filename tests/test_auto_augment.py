@@ -19,6 +19,7 @@ def policy(auto: str, operations: int = 2, magnitude: int = 9) -> Augment:
         policy="none",
         flip="random",
         padding=0.125,
+        padding_mode="constant",
         cutout=0.5,
         auto=auto,  # type: ignore[arg-type]
         operations=operations,

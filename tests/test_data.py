@@ -26,7 +26,15 @@ def save(folder: Path, pictures: Pictures, meta: Meta) -> None:
 def batches(
     pictures: Pictures, positions: npt.NDArray[np.int64], policy: str = "none", seed: int = 0, **others: float | str
 ) -> TrainingBatches:
-    plain = {"flip": "random", "padding": 0.125, "cutout": 0.5, "auto": "none", "operations": 2, "magnitude": 9}
+    plain = {
+        "flip": "random",
+        "padding": 0.125,
+        "padding_mode": "constant",
+        "cutout": 0.5,
+        "auto": "none",
+        "operations": 2,
+        "magnitude": 9,
+    }
     plain |= {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
     how = Augment.model_validate({"policy": policy, "small_side": 1.0, "small_until": 0.5} | plain | others)
     return TrainingBatches(pictures, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed, device=CPU)

@@ -58,12 +58,15 @@ PINNED: dict[str, dict[str, Scalar]] = {
     "accurate": {
         "data.name": "cifar10",
         "model.family": "speed",
-        "model.depth": 11,
+        "model.depth": 8,
         "model.width": 64,
+        "model.stages": "wide",
         "augment.policy": "crop_flip",
-        "augment.padding": 0.125,
+        "augment.padding": 0.0625,
+        "augment.padding_mode": "reflect",
         "train.optimizer": "muon",
-        "train.epochs": 18,
+        "train.validation_share": 0.02,
+        "train.epochs": 12,
     },
     "resnet20": {
         "data.name": "cifar10",

@@ -114,6 +114,8 @@ class Augment(Section):
     """random, or alternating: by chance in the first epoch, then every other epoch (Jordan 2024, section 3.6)."""
     padding: Annotated[float, Field(gt=0, le=0.5)]
     """Padding of the crop, as a share of the picture's side: 0.125 is 4 of 32 pixels."""
+    padding_mode: Literal["constant", "reflect"]
+    """What the padding shows: constant (the mean colour of the data), reflect (the picture, mirrored at its border)."""
     cutout: Share
     """Side of the square that cutout blanks, as a share of the picture's side: 0.5 is 16 of 32 pixels."""
     small_side: Annotated[float, Field(ge=0.25, le=1)]
