@@ -64,9 +64,11 @@ PINNED: dict[str, dict[str, Scalar]] = {
         "augment.policy": "crop_flip",
         "augment.padding": 0.0625,
         "augment.padding_mode": "reflect",
+        "augment.small_side": 0.625,
+        "augment.small_until": 0.36,
         "train.optimizer": "muon",
         "train.validation_share": 0.02,
-        "train.epochs": 12,
+        "train.epochs": 14,
     },
     "resnet20": {
         "data.name": "cifar10",
