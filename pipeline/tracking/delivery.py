@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from pipeline.tracking import model
+from pipeline.tracking import linked
 from pipeline.tracking.experiment import attach
 from pipeline.tracking.failures import Refused, explained
 from pipeline.tracking.outbox import Operation
@@ -171,12 +170,14 @@ class Delivery:
                     case "file":
                         self._file(run, wanted, folder / content["path"], content["folder"], content["table"])
                     case "dataset" if content != run.dataset:
-                        self._dataset(run.id, **content)
+                        linked.log_dataset(self._client, run.id, **content)
                         run.dataset = content
                     case "model":
-                        self._model(run.id, folder / content["path"], operation.id)
+                        linked.log_model(
+                            self._client, self._experiment_id, run.id, folder / content["path"], operation.id
+                        )
                     case "register":
-                        self._register(run.id, content["name"], content["alias"])
+                        linked.register(self._client, self._experiment_id, run.id, content["name"], content["alias"])
             self._send(run, wanted)
             if ends:
                 self._finish(opening.content["key"], run, operations[-1])
@@ -335,88 +336,6 @@ class Delivery:
         if entry not in tables:
             wanted.tables = [*tables, entry]
             wanted.tags["mlflow.loggedArtifacts"] = json.dumps(wanted.tables)
-
-    def _dataset(
-        self,
-        run_id: str,
-        name: str,
-        digest: str,
-        source: str,
-        counts: dict[str, int],
-        shape: list[int],
-        classes: int,
-        context: str,
-    ) -> None:
-        import numpy as np
-        from mlflow.data.schema import TensorDatasetSchema
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-        from mlflow.types.schema import Schema, TensorSpec
-
-        is_url = urlsplit(source).scheme in ("http", "https")
-        schema = TensorDatasetSchema(
-            Schema([TensorSpec(np.dtype("uint8"), (-1, *shape))]), Schema([TensorSpec(np.dtype("int64"), (-1,))])
-        )
-        dataset = Dataset(
-            name=name,
-            digest=digest[:36],  # MLflow's limit
-            source_type="http" if is_url else "local",
-            source=json.dumps({"url" if is_url else "uri": source}),
-            schema=json.dumps(schema.to_dict()),
-            profile=json.dumps({"num_rows": sum(counts.values()), "classes": classes} | counts),
-        )
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
-
-    def _model(self, run_id: str, folder: Path, id: str) -> None:
-        run = self._client.get_run(run_id)
-        logged = next(
-            iter(
-                self._client.search_logged_models(
-                    [self._experiment_id], f"source_run_id = '{run_id}' and tags.`pipeline.operation` = '{id}'"
-                )
-            ),
-            None,
-        ) or self._client.create_logged_model(
-            self._experiment_id,
-            name="model",
-            source_run_id=run_id,
-            params=run.data.params,
-            tags={"pipeline.operation": id},
-        )
-        if logged.status != "READY":
-            model.address(folder, run_id, logged.model_id, logged.artifact_location)
-            self._client.log_model_artifacts(logged.model_id, str(folder))
-            self._client.finalize_logged_model(logged.model_id, "READY")
-        outputs = run.outputs.model_outputs if run.outputs else []
-        if logged.model_id not in [output.model_id for output in outputs]:
-            from mlflow.entities import LoggedModelOutput
-
-            self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-
-    def _register(self, run_id: str, name: str, alias: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        logged = self._client.search_logged_models(
-            [self._experiment_id],
-            f"source_run_id = '{run_id}'",
-            max_results=1,
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-        )
-        if not logged:
-            raise Refused("the run has no model")
-        model_id, source = logged[0].model_id, logged[0].artifact_location
-        try:
-            self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        # Not models:/..., which MLflow would look for in the store of the environment, whatever store the client has.
-        version = next((version for version in versions if version.source == source), None)
-        if version is None:
-            version = self._client.create_model_version(
-                name, source, run_id=run_id, model_id=model_id, await_creation_for=0
-            )
-        self._client.set_registered_model_alias(name, alias, version.version)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
