@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from dvc.utils.serialize import dumps_yaml, parse_yaml, parse_yaml_for_update
 from places import REPOSITORY
 
 from pipeline import config
@@ -208,6 +209,18 @@ def test_the_description_is_json_and_differs_where_the_space_does(space: Space, 
     ]
     for change in changes:
         assert Space.of(config.load(SHIPPED, change)).described() != space.described()
+
+
+def test_small_floats_are_the_same_after_dvc_has_rewritten_its_lock_file_again_and_again() -> None:
+    space = small({"train.weight_decay": {"low": 1e-8, "high": 1e-3, "log": True}})
+    drawn = space.random(np.random.default_rng(0), 200)
+    moved = space.mutated(drawn[0], np.random.default_rng(1), 200)
+    snapped = [space.snapped({"train.weight_decay": 1e-5 / number}) for number in range(1, 200)]
+    numbers = [values["train.weight_decay"] for values in (*drawn, *moved, *snapped)]
+    text = dumps_yaml(numbers)
+    for _ in range(3):
+        text = dumps_yaml(parse_yaml_for_update(text, "dvc.lock"))
+    assert parse_yaml(text, "dvc.lock") == numbers
 
 
 def test_a_space_that_a_search_could_not_begin_in_is_refused() -> None:

@@ -64,9 +64,14 @@ def scale_of(axis: Axis, own: Scalar) -> Scale:
     return _Steps.of(axis, whole=isinstance(own, int))
 
 
+_DIGITS = 12
+"""Of a float that is tried. ruamel.yaml, by which DVC rewrites dvc.lock, moves the last of 17 digits where there is an
+exponent: `dvc repro` would train again and again with values that had not changed."""
+
+
 @dataclass(frozen=True)
 class _Floats:
-    """All floats from `low` to `high`."""
+    """The floats from `low` to `high`, to twelve digits."""
 
     low: float
     high: float
@@ -82,8 +87,7 @@ class _Floats:
     def at(self, units: Floats) -> list[float]:
         low, high = self._ends
         places = low + units * (high - low)
-        found: list[float] = np.clip(np.exp(places) if self.log else places, self.low, self.high).tolist()
-        return found
+        return [self.snapped(number) for number in (np.exp(places) if self.log else places).tolist()]
 
     def moved(self, value: float, steps: Floats, draws: Floats) -> list[float]:
         return self.at(_reflected(self.encoded([value])[0, 0] + steps))
@@ -94,7 +98,7 @@ class _Floats:
         return _column(((np.log(numbers) if self.log else numbers) - low) / (high - low))
 
     def snapped(self, value: float) -> float:
-        return min(max(float(value), self.low), self.high)
+        return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
 
     def distribution(self) -> "BaseDistribution":
         from optuna.distributions import FloatDistribution
