@@ -7,6 +7,7 @@ damaged.
 import bz2
 import gzip
 import lzma
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -26,7 +27,7 @@ _RESERVE_BYTES = 64 << 20  # is left free on the disk
 _TAR_MAGIC_OFFSET = 257
 _DAMAGE = (
     EOFError,
-    KeyError,  # a hard link to an entry that is not there
+    KeyError,  # the data of a hard link to an entry that is not there
     NotImplementedError,  # a compression that Python does not know
     RuntimeError,  # a password
     ValueError,
@@ -147,15 +148,40 @@ def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:
             if entry.issym():
                 links.add(path)
             budget.spend(entry.size)
-            try:
-                tar.extract(entry, into, filter="data")
-            except tarfile.FilterError as error:
-                what = "is a device" if isinstance(error, tarfile.SpecialFileError) else "points outside of the archive"
-                raise Unusable(f"has an entry that {what}, {entry.name!r}, and was not unpacked") from error
+            _take_out(tar, entry, into)
     # A link was checked when it was made; what it leads through may have been made later.
     for path in links:
         if not (into / path).resolve().is_relative_to(into.resolve()):
             raise Unusable(f"has a link that points outside of the archive, {str(path)!r}")
+
+
+def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
+    """Writes what one entry holds; its owner, times and permissions do not matter to pictures.
+
+    Not by tar.extract, which refuses what leads outside since Python 3.11.4 only.
+    """
+    path = into / entry.name
+    if entry.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    if not (entry.isfile() or entry.issym() or entry.islnk()):
+        raise Unusable(f"has an entry that is a device, {entry.name!r}, and was not unpacked")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of entries with the same name the last one counts
+    if entry.isfile():
+        with cast(IO[bytes], tar.extractfile(entry)) as source, path.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        return
+    # A symbolic link is relative to where it lies, a hard link to the top of the archive.
+    target = ((path.parent if entry.issym() else into) / entry.linkname).resolve()
+    if not target.is_relative_to(into.resolve()):
+        raise Unusable(f"has an entry that points outside of the archive, {entry.name!r}, and was not unpacked")
+    if entry.issym():
+        path.symlink_to(entry.linkname)
+    elif target.is_file():
+        path.hardlink_to(target)
+    else:
+        raise tarfile.ReadError(f"{entry.name} is a link to {entry.linkname}, which is not there")
 
 
 def _beginning(archive: Archive) -> bytes:

@@ -146,6 +146,27 @@ def test_links_inside_a_tar_are_followed(unpacked):
     assert unpacked(file.getvalue()) == {f"cat/{name}.png": b"meow" for name in "abc"}
 
 
+def test_a_hard_link_to_a_link_is_one_to_the_file(unpacked):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.addfile(entry("cat/more/a.png", size=4), io.BytesIO(b"meow"))
+        tar.addfile(entry("cat/more/b.png", type=tarfile.SYMTYPE, linkname="../more/a.png"))
+        # The same link, but from here it would lead outside.
+        tar.addfile(entry("c.png", type=tarfile.LNKTYPE, linkname="cat/more/b.png"))
+    assert unpacked(file.getvalue()) == {"cat/more/a.png": b"meow", "cat/more/b.png": b"meow", "c.png": b"meow"}
+
+
+def test_of_entries_with_the_same_name_the_last_one_counts(unpacked):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.addfile(entry("a.png", size=4), io.BytesIO(b"meow"))
+        tar.addfile(entry("b.png", type=tarfile.LNKTYPE, linkname="a.png"))
+        tar.addfile(entry("c.png", type=tarfile.SYMTYPE, linkname="a.png"))
+        for name in ("a.png", "c.png"):
+            tar.addfile(entry(name, size=4), io.BytesIO(b"woof"))
+    assert unpacked(file.getvalue()) == {"a.png": b"woof", "b.png": b"meow", "c.png": b"woof"}
+
+
 def test_a_link_in_a_zip_is_refused(unpacked):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
