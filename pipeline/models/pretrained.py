@@ -106,8 +106,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make its reader stumble over anything
+        reason = f"{type(error).__name__}: {_first_line(error)}"  # the message alone may be a mere number
         raise ConfigError(
-            f"model.weights: {path} can't be read as weights ({_first_line(error)}): put a good copy in its place."
+            f"model.weights: {path} can't be read as weights ({reason}): put a good copy in its place."
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ConfigError(

@@ -154,6 +154,9 @@ def test_a_file_that_is_missing_damaged_or_of_something_else_is_told(
         (tmp_path / name).write_bytes(file.read_bytes()[:1000])
         with pytest.raises(ConfigError, match=rf"{name} can't be read as weights \(.*\): put a good copy"):
             unbuilt().load_imagenet(str(tmp_path / name))
+    (tmp_path / "junk.pth").write_bytes(b"junk" * 99)
+    with pytest.raises(ConfigError, match=r"can't be read as weights \(\w+Error: .+\): put a good copy"):
+        unbuilt().load_imagenet(str(tmp_path / "junk.pth"))
     torch.save({"state_dict": theirs.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pth")
     with pytest.raises(ConfigError, match=r"checkpoint.pth holds something else than a state_dict: save"):
         unbuilt().load_imagenet(str(tmp_path / "checkpoint.pth"))
