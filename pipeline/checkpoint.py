@@ -28,6 +28,8 @@ class Checkpoint:
     schedule: dict[str, Any]
     moving: dict[str, Tensor] | None = None
     """With train.ema the weights that the optimiser moves, of which `model` is the average."""
+    losses: Tensor | None = None
+    """With train.hard_share the last loss of each training picture, float32 [N]."""
 
     def save(self, path: Path) -> None:
         """Writes it to `path`; what was there stays beside it, as the one before. Raises OSError: a full disk."""

@@ -18,10 +18,11 @@ from torch import Tensor
 from pipeline import data, training
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Train
-from pipeline.data import Epochs, Pictures
+from pipeline.data import Pictures, TrainingEpochs
 from pipeline.device import Device
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
+from pipeline.focus import steps_of
 from pipeline.meta import Meta
 from pipeline.models import Classifier
 from pipeline.training import Parts
@@ -84,15 +85,21 @@ class Training:
         return {"training": first.training.pictures, "validation": len(first.validation)}
 
     @property
-    def images(self) -> int:
-        """Pictures that an epoch of all networks trains on."""
-        return sum(len(part.training) for part in self.parts)
+    def images(self) -> list[int]:
+        """Pictures that all networks together train on, an epoch each."""
+        return [
+            sum(
+                len(batches) // batches.steps * steps_of(self.config, number, batches.steps)
+                for batches in (part.training for part in self.parts)
+            )
+            for number in range(1, self.config.epochs + 1)
+        ]
 
     def accuracies(self, number: int) -> list[float]:
         """Validation accuracy of each network after epoch `number`."""
         return [history[number - 1].validation_accuracy for history in self.histories]
 
-    def fit(self, watched: Callable[[Epochs], Epochs] = lambda batches: batches) -> Iterator[Epoch]:
+    def fit(self, watched: Callable[[TrainingEpochs], TrainingEpochs] = lambda batches: batches) -> Iterator[Epoch]:
         """Trains on and yields each epoch as it ends, as `training.fit` does; `watched` wraps the training batches.
 
         Raises Diverged and OutOfMemory.

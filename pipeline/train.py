@@ -86,7 +86,7 @@ def train(project: Project) -> None:
         _record(run, training, history)
         with (
             _ending_recorded(run, start, history, settings.train.epochs),
-            TrainingDisplay(settings.train.epochs, training.images, done=len(history)) as display,
+            TrainingDisplay(training.images, done=len(history)) as display,
         ):
             for epoch in training.fit(display.watched):
                 history.append(epoch)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pipeline import models
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Train
-from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
+from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, TrainingEpochs, split
 from pipeline.device import Device
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
+from pipeline.focus import Focus, is_hard, steps_of
 from pipeline.meta import Meta
 from pipeline.models import Classifier
 from pipeline.optimizers import build_optimizer
@@ -87,7 +88,7 @@ class Parts(NamedTuple):
 
 def fit(
     network: nn.Module,
-    training: Epochs,
+    training: TrainingEpochs,
     validation: Epochs,
     config: Train,
     device: Device,
@@ -104,9 +105,12 @@ def fit(
     place(network, device)
     moving = copy.deepcopy(network) if config.ema else network
     optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
-    steps = config.epochs * training.steps
+    steps = sum(steps_of(config, number, training.steps) for number in range(1, config.epochs + 1))
     schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
     done: list[Epoch] = []
+    focus = None
+    if config.hard_share < 1:
+        focus = Focus(training.pictures, device.handle, checkpoint.losses if checkpoint else None)
     if checkpoint:
         network.load_state_dict(checkpoint.model)
         moving.load_state_dict(checkpoint.moving or checkpoint.model)
@@ -114,25 +118,25 @@ def fit(
         schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
     average = Average(network, moving, config.ema) if config.ema else None
-    course = _Course(moving, optimizer, schedule, average, config, device)
+    course = _Course(moving, optimizer, schedule, average, focus, config, device)
     while not over(done, config):
         number = len(done) + 1
         began = time.perf_counter()
         with out_of_memory_told(config, device):
             with _seeded(config.seed, number, device):
-                loss, accuracy, learning_rate = course.train_epoch(training.epoch(number), number)
+                passed = course.train_epoch(training, number)
             device.synchronize()
             trained_s = time.perf_counter() - began
             logits, labels = infer(network, validation, device)
         done.append(
             Epoch(
                 number=number,
-                learning_rate=learning_rate,
-                training_loss=loss,
-                training_accuracy=accuracy,
+                learning_rate=passed.learning_rate,
+                training_loss=passed.loss,
+                training_accuracy=passed.accuracy,
                 validation_loss=F.cross_entropy(logits, labels).item(),
                 validation_accuracy=(logits.argmax(1) == labels).float().mean().item(),
-                images_per_second=len(training) / trained_s,
+                images_per_second=passed.images / trained_s,
                 elapsed_s=(done[-1].elapsed_s if done else 0.0) + time.perf_counter() - began,
             )
         )
@@ -143,6 +147,7 @@ def fit(
                 optimizer.state_dict(),
                 schedule.state_dict(),
                 moving.state_dict() if config.ema else None,
+                focus.losses if focus else None,
             ).save(path)
         yield done[-1]
 
@@ -240,6 +245,15 @@ def _weights(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
+class _Pass(NamedTuple):
+    """What one pass over the training pictures comes to: means over its steps, and the last learning rate."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+    images: int
+
+
 @dataclass(frozen=True)
 class _Course:
     """What moves from step to step."""
@@ -248,20 +262,20 @@ class _Course:
     optimizer: optim.Optimizer
     schedule: optim.lr_scheduler.LambdaLR
     average: Average | None
+    focus: Focus | None
     config: Train
     device: Device
 
-    def train_epoch(self, batches: Iterator[Batch], number: int) -> tuple[float, float, float]:
-        """Mean loss, accuracy and last learning rate of one pass."""
+    def train_epoch(self, training: TrainingEpochs, number: int) -> _Pass:
         self.network.train()
         loss_sum = torch.zeros((), device=self.device.handle)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
         seen = step = 0
         learning_rate = math.nan
-        for step, batch in enumerate(batches, start=1):
+        for step, batch in enumerate(self._batches(training, number), start=1):
             with self.device.autocast():
                 logits = self.network(batch.images)
-                loss = batch_loss(logits, batch, self.config.label_smoothing)
+                loss = self._loss(logits, batch)
             learning_rate = float(self.schedule.get_last_lr()[0])
             self._step(loss)
             loss_sum += loss.detach()
@@ -270,7 +284,20 @@ class _Course:
             if step % STEPS_BETWEEN_CHECKS == 0:
                 _check_finite(loss_sum, number, learning_rate)
         _check_finite(loss_sum, number, learning_rate)
-        return loss_sum.item() / step, correct.item() / seen, learning_rate
+        return _Pass(loss_sum.item() / step, correct.item() / seen, learning_rate, seen)
+
+    def _batches(self, training: TrainingEpochs, number: int) -> Iterator[Batch]:
+        if self.focus is None or not is_hard(self.config, number):
+            return training.epoch(number)
+        count = len(training) // training.steps * steps_of(self.config, number, training.steps)
+        return training.epoch(number, self.focus.hardest(count))
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.focus is None or batch.places is None:
+            return batch_loss(logits, batch, self.config.label_smoothing)
+        losses = batch_loss(logits, batch, self.config.label_smoothing, reduction="none")
+        self.focus.note(batch.places, losses)
+        return losses.mean()
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -283,15 +310,21 @@ class _Course:
         self.schedule.step()
 
 
-def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Mean cross entropy; of mixed pictures that with either label, by their shares (Zhang et al. 2017, section 2)."""
+def batch_loss(
+    logits: Tensor, batch: Batch, label_smoothing: float, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
+    """Cross entropy, the mean or that of each picture [B].
+
+    Of mixed pictures that with either label, by their shares (Zhang et al. 2017, section 2).
+    """
     if batch.mix is None:
-        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing, reduction=reduction)
     own, other = (
         F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
         for labels in (batch.labels, batch.mix.labels)
     )
-    return torch.lerp(other, own, batch.mix.share).mean()
+    mixed = torch.lerp(other, own, batch.mix.share)
+    return mixed.mean() if reduction == "mean" else mixed
 
 
 def _main_labels(batch: Batch) -> Tensor:

@@ -454,6 +454,11 @@ def test_a_grid_takes_the_place_of_the_space_and_is_searched_whole() -> None:
         ({"model.family": "plain", "model.depth": 5}, "model.depth must be 6n+2 for plain (nearest: 8 and 14), got 5"),
         ({"augment.mixup": 3.0}, "augment.mixup must be at most 2.0, got 3.0"),
         ({"train.folds": 1}, "train.folds must be at least 2, got 1"),
+        ({"train.hard_share": 0}, "train.hard_share must be over 0.0, got 0"),
+        (
+            {"train.hard_share": 0.7, "train.hard_from": 0.5, "train.hard_until": 0.5},
+            "train.hard_until must be above train.hard_from, 0.5, got 0.5",
+        ),
     ],
 )
 def test_a_value_that_its_family_or_method_can_t_have_gets_its_sentence(values: dict[str, Any], sentence: str) -> None:

@@ -88,6 +88,17 @@ def test_the_speed_of_several_networks_is_all_pictures_by_all_time() -> None:
     assert (told.images_per_second, told.elapsed_s, told.number) == (75.0, 14.0, 4)
 
 
+def test_the_pictures_of_hard_epochs_are_fewer_in_all_folds(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    # Two batches of 16 a fold, of the second epoch one.
+    settings = short.with_values({"train.hard_share": 0.5, "train.hard_from": 0.0, "train.hard_until": 0.67})
+    training_ = Training.of(settings, meta, pictures, cpu, tmp_path)
+    assert training_.images == [96, 48, 96]
+    assert Training.of(short, meta, pictures, cpu, tmp_path).images == [96, 96, 96]
+    assert [epoch.number for epoch in training_.fit()] == [1, 2, 3]
+
+
 def test_without_folds_it_is_the_one_training(
     short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
 ) -> None:
