@@ -23,6 +23,7 @@ What they stand on:
     checkpoint.py   what a training leaves on disk after each epoch
     optimizers.py   how weights move: SGD, Adam, Muon, and which weights each rule is for
     schedules.py    how the learning rate moves
+    average.py      the moving average of the weights
     focus.py        epochs of the hardest pictures alone
     data.py         arrays on disk -> training and validation part -> batches on the device
     augment.py      augmentation of whole batches, a different draw for each picture

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Train
-from pipeline.data import Places
+from pipeline.data import Epochs, Places
 
 
 def is_hard(config: Train, number: int) -> bool:
@@ -25,6 +25,11 @@ def is_hard(config: Train, number: int) -> bool:
 def steps_of(config: Train, number: int, steps: int) -> int:
     """Batches that epoch `number` takes of the `steps` that all pictures make, one at least."""
     return max(1, round(config.hard_share * steps)) if is_hard(config, number) else steps
+
+
+def pictures_of(config: Train, number: int, batches: Epochs) -> int:
+    """Pictures that epoch `number` takes, in whole batches."""
+    return len(batches) // batches.steps * steps_of(config, number, batches.steps)
 
 
 class Focus:

@@ -22,7 +22,7 @@ from pipeline.data import Pictures, TrainingEpochs
 from pipeline.device import Device
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
-from pipeline.focus import steps_of
+from pipeline.focus import pictures_of
 from pipeline.meta import Meta
 from pipeline.models import Classifier
 from pipeline.training import Parts
@@ -88,10 +88,7 @@ class Training:
     def images(self) -> list[int]:
         """Pictures that all networks together train on, an epoch each."""
         return [
-            sum(
-                len(batches) // batches.steps * steps_of(self.config, number, batches.steps)
-                for batches in (part.training for part in self.parts)
-            )
+            sum(pictures_of(self.config, number, part.training) for part in self.parts)
             for number in range(1, self.config.epochs + 1)
         ]
 

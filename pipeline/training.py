@@ -18,16 +18,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import models
+from pipeline.average import Average
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Train
 from pipeline.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, TrainingEpochs, split
 from pipeline.device import Device
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
-from pipeline.focus import Focus, is_hard, steps_of
+from pipeline.focus import Focus, is_hard, pictures_of, steps_of
 from pipeline.meta import Meta
 from pipeline.models import Classifier
 from pipeline.optimizers import build_optimizer
@@ -201,48 +201,12 @@ def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, 
     return torch.cat(logits), torch.cat(labels)
 
 
-class Average:
-    """Keeps one network at the exponential moving average of another one of the same layers.
-
-    Buffers that are numbers, the running statistics of batch norms, are averaged like the weights: those of the moving
-    network describe where its weights have been for a few steps, not where the average of many steps is. Counts are
-    copied.
-    """
-
-    def __init__(self, network: nn.Module, moving: nn.Module, decay: float) -> None:
-        self._decay = decay
-        pairs = [
-            (kept, other)
-            for kept, other in zip(_weights(network), _weights(moving), strict=True)
-            # Frozen weights are those of the average from the start.
-            if other.requires_grad or not isinstance(other, nn.Parameter)
-        ]
-        self._averaged = [(kept, other) for kept, other in pairs if kept.is_floating_point()]
-        self._copied = [(kept, other) for kept, other in pairs if not kept.is_floating_point()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Takes in what step number `step`, from 0, led to.
-
-        The decay grows to its value, as TensorFlow has it: the initial weights would weigh too much for long.
-        """
-        decay = min(self._decay, (1 + step) / (10 + step))
-        kept, moving = zip(*self._averaged, strict=True)
-        get_ema_multi_avg_fn(decay)(kept, moving, step)  # type: ignore[no-untyped-call]
-        for copied, other in self._copied:
-            copied.copy_(other)
-
-
 @contextmanager
 def _seeded(seed: int, number: int, device: Device) -> Iterator[None]:
     """Gives the layers that draw, which is dropout, the draws of this epoch; the process's own go on after it."""
     with torch.random.fork_rng(devices=[device.handle] if device.handle.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0]))
         yield
-
-
-def _weights(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
 
 
 class _Pass(NamedTuple):
@@ -289,8 +253,7 @@ class _Course:
     def _batches(self, training: TrainingEpochs, number: int) -> Iterator[Batch]:
         if self.focus is None or not is_hard(self.config, number):
             return training.epoch(number)
-        count = len(training) // training.steps * steps_of(self.config, number, training.steps)
-        return training.epoch(number, self.focus.hardest(count))
+        return training.epoch(number, self.focus.hardest(pictures_of(self.config, number, training)))
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.focus is None or batch.places is None:

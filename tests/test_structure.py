@@ -37,7 +37,7 @@ ROOMS = {
     "zipfile": {"sources"},
     "torch": {
         *("augment", "auto_augment", "data", "device", "machine", "models", "train"),
-        *("training", "checkpoint", "focus", "folds", "optimizers", "schedules"),
+        *("training", "average", "checkpoint", "focus", "folds", "optimizers", "schedules"),
         *("tracking", "exporter", "search.worker", "soup"),
     },
     "safetensors": {"models"},
@@ -57,7 +57,8 @@ LAYERS = [
     | {"plots", "study_plots", "degradation_plot", "confusion", "display"},
     {"folds"},
     {"training"},
-    {"models", "data", "augment", "auto_augment", "device", "checkpoint", "focus", "optimizers", "schedules"},
+    {"models", "data", "augment", "auto_augment", "device"}
+    | {"average", "checkpoint", "focus", "optimizers", "schedules"},
     {"machine", "meta", "epoch"},
     {"config"},
     {"command"},

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline import data, models, training
+from pipeline.average import Average
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config
 from pipeline.data import Batch, Mix, Pictures
@@ -18,7 +19,7 @@ from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.machine import Machine
 from pipeline.meta import Meta
 from pipeline.schedules import learning_rate_factor
-from pipeline.training import Average, Parts
+from pipeline.training import Parts
 
 SHORT = {"train.epochs": 4, "train.batch_size": 16, "train.validation_share": 0.25, "augment.policy": "crop_flip"}
 

@@ -22,16 +22,21 @@ FILES = {
 TAR_MODES = {".tar": "w:", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 
 
-def packed(ending: str, entries: dict[str, bytes] = FILES) -> bytes:
+def tar_of(*entries: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> bytes:
     file = io.BytesIO()
-    if ending == ".zip":
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in entries.items():
-                archive.writestr(name, data)
-    else:
-        with tarfile.open(fileobj=file, mode=TAR_MODES[ending]) as tar:
-            for name, data in entries.items():
-                tar.addfile(entry(name, size=len(data)), io.BytesIO(data))
+    with tarfile.open(fileobj=file, mode=mode) as tar:
+        for info, data in entries:
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def packed(ending: str, entries: dict[str, bytes] = FILES) -> bytes:
+    if ending != ".zip":
+        return tar_of(*((entry(name, size=len(data)), data) for name, data in entries.items()), mode=TAR_MODES[ending])
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
     return file.getvalue()
 
 
@@ -129,42 +134,38 @@ def test_names_that_point_outside_are_refused(unpacked, ending, name):
     ],
 )
 def test_links_and_devices_that_lead_outside_are_refused(unpacked, entries, words):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for info in entries:
-            tar.addfile(info)
     with pytest.raises(DataError, match=words):
-        unpacked(file.getvalue())
+        unpacked(tar_of(*((info, b"") for info in entries)))
 
 
 def test_links_inside_a_tar_are_followed(unpacked):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        tar.addfile(entry("cat/a.png", size=4), io.BytesIO(b"meow"))
-        tar.addfile(entry("cat/b.png", type=tarfile.LNKTYPE, linkname="cat/a.png"))
-        tar.addfile(entry("cat/c.png", type=tarfile.SYMTYPE, linkname="a.png"))
-    assert unpacked(file.getvalue()) == {f"cat/{name}.png": b"meow" for name in "abc"}
+    data = tar_of(
+        (entry("cat/a.png", size=4), b"meow"),
+        (entry("cat/b.png", type=tarfile.LNKTYPE, linkname="cat/a.png"), b""),
+        (entry("cat/c.png", type=tarfile.SYMTYPE, linkname="a.png"), b""),
+    )
+    assert unpacked(data) == {f"cat/{name}.png": b"meow" for name in "abc"}
 
 
 def test_a_hard_link_to_a_link_is_one_to_the_file(unpacked):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        tar.addfile(entry("cat/more/a.png", size=4), io.BytesIO(b"meow"))
-        tar.addfile(entry("cat/more/b.png", type=tarfile.SYMTYPE, linkname="../more/a.png"))
+    data = tar_of(
+        (entry("cat/more/a.png", size=4), b"meow"),
+        (entry("cat/more/b.png", type=tarfile.SYMTYPE, linkname="../more/a.png"), b""),
         # The same link, but from here it would lead outside.
-        tar.addfile(entry("c.png", type=tarfile.LNKTYPE, linkname="cat/more/b.png"))
-    assert unpacked(file.getvalue()) == {"cat/more/a.png": b"meow", "cat/more/b.png": b"meow", "c.png": b"meow"}
+        (entry("c.png", type=tarfile.LNKTYPE, linkname="cat/more/b.png"), b""),
+    )
+    assert unpacked(data) == {"cat/more/a.png": b"meow", "cat/more/b.png": b"meow", "c.png": b"meow"}
 
 
 def test_of_entries_with_the_same_name_the_last_one_counts(unpacked):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        tar.addfile(entry("a.png", size=4), io.BytesIO(b"meow"))
-        tar.addfile(entry("b.png", type=tarfile.LNKTYPE, linkname="a.png"))
-        tar.addfile(entry("c.png", type=tarfile.SYMTYPE, linkname="a.png"))
-        for name in ("a.png", "c.png"):
-            tar.addfile(entry(name, size=4), io.BytesIO(b"woof"))
-    assert unpacked(file.getvalue()) == {"a.png": b"woof", "b.png": b"meow", "c.png": b"woof"}
+    data = tar_of(
+        (entry("a.png", size=4), b"meow"),
+        (entry("b.png", type=tarfile.LNKTYPE, linkname="a.png"), b""),
+        (entry("c.png", type=tarfile.SYMTYPE, linkname="a.png"), b""),
+        (entry("a.png", size=4), b"woof"),
+        (entry("c.png", size=4), b"woof"),
+    )
+    assert unpacked(data) == {"a.png": b"woof", "b.png": b"meow", "c.png": b"woof"}
 
 
 def test_a_link_in_a_zip_is_refused(unpacked):
