@@ -80,6 +80,9 @@ class Model(Section):
     """First layers of resnet18 to 152: small (a 3x3 convolution), imagenet (7x7 with stride 2, then pooling)."""
     stages: Literal["doubling", "wide"]
     """Channels of the stages of speed, over those of the first: doubling (1, 2, 4), wide (1, 4, 4: Jordan 2024)."""
+    halving: Literal["late", "early"]
+    """Where the stages of speed halve the picture: late (after their first convolution, Jordan 2024), early (from the
+    second stage on by that convolution or before it, for a quarter of its operations)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """Share of features that are left out before the last layer (Srivastava et al. 2014)."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

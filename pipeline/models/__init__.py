@@ -106,7 +106,7 @@ def _network(model: Model, meta: Meta) -> Network:
                 dropout=model.dropout,
             )
         case "speed":
-            return Speed(model.depth, model.width, stages=model.stages, **ends)
+            return Speed(model.depth, model.width, stages=model.stages, halving=model.halving, **ends)
 
 
 def _check_pictures(network: Network, model: Model, meta: Meta) -> None:

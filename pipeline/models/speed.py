@@ -16,6 +16,13 @@ LOGIT_SCALE = 1 / 9
 """Of the paper's network: small logits at the start, whose last layer may then learn as fast as the others."""
 WIDTHS = {"doubling": (1, 2, 4), "wide": (1, 4, 4)}
 """Channels of the stages over those of the first. Wide are the paper's, 64/256/256."""
+Halving = Literal["after", "stride", "before"]
+"""How a stage halves the picture: by a maximum after its first convolution or before it, or by that convolution."""
+HALVINGS: dict[str, tuple[Halving, Halving, Halving]] = {
+    "late": ("after", "after", "after"),
+    "early": ("after", "stride", "before"),
+}
+"""How the three stages do. Late is the paper's. The first, whose inputs have few channels, would save little."""
 _LEAST_VARIANCE = 5e-4
 """Added to the variance of each component, of pictures with unit variance: what is mostly noise is not blown up."""
 
@@ -38,6 +45,7 @@ class Speed(nn.Module):
         width: int,
         *,
         stages: Literal["doubling", "wide"] = "doubling",
+        halving: Literal["late", "early"] = "late",
         channels: int,
         classes: int,
         dropout: float = 0.0,
@@ -48,7 +56,12 @@ class Speed(nn.Module):
         self.patches = nn.Conv2d(channels, 2 * components, PATCH, bias=False)
         self.patches.weight.requires_grad_(False)
         widths = [2 * components, *(times * width for times in WIDTHS[stages])]
-        self.stages = nn.Sequential(*(Stage(inputs, outputs, (depth - 2) // 3) for inputs, outputs in pairwise(widths)))
+        self.stages = nn.Sequential(
+            *(
+                Stage(inputs, outputs, (depth - 2) // 3, each)
+                for (inputs, outputs), each in zip(pairwise(widths), HALVINGS[halving], strict=True)
+            )
+        )
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(widths[-1], classes, bias=False)
 
@@ -71,23 +84,29 @@ class Speed(nn.Module):
 
 
 class Stage(nn.Module):
-    """3x3 convolutions, each with batch norm and SiLU; after the first the picture is halved.
+    """3x3 convolutions, each with batch norm and SiLU, on half of the pixels a side, rounded down.
 
-    From three convolutions on, the output of the first is added to that of the last (section 5.1).
+    The paper halves `after` the first convolution (section 3.1); by its `stride` or `before` it, it takes a quarter of
+    the operations. From three convolutions on, the output of the first is added to that of the last (section 5.1).
     """
 
-    def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
+    def __init__(self, inputs: int, outputs: int, convolutions: int, halving: Halving = "after") -> None:
         super().__init__()
+        first = Strided if halving == "stride" else nn.Conv2d
         self.convolutions = nn.ModuleList(
-            _convolution(outputs if number else inputs, outputs) for number in range(convolutions)
+            _convolution(nn.Conv2d if number else first, outputs if number else inputs, outputs)
+            for number in range(convolutions)
         )
+        self.halving = halving
         self.norms = nn.ModuleList(_norm(outputs) for _ in range(convolutions))
 
     def forward(self, features: Tensor) -> Tensor:
         layers = zip(self.convolutions, self.norms, strict=True)
+        if self.halving == "before":
+            features = F.max_pool2d(features, 2)
         for number, (convolution, norm) in enumerate(layers):
             features = convolution(features)
-            if number == 0:
+            if number == 0 and self.halving == "after":
                 features = F.max_pool2d(features, 2)
             features = F.silu(norm(features))
             if number == 0:
@@ -95,9 +114,20 @@ class Stage(nn.Module):
         return features + first if len(self.norms) > 2 else features
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+class Strided(nn.Conv2d):
+    """A 3x3 convolution at every other pixel: as many a side as a maximum of 2 x 2 would leave.
+
+    An odd side needs no padding for that.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[2:]
+        return F.conv2d(features, self.weight, stride=2, padding=(1 - height % 2, 1 - width % 2))
+
+
+def _convolution(kind: type[nn.Conv2d], inputs: int, outputs: int) -> nn.Conv2d:
     """Begins by handing its inputs on, as far as there are outputs for them (section 3.3)."""
-    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    convolution = kind(inputs, outputs, kernel_size=3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight[:inputs])
     return convolution
 
