@@ -38,12 +38,13 @@ from pipeline.epoch import Epoch
 from pipeline.errors import DataError
 from pipeline.search.freeze_thaw import FreezeThaw
 from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.proposals import Proposals
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import Values
 from pipeline.search.session import PAUSING_BUDGET
 from pipeline.search.simulated import SimulatedEngine
 from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Proposals, Watcher
+from pipeline.search.study import Limits, Owner, Watcher
 
 Floats = NDArray[np.float64]
 

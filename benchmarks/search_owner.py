@@ -26,13 +26,15 @@ from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.meta import Meta
-from pipeline.search.ledger import Ledger, Trial, journal
+from pipeline.search.journal import journal
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.proposals import Proposals
 from pipeline.search.record import Recorder
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import Asha, Values
 from pipeline.search.simulated import SimulatedEngine
 from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Proposals, Watcher
+from pipeline.search.study import Limits, Owner, Watcher
 from pipeline.tracking import Tracker
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

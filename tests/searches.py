@@ -12,11 +12,12 @@ from pipeline.config import Range
 from pipeline.epoch import Epoch
 from pipeline.search.engine import Failed, Message, Order, Reached
 from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.proposals import Proposals
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import GoOn, Left, Seen, Start, Values
 from pipeline.search.simulated import SimulatedEngine
 from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Proposals, Watcher
+from pipeline.search.study import Limits, Owner, Watcher
 
 EPOCHS = 9
 SPACE = Space(

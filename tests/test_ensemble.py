@@ -19,7 +19,8 @@ from pipeline.device import Device
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
 from pipeline.models import Classifier
-from pipeline.search.ledger import CONFIRMATION, Ledger, journal
+from pipeline.search.journal import journal
+from pipeline.search.ledger import CONFIRMATION, Ledger
 from pipeline.search.space import Space
 
 LABELS = np.array([0, 1, 0, 1])

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Choices, Range
 from pipeline.search import freeze_thaw
-from pipeline.search.freeze_thaw import MODELLED, CurveProcess, FreezeThaw, modelled, to_go
+from pipeline.search.curve_process import CurveProcess
+from pipeline.search.freeze_thaw import MODELLED, FreezeThaw, modelled, to_go
 from pipeline.search.schedule import GoOn, Left, Scheduler, Seen, Start, Values
 from pipeline.search.space import Space
 

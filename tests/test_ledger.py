@@ -10,7 +10,8 @@ import pytest
 from searches import SPACE
 
 from pipeline.files import Project
-from pipeline.search.ledger import Ledger, Owned, journal, mend, studies
+from pipeline.search.journal import journal, mend
+from pipeline.search.ledger import Ledger, Owned, studies
 
 VALUES = {"train.learning_rate": 0.1, "train.momentum": 0.5}
 
@@ -50,7 +51,7 @@ def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
 
 def test_a_journal_is_locked_by_one_process_and_free_when_that_one_is_killed(path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.search.ledger import journal\n"
+        "import sys, time; from pathlib import Path; from pipeline.search.journal import journal\n"
         "storage = journal(Path(sys.argv[1]))\n"
         "storage._backend._kernel_lock.acquire()\n"
         "print('locked', flush=True)\n"

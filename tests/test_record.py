@@ -20,11 +20,13 @@ from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.meta import load_meta
 from pipeline.search.engine import Failed, Message, Order
-from pipeline.search.ledger import Ledger, Trial, journal
+from pipeline.search.journal import journal
+from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.proposals import Proposals
 from pipeline.search.record import Recorder, told
 from pipeline.search.samplers import Proposer
 from pipeline.search.simulated import SimulatedEngine
-from pipeline.search.study import Limits, Owner, Proposals
+from pipeline.search.study import Limits, Owner
 from pipeline.tracking import Tracker, sender
 from pipeline.tracking.outbox import Outbox
 

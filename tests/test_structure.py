@@ -26,7 +26,7 @@ STAGES = ("download", "train", "evaluate", "report")
 ROOMS = {
     "mlflow": {"tracking"},
     "sklearn": {"evaluate", "sources.digits"},
-    "scipy": {"evaluate", "search.space", "search.freeze_thaw"},
+    "scipy": {"evaluate", "search.space", "search.freeze_thaw", "search.curve_process"},
     "matplotlib": {"plots", "study_plots", "degradation_plot"},
     "jinja2": {"report"},
     "pydantic": {"config"},

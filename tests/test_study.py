@@ -7,10 +7,12 @@ from searches import EPOCHS, SPACE, Diary, Halves, Stopping, curve, owner
 
 from pipeline.search import outcome
 from pipeline.search.engine import Began, Failed, Message, Order, Stuck, Trained
-from pipeline.search.ledger import Ledger, journal
+from pipeline.search.journal import journal
+from pipeline.search.ledger import Ledger
+from pipeline.search.proposals import Planned, trial_seed
 from pipeline.search.schedule import GoOn, Left, Seen, Start
 from pipeline.search.simulated import SimulatedEngine
-from pipeline.search.study import Owner, Planned, trial_seed
+from pipeline.search.study import Owner
 
 
 def diary(owner: Owner) -> Diary:

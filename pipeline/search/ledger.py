@@ -8,10 +8,8 @@ own tools look for them; `ended` and `why` say how it ended in the project's wor
 import json
 import os
 import socket
-import sys
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,17 +18,14 @@ from typing import Any, Literal, Self
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.files import Project, written_whole
+from pipeline.search.journal import journal
 from pipeline.search.schedule import Seen
-
-if sys.platform != "win32":
-    import fcntl
 
 State = Literal["running", "paused", "pruned", "finished", "failed"]
 ENDINGS: Mapping[str, tuple[State, TrialState]] = {
@@ -257,84 +252,6 @@ def _taken_up(frozen: FrozenTrial) -> Trial:
         trial.ended = None
         trial.state = "paused" if attributes.get("reached") == trial.until else "running"
     return trial
-
-
-class _KernelLock(JournalFileOpenLock):
-    """A lock that the kernel frees when its process dies, where Optuna's own would keep the next one waiting.
-
-    It is taken for each line, some twenty times a trial. FileLock, which takes it on Windows, would need longer for
-    that than the line.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        lock = path.with_name(f"{path.name}.lock")
-        self._file_lock = FileLock(lock)
-        self._file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        weakref.finalize(self, os.close, self._file)
-
-    def acquire(self) -> bool:
-        if sys.platform == "win32":
-            self._file_lock.acquire()
-        else:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        if sys.platform == "win32":
-            self._file_lock.release()
-        else:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal, in which no half a line can stay: one followed by another would make all unreadable."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kernel_lock = _KernelLock(path)
-        super().__init__(str(path), self._kernel_lock)
-        with _held(self._kernel_lock):
-            mend(path)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            super().append_logs(logs)
-        except OSError:
-            with _held(self._kernel_lock):
-                mend(self._path)
-            raise
-
-
-@contextmanager
-def _held(lock: JournalFileOpenLock) -> Iterator[None]:
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def journal(path: Path) -> optuna.storages.JournalStorage:
-    """The storage in the journal at `path`, whose torn last line, if there is one, is cut off."""
-    return optuna.storages.JournalStorage(_Journal(path))
-
-
-def mend(path: Path) -> None:
-    """Cuts off what a writer that was killed left after the last whole line."""
-    with path.open("rb+") as file:
-        content_end = file.seek(0, os.SEEK_END)
-        position = content_end
-        while position:
-            start = max(0, position - 65_536)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position < content_end:
-            file.truncate(position)
 
 
 def studies(project: Project) -> Sequence[str]:

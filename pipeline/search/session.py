@@ -29,11 +29,12 @@ from pipeline.search.display import StudyDisplay
 from pipeline.search.ending import Ending, Winner
 from pipeline.search.freeze_thaw import FreezeThaw
 from pipeline.search.ledger import Ledger, Trial
+from pipeline.search.proposals import Planned, Proposals, Source, trial_seed
 from pipeline.search.record import Recorder
 from pipeline.search.samplers import Proposer
 from pipeline.search.schedule import Asha, Scheduler, Straight
 from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Planned, Proposals, Source, Watcher, trial_seed
+from pipeline.search.study import Limits, Owner, Watcher
 
 PAUSING_BUDGET = 0.4
 """Full trainings a trial, where the scheduler pauses trials and params.yaml names no budget."""

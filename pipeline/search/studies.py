@@ -11,6 +11,7 @@ from rich.table import Table
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search import ledger as ledgers
+from pipeline.search.journal import journal
 from pipeline.search.ledger import CONFIRMATION, Ledger
 
 
@@ -60,7 +61,7 @@ def table(studies: Sequence[dict[str, Any]]) -> Table:
 
 
 def _told(project: Project, name: str) -> dict[str, Any]:
-    ledger = Ledger(ledgers.journal(project.optuna_journal), name)
+    ledger = Ledger(journal(project.optuna_journal), name)
     states: dict[str, int] = {}
     for trial in ledger.trials:
         states[trial.ended or trial.state] = states.get(trial.ended or trial.state, 0) + 1

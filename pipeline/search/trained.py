@@ -10,6 +10,7 @@ from pipeline.files import Project
 from pipeline.meta import Meta
 from pipeline.search import ledger as ledgers
 from pipeline.search import outcome
+from pipeline.search.journal import journal
 from pipeline.search.ledger import CONFIRMATION, Ledger, Trial
 
 
@@ -58,7 +59,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
             f"There is no study {name} (there is {', '.join(names) or 'none at all'}): "
             f"`python -m pipeline.tune --study {name}` begins it."
         )
-    storage = ledgers.journal(project.optuna_journal)
+    storage = journal(project.optuna_journal)
     search = Ledger(storage, name)
     # A ledger that is opened is made where it is missing.
     there = f"{name}{CONFIRMATION}" in ledgers.studies(project)

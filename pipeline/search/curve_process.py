@@ -1,0 +1,163 @@
+"""The model of learning curves that freeze-thaw search asks: a Gaussian process over values and epochs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# The medians that the process's hyperparameters are expected to have, and the standard deviations of their logarithms.
+LENGTH_SCALE = (3.0, 0.8)
+PRIORS = {
+    "stretch": (1.5, 0.5),
+    "level": (0.8, 0.6),
+    "slope": (0.5, 0.8),
+    "rise": (0.5, 0.8),
+    "own": (0.15, 0.8),
+    "drift": (0.15, 0.8),
+    "noise": (0.05, 1.0),
+}
+ITERATIONS = 20
+JITTER = 1e-6
+
+
+class CurveProcess:
+    """A Gaussian process over values x and the way to go s of a training, 1 after its first epoch and 0 at its end:
+
+        y(x, s) = level(x) + s (slope(x) + rise) + drift(x, s) + own(s) + noise
+
+    level, slope and drift are smooth in x (Matern 5/2, one length scale a feature; those of the latter two are longer
+    by one factor), drift and own are Brownian motions in s, and own is each trial's for itself. What a power law says
+    about an error rate is a straight line here. Standard deviations and length scales are those of greatest posterior
+    density.
+    """
+
+    def __init__(self, features: Floats, owners: Ints, to_go: Floats, targets: Floats) -> None:
+        """`features` is [trials, features] in 0..1; the rest is [points]: of which trial, how far from the end, y."""
+        from scipy.optimize import minimize
+
+        self._features, self._owners, self._to_go, self._targets = features, owners, to_go, targets
+        priors = [LENGTH_SCALE] * features.shape[1] + list(PRIORS.values())
+        self._centre = np.log([median for median, _ in priors])
+        self._spread = np.array([sd for _, sd in priors])
+        self._squares = ((features[:, None, :] - features[None, :, :]) ** 2).reshape(
+            len(features) ** 2, features.shape[1]
+        )
+        self._slopes = np.outer(to_go, to_go)
+        self._walks = np.minimum.outer(to_go, to_go)
+        self._same = owners[:, None] == owners[None, :]
+        self._pairs = np.ix_(owners, owners)
+        self._membership = np.zeros((len(features), len(owners)))
+        self._membership[owners, np.arange(len(owners))] = 1
+        bounds = list(zip(self._centre - 3 * self._spread, self._centre + 3 * self._spread, strict=True))
+        found = minimize(
+            self._loss, self._centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS}
+        )
+        self._logs: Floats = found.x
+        self._condition()
+
+    def believe(self, trials: Sequence[int]) -> None:
+        """Takes the predicted ends of these trials for seen."""
+        means, _ = self._predict(self._features[trials], np.array(trials))
+        self._owners = np.append(self._owners, trials)
+        self._to_go = np.append(self._to_go, np.zeros(len(trials)))
+        self._targets = np.append(self._targets, means)
+        self._condition()
+
+    def ends(self) -> tuple[Floats, Floats]:
+        """Means and standard deviations of the ends of all trials, each [trials]."""
+        return self._predict(self._features, np.arange(len(self._features)))
+
+    def new(self, features: Floats) -> tuple[Floats, Floats]:
+        """Means and standard deviations of the ends of new trials, each [n], from features [n, features]."""
+        return self._predict(features, np.full(len(features), -1))
+
+    def _loss(self, logs: Floats) -> tuple[float, Floats]:
+        """The negative log posterior density of the logarithms of the hyperparameters, and its gradient."""
+        from scipy.linalg import cho_solve, cholesky
+
+        count = self._features.shape[1]
+        stretch, level, slope, rise, own, drift, noise = np.exp(logs[count:])
+        inverse = np.exp(-2 * logs[:count])
+        distances = (self._squares @ inverse).reshape(len(self._features), -1)
+        near, near_change = matern(distances)
+        far, far_change = matern(distances / stretch**2)
+        covariance = level**2 * near[self._pairs] + 1
+        covariance += (slope**2 * self._slopes + drift**2 * self._walks) * far[self._pairs]
+        covariance += rise**2 * self._slopes + own**2 * self._walks * self._same
+        covariance[np.diag_indices_from(covariance)] += noise**2 + JITTER
+        root = cholesky(covariance, lower=True, check_finite=False)
+        weights = cho_solve((root, True), self._targets, check_finite=False)
+        away = (logs - self._centre) / self._spread
+        loss = self._targets @ weights / 2 + np.log(np.diag(root)).sum() + away @ away / 2
+        # The derivative by any element of the covariance, once a point and summed over the points of two trials.
+        by_point = cho_solve((root, True), np.eye(len(root)), check_finite=False) - np.outer(weights, weights)
+        by_slope, by_walk = by_point * self._slopes, by_point * self._walks
+        by_level = self._of_trials(by_point) * level**2
+        by_slope_of, by_walk_of = self._of_trials(by_slope) * slope**2, self._of_trials(by_walk) * drift**2
+        by_far = (by_slope_of + by_walk_of) * far_change / stretch**2
+        by_distance = by_level * near_change + by_far
+        gradient = np.concatenate(
+            [
+                -(by_distance.ravel() @ self._squares) * inverse,
+                [
+                    -(by_far * distances).sum(),
+                    (by_level * near).sum(),
+                    (by_slope_of * far).sum(),
+                    rise**2 * by_slope.sum(),
+                    own**2 * (by_walk * self._same).sum(),
+                    (by_walk_of * far).sum(),
+                    noise**2 * np.trace(by_point),
+                ],
+            ]
+        )
+        return float(loss), gradient + away / self._spread
+
+    def _of_trials(self, by_point: Floats) -> Floats:
+        summed: Floats = self._membership @ by_point @ self._membership.T
+        return summed
+
+    def _condition(self) -> None:
+        from scipy.linalg import cho_solve, cholesky
+
+        covariance = self._covariance(self._features[self._owners], self._owners, self._to_go)
+        noise = math.exp(self._logs[-1])
+        covariance[np.diag_indices_from(covariance)] += noise**2 + JITTER
+        self._root = cholesky(covariance, lower=True)
+        self._weights = cho_solve((self._root, True), self._targets)
+
+    def _covariance(self, features: Floats, owners: Ints, to_go: Floats) -> Floats:
+        """[n, points], of n places with the points, without noise."""
+        count = features.shape[1]
+        stretch, level, slope, rise, own, drift, _ = np.exp(self._logs[count:])
+        scales = np.exp(self._logs[:count])
+        scaled, others = features / scales, self._features / scales
+        distances = (scaled**2).sum(1)[:, None] + (others**2).sum(1)[None, :] - 2 * scaled @ others.T
+        distances = np.maximum(distances, 0)[:, self._owners]
+        slopes, walks = np.outer(to_go, self._to_go), np.minimum.outer(to_go, self._to_go)
+        near, far = matern(distances)[0], matern(distances / stretch**2)[0]
+        same = owners[:, None] == self._owners[None, :]
+        covariance: Floats = level**2 * near + 1 + (slope**2 * slopes + drift**2 * walks) * far
+        covariance += rise**2 * slopes + own**2 * walks * same
+        return covariance
+
+    def _predict(self, features: Floats, owners: Ints) -> tuple[Floats, Floats]:
+        from scipy.linalg import solve_triangular
+
+        covariance = self._covariance(features, owners, np.zeros(len(features)))
+        explained = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
+        level = math.exp(self._logs[self._features.shape[1] + 1])
+        variance = level**2 + 1 - (explained**2).sum(axis=0)
+        return covariance @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
+
+
+def matern(distances: Floats) -> tuple[Floats, Floats]:
+    """The Matern 5/2 kernel of squared distances, and its derivative by them."""
+    roots = np.sqrt(5 * distances)
+    falls = np.exp(-roots)
+    kernel: Floats = (1 + roots + roots**2 / 3) * falls
+    derivative: Floats = -5 / 6 * (1 + roots) * falls
+    return kernel, derivative
