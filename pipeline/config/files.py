@@ -42,7 +42,7 @@ def weights_file(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"model.weights: there is no file {path} in {Path.cwd()}: correct the path, or set it to null, for "
+            f"model.weights: there is no file {path.absolute()}: correct the path, or set it to null, for "
             "torchvision's own address."
         )
     return path

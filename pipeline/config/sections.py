@@ -88,7 +88,7 @@ class Model(Section):
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     """Of pretrained: which ResNet."""
     weights: str | None
-    """Of pretrained: a file of torchvision's weights (.pth); null: torchvision's own address."""
+    """Of pretrained: a file of torchvision's weights (.pth) or of this project's; null: torchvision's own address."""
     trained: Literal["head", "last_stage", "all"]
     """Of pretrained: the new last layer alone, the last stage with it, or all."""
     image_size: Annotated[int, Field(ge=32, le=1024)] | None

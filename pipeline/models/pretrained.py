@@ -31,6 +31,8 @@ FILES = {
 }
 """torchvision's IMAGENET1K_V1, all five of one recipe, the paper's; with the first digits of their SHA-256."""
 ADDRESS = "https://download.pytorch.org/models/"
+OWN = "network."
+"""What names begin with in the files of this project, of a Classifier's weights."""
 SILENCE_S = 60
 """Seconds without a byte after which a transfer is given up."""
 
@@ -81,10 +83,13 @@ class Pretrained(DeepResNet):
     def load_imagenet(self, file: str | None) -> None:
         """Takes the weights of all layers but the last from `file`, relative to the working directory, or the network.
 
+        The file may be torchvision's, or the model.safetensors of a training of this project.
+
         Raises ConfigError if the file is missing, damaged or of another network, DownloadError if the network fails.
         """
         weights = _fetched(self.backbone) if file is None else _read(config.weights_file(file))
-        body = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+        own = {name.removeprefix(OWN): value for name, value in weights.items() if name.startswith(OWN)}
+        body = {name: value for name, value in (own or weights).items() if not name.startswith(("fc.", "classify."))}
         problem = _misfit(body, self)
         if problem is not None:
             theirs = _with_the_layers_of(body)

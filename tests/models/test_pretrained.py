@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,15 @@ def test_a_file_without_counts_of_batches_as_torchvisions_old_ones_are_fits(
     assert torch.equal(network.state_dict()["layer4.1.conv2.weight"], weights["layer4.1.conv2.weight"])
 
 
+def test_what_this_project_has_trained_fits_too_but_for_its_last_layer(settings: Config, tmp_path: Path) -> None:
+    values = {"family": "resnet18", "width": 64, "stem": "imagenet"}
+    trained = models.build(settings.model.model_copy(update=values), COLOUR, seed=0)
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    network = built(settings, tmp_path / "model.safetensors", seed=1).network
+    theirs, ours = trained.network.state_dict(), network.state_dict()
+    assert {name for name in theirs if not torch.equal(theirs[name], ours[name])} == {"classify.weight"}
+
+
 def test_seeds_differ_in_the_last_layer_alone(settings: Config, file: Path) -> None:
     first, other = (built(settings, file, seed=seed).state_dict() for seed in (1, 2))
     assert {name for name in first if not torch.equal(first[name], other[name])} == {"network.classify.weight"}
@@ -146,10 +156,12 @@ def test_only_the_trained_part_moves_in_a_step_its_batch_norms_too(
 
 
 def test_a_file_that_is_missing_damaged_or_of_something_else_is_told(
-    theirs: nn.Module, file: Path, tmp_path: Path
+    theirs: nn.Module, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"model.weights: there is no file .*none.pth in .*: correct the path, or"):
-        unbuilt().load_imagenet(str(tmp_path / "none.pth"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("none.pth", str(tmp_path / "none.pth")):
+        with pytest.raises(ConfigError, match=rf"there is no file {re.escape(str(tmp_path))}/none\.pth: correct the"):
+            unbuilt().load_imagenet(name)
     for name in ("damaged.pth", "damaged.safetensors"):
         (tmp_path / name).write_bytes(file.read_bytes()[:1000])
         with pytest.raises(ConfigError, match=rf"{name} can't be read as weights \(.*\): put a good copy"):
