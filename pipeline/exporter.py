@@ -39,7 +39,7 @@ _ATTEMPTS = 2
 NICENESS = 5
 """Behind the workers, but not so far that all models are still to be made when the last of them is done."""
 _ARCHITECTURES = 16
-"""How many exported graphs are kept."""
+"""Of how many the exported graphs are kept."""
 
 
 class Done(NamedTuple):
@@ -206,22 +206,24 @@ class _Writer:
         self._meta = load_meta(meta)
         pictures = data.load_pictures(training_data, self._meta).images[:2]
         self._example: npt.NDArray[np.uint8] = pictures.transpose(0, 3, 1, 2).copy()
-        self._graphs: dict[Model, tuple[Classifier, Graph]] = {}
+        self._architectures: dict[Model, tuple[Classifier, dict[bool, Graph]]] = {}
+        """A network of each, and its graphs by whether it halves early."""
         self._any: Graph | None = None
 
     def write(self, job: _Job) -> None:
         from pipeline import models
         from pipeline.tracking.model import Graph
 
-        network, graph = self._graphs.pop(job.model, (None, None))
-        if network is None or graph is None:
+        network, graphs = self._architectures.pop(job.model, (None, {}))
+        if network is None:
             network = models.build(job.model, self._meta, seed=0, initial=False)
-            graph = Graph(network, self._example, like=self._any)
-            self._any = graph
-        self._graphs[job.model] = network, graph
-        if len(self._graphs) > _ARCHITECTURES:
-            del self._graphs[next(iter(self._graphs))]
+        self._architectures[job.model] = network, graphs
+        if len(self._architectures) > _ARCHITECTURES:
+            del self._architectures[next(iter(self._architectures))]
         models.load(network, job.weights)
+        graph = graphs.get(network.halves_early)
+        if graph is None:
+            graphs[network.halves_early] = self._any = graph = Graph(network, self._example, like=self._any)
         aside = job.folder.with_name(f".{job.folder.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         graph.save(network.state_dict(), aside)

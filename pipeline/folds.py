@@ -60,6 +60,7 @@ class Training:
         for part, checkpoint in zip(parts, checkpoints, strict=True):
             if checkpoint:
                 part.network.load_state_dict(checkpoint.model)
+                training.halve(part.network, train, len(checkpoint.epochs))
             training.place(part.network, device)
         histories = [list(checkpoint.epochs) if checkpoint else [] for checkpoint in checkpoints]
         return cls(train, device, parts, checkpoints, paths, histories)

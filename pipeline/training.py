@@ -122,6 +122,8 @@ def fit(
     while not over(done, config):
         number = len(done) + 1
         began = time.perf_counter()
+        for each in (network, moving):
+            halve(each, config, number)
         with out_of_memory_told(config, device):
             with _seeded(config.seed, number, device):
                 passed = course.train_epoch(training, number)
@@ -153,13 +155,27 @@ def fit(
 
 
 def over(epochs: Sequence[Epoch], config: Train) -> bool:
-    """Whether a training with this history ends: at train.epochs, or by train.early_stopping."""
+    """Whether a training with this history ends: at train.epochs, or by train.early_stopping.
+
+    Not before the network is what model.halving says it is.
+    """
     if len(epochs) >= config.epochs:
         return True
-    if config.early_stopping is None or not epochs:
+    if config.early_stopping is None or len(epochs) <= _early_epochs(config):
         return False
     best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
     return epochs[-1].number - best.number >= config.early_stopping
+
+
+def halve(network: nn.Module, config: Train, number: int) -> None:
+    """Has a network of the family speed halve pictures as in epoch `number`: by train.early_halving_until."""
+    if isinstance(network, Classifier):
+        network.halve_early(number <= _early_epochs(config))
+
+
+def _early_epochs(config: Train) -> int:
+    """How many epochs halve early. The last never does."""
+    return min(round(config.early_halving_until * config.epochs), config.epochs - 1)
 
 
 def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:

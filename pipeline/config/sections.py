@@ -187,6 +187,8 @@ class Train(Section):
     """Share of the epochs after which they begin to."""
     hard_until: Annotated[float, Field(gt=0, le=1)]
     """Share of the epochs after which all pictures are taken again."""
+    early_halving_until: Annotated[float, Field(ge=0, lt=1)]
+    """Of speed: share of the epochs, the first, in which it halves early whatever model.halving says; 0: none."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     """auto (the first of cuda, mps, cpu that is there), cpu, mps, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"]

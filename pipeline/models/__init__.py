@@ -27,6 +27,9 @@ from pipeline.models.vgg import VGG
 Network: TypeAlias = ResNet | DeepResNet | VGG | Speed
 """Each has its last layer as `classify`, and as `stride` the pixels, to a side, that it makes one of."""
 
+_HALVES_EARLY = "halves_early"
+"""Mark in the metadata of a file of weights."""
+
 
 class Classifier(nn.Module):
     """Normalisation by a mean and standard deviation of each channel, then a network.
@@ -52,6 +55,16 @@ class Classifier(nn.Module):
         """Shows pictures, uint8 [N, C, H, W], to a network that sets weights by some before it is trained."""
         if isinstance(self.network, Speed):
             self.network.whiten(self._normalised(images))
+
+    @property
+    def halves_early(self) -> bool:
+        """Whether it is a network of the family speed that halves early for now (`train.early_halving_until`)."""
+        return isinstance(self.network, Speed) and self.network.early
+
+    def halve_early(self, early: bool) -> None:
+        """Sets that, where it is one."""
+        if isinstance(self.network, Speed):
+            self.network.early = early
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.float() - self.mean) / self.std
@@ -149,16 +162,23 @@ def macs(classifier: nn.Module, meta: Meta) -> int:
 
 
 def save(classifier: Classifier, path: Path) -> None:
-    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code."""
+    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code.
+
+    What was trained no further than its early epochs is marked as such: its weights are for those.
+    """
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
+    marks = {_HALVES_EARLY: "true"} if classifier.halves_early else None
     with written_whole(path) as aside:
-        aside.write_bytes(safetensors.torch.save(weights))
+        aside.write_bytes(safetensors.torch.save(weights, marks))
 
 
 def load(classifier: Classifier, path: Path) -> None:
     """Reads what `save` wrote into a network that was built alike. Raises PipelineError if it doesn't fit."""
     try:
+        with safetensors.safe_open(path, "pt") as file:
+            marks = file.metadata() or {}
         classifier.load_state_dict(safetensors.torch.load_file(path))
+        classifier.halve_early(_HALVES_EARLY in marks)
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing: run `dvc repro`, or `python -m pipeline.train`.") from error
     except (safetensors.SafetensorError, RuntimeError) as error:

@@ -56,12 +56,10 @@ class Speed(nn.Module):
         self.patches = nn.Conv2d(channels, 2 * components, PATCH, bias=False)
         self.patches.weight.requires_grad_(False)
         widths = [2 * components, *(times * width for times in WIDTHS[stages])]
-        self.stages = nn.Sequential(
-            *(
-                Stage(inputs, outputs, (depth - 2) // 3, each)
-                for (inputs, outputs), each in zip(pairwise(widths), HALVINGS[halving], strict=True)
-            )
-        )
+        self.halving: Literal["late", "early"] = halving
+        self.early = False
+        """Whether it halves early for now, as in the first epochs of a training (`train.early_halving_until`)."""
+        self.stages = nn.ModuleList(Stage(inputs, outputs, (depth - 2) // 3) for inputs, outputs in pairwise(widths))
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(widths[-1], classes, bias=False)
 
@@ -78,7 +76,9 @@ class Speed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
-        features = self.stages(F.silu(self.patches(images)))
+        features = F.silu(self.patches(images))
+        for stage, halving in zip(self.stages, HALVINGS["early" if self.early else self.halving], strict=True):
+            features = stage(features, halving)
         logits: Tensor = self.classify(self.dropout(features.amax(dim=(2, 3))))
         return LOGIT_SCALE * logits
 
@@ -86,43 +86,44 @@ class Speed(nn.Module):
 class Stage(nn.Module):
     """3x3 convolutions, each with batch norm and SiLU, on half of the pixels a side, rounded down.
 
-    The paper halves `after` the first convolution (section 3.1); by its `stride` or `before` it, it takes a quarter of
-    the operations. From three convolutions on, the output of the first is added to that of the last (section 5.1).
+    From three convolutions on, the output of the first is added to that of the last (section 5.1).
     """
 
-    def __init__(self, inputs: int, outputs: int, convolutions: int, halving: Halving = "after") -> None:
+    def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
         super().__init__()
-        first = Strided if halving == "stride" else nn.Conv2d
         self.convolutions = nn.ModuleList(
-            _convolution(nn.Conv2d if number else first, outputs if number else inputs, outputs)
+            _convolution(nn.Conv2d, outputs, outputs) if number else _convolution(HalvingConv2d, inputs, outputs)
             for number in range(convolutions)
         )
-        self.halving = halving
         self.norms = nn.ModuleList(_norm(outputs) for _ in range(convolutions))
 
-    def forward(self, features: Tensor) -> Tensor:
-        layers = zip(self.convolutions, self.norms, strict=True)
-        if self.halving == "before":
-            features = F.max_pool2d(features, 2)
-        for number, (convolution, norm) in enumerate(layers):
-            features = convolution(features)
-            if number == 0 and self.halving == "after":
-                features = F.max_pool2d(features, 2)
+    def forward(self, features: Tensor, halving: Halving = "after") -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H // 2, W // 2]."""
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            features = convolution(features) if number else convolution(features, halving)
             features = F.silu(norm(features))
             if number == 0:
                 first = features
         return features + first if len(self.norms) > 2 else features
 
 
-class Strided(nn.Conv2d):
-    """A 3x3 convolution at every other pixel: as many a side as a maximum of 2 x 2 would leave.
+class HalvingConv2d(nn.Conv2d):
+    """A 3x3 convolution that leaves half of the pixels a side, rounded down.
 
-    An odd side needs no padding for that.
+    The paper takes a maximum `after` it (section 3.1). By its `stride`, or with the maximum `before` it, it takes a
+    quarter of the operations, with the same weights.
     """
 
-    def forward(self, features: Tensor) -> Tensor:
-        height, width = features.shape[2:]
-        return F.conv2d(features, self.weight, stride=2, padding=(1 - height % 2, 1 - width % 2))
+    def forward(self, features: Tensor, halving: Halving = "after") -> Tensor:
+        match halving:
+            case "after":
+                return F.max_pool2d(super().forward(features), 2)
+            case "before":
+                return super().forward(F.max_pool2d(features, 2))
+            case "stride":
+                # An odd side needs no padding to give as many pixels as a maximum of 2 x 2 would leave.
+                height, width = features.shape[2:]
+                return F.conv2d(features, self.weight, stride=2, padding=(1 - height % 2, 1 - width % 2))
 
 
 def _convolution(kind: type[nn.Conv2d], inputs: int, outputs: int) -> nn.Conv2d:

@@ -53,8 +53,10 @@ def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
 
 def test_each_convolution_begins_by_handing_its_inputs_on() -> None:
     stage = Speed(8, 16, channels=3, classes=2).stages[1]
-    features = torch.rand(2, 16, 8, 8)
-    assert torch.allclose(stage.convolutions[0](features)[:, :16], features)  # type: ignore[index]
+    first, second = stage.convolutions  # type: ignore[misc]
+    features = torch.rand(2, 32, 8, 8)
+    assert torch.allclose(first(features[:, :16])[:, :16], F.max_pool2d(features[:, :16], 2))
+    assert torch.allclose(second(features), features)
 
 
 def test_a_third_convolution_is_added_to_the_first() -> None:
@@ -62,20 +64,20 @@ def test_a_third_convolution_is_added_to_the_first() -> None:
     for norm in list(stage.norms)[1:]:  # type: ignore[arg-type]
         torch.nn.init.constant_(norm.weight, 0.0)  # type: ignore[arg-type]
     features = torch.rand(2, 24, 16, 16)
-    first = F.silu(stage.norms[0](F.max_pool2d(stage.convolutions[0](features), 2)))  # type: ignore[index]
+    first = F.silu(stage.norms[0](stage.convolutions[0](features)))  # type: ignore[index]
     assert torch.allclose(stage(features), first)
 
 
 @pytest.mark.parametrize("side", [4, 9, 15])
 @pytest.mark.parametrize("halving", ["after", "stride", "before"])
 def test_a_stage_leaves_half_of_the_pixels_however_it_does(side: int, halving: Halving) -> None:
-    assert Stage(4, 6, 2, halving)(torch.rand(2, 4, side, side + 1)).shape == (2, 6, side // 2, (side + 1) // 2)
+    assert Stage(4, 6, 2)(torch.rand(2, 4, side, side + 1), halving).shape == (2, 6, side // 2, (side + 1) // 2)
 
 
 @pytest.mark.parametrize(("side", "first"), [(8, 0), (9, 1)])
 def test_a_strided_convolution_begins_by_handing_every_other_pixel_on(side: int, first: int) -> None:
     features = torch.rand(2, 4, side, side)
-    handed = Stage(4, 6, 1, "stride").convolutions[0](features)[:, :4]
+    handed = Stage(4, 6, 1).convolutions[0](features, "stride")[:, :4]
     assert torch.allclose(handed, features[..., first : side - first : 2, first : side - first : 2])
 
 

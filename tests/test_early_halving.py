@@ -1,0 +1,143 @@
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from torch import nn
+
+from pipeline import folds, models, training
+from pipeline.config import Config
+from pipeline.data import Pictures
+from pipeline.device import Device
+from pipeline.epoch import Epoch
+from pipeline.meta import Meta
+from pipeline.training import Parts
+
+STRIPES = Meta("stripes", ("low", "high"), (3, 12, 12), (0.5,) * 3, (0.25,) * 3, {"train": 64, "test": 16}, "", "")
+
+
+@pytest.fixture
+def stripes() -> Pictures:
+    """64 pictures of noise, 12 x 12; those of class 1 are brighter in the lower half."""
+    random = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = random.integers(0, 160, (64, 12, 12, 3), dtype=np.uint8)
+    images[labels == 1, 6:] += 90
+    return Pictures(images, labels)
+
+
+@pytest.fixture
+def early(settings: Config) -> Config:
+    """Epochs 1 to 3 of 5 halve early."""
+    return settings.with_values(
+        {
+            "model.family": "speed",
+            "model.depth": 5,
+            "model.width": 4,
+            "train.epochs": 5,
+            "train.batch_size": 16,
+            "train.validation_share": 0.25,
+            "train.ema": 0.9,
+            "train.early_halving_until": 0.6,
+        }
+    )
+
+
+def test_the_first_epochs_halve_early_and_are_validated_so(early: Config, stripes: Pictures, cpu: Device) -> None:
+    parts = Parts.of(early, STRIPES, stripes, cpu)
+    ways = []
+    for epoch in training.fit(*parts, early.train, cpu):
+        ways.append(parts.network.halves_early)
+        logits, labels = training.infer(parts.network, parts.validation, cpu)
+        assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
+    assert ways == [True, True, True, False, False]
+
+
+def test_they_have_the_numbers_of_a_network_that_halves_early(early: Config, stripes: Pictures, cpu: Device) -> None:
+    whole = early.with_values({"model.halving": "early", "train.early_halving_until": 0.0})
+    late = early.with_values({"train.early_halving_until": 0.0})
+
+    def losses(settings: Config) -> list[float]:
+        return [
+            one.training_loss for one in training.fit(*Parts.of(settings, STRIPES, stripes, cpu), settings.train, cpu)
+        ]
+
+    found = losses(early)
+    assert found[:3] == losses(whole)[:3]
+    assert found[3] != losses(whole)[3]
+    assert found[0] != losses(late)[0]
+
+
+@pytest.mark.parametrize(("share", "epochs", "count"), [(0.6, 5, 3), (0.99, 5, 4), (0.6, 1, 0), (0.0, 5, 0)])
+def test_the_last_epoch_never_halves_early(
+    early: Config, stripes: Pictures, cpu: Device, share: float, epochs: int, count: int
+) -> None:
+    settings = early.with_values({"train.early_halving_until": share, "train.epochs": epochs})
+    network = Parts.of(settings, STRIPES, stripes, cpu).network
+    ways = []
+    for number in range(1, epochs + 1):
+        training.halve(network, settings.train, number)
+        ways.append(network.halves_early)
+    assert ways == [True] * count + [False] * (epochs - count)
+
+
+def test_other_families_have_no_such_epochs(early: Config, stripes: Pictures, cpu: Device) -> None:
+    settings = early.with_values({"model.family": "resnet", "model.depth": 8})
+    network = Parts.of(settings, STRIPES, stripes, cpu).network
+    training.halve(network, settings.train, 1)
+    assert not network.halves_early
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_a_training_that_goes_on_halves_as_one_that_was_never_stopped(
+    early: Config, stripes: Pictures, cpu: Device, tmp_path: Path, stride: int
+) -> None:
+    whole = Parts.of(early, STRIPES, stripes, cpu)
+    wanted = [(one.training_loss, one.validation_loss) for one in training.fit(*whole, early.train, cpu)]
+    path = tmp_path / "checkpoint.pt"
+    found: list[tuple[float, float]] = []
+    while len(found) < early.train.epochs:
+        parts = Parts.of(early, STRIPES, stripes, cpu)
+        fit = training.fit(*parts, early.train, cpu, path=path, checkpoint=training.Checkpoint.load(path))
+        found += [(one.training_loss, one.validation_loss) for one in itertools.islice(fit, stride)]
+    assert found == wanted
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, parts.network.state_dict()[name])
+
+
+def test_a_network_from_a_checkpoint_is_scored_as_it_was_trained(
+    early: Config, stripes: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    before = folds.Training.of(early, STRIPES, stripes, cpu, tmp_path)
+    epoch = next(before.fit())
+    after = folds.Training.of(early, STRIPES, stripes, cpu, tmp_path)
+    logits, labels = after.infer()
+    assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
+
+
+def test_weights_of_the_early_epochs_are_marked_on_disk(
+    early: Config, stripes: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    parts, path = Parts.of(early, STRIPES, stripes, cpu), tmp_path / "model.safetensors"
+    for epoch in training.fit(*parts, early.train, cpu):
+        models.save(parts.network, path)
+        loaded = models.build(early.model, STRIPES, seed=1)
+        loaded.halve_early(True)  # what the file says counts
+        models.load(loaded, path)
+        logits, labels = training.infer(loaded, parts.validation, cpu)
+        assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
+    with safetensors.safe_open(path, "pt") as file:
+        assert not file.metadata(), "finished trainings need no mark"
+
+
+def test_early_stopping_waits_until_they_are_over(early: Config) -> None:
+    train = early.with_values({"train.early_stopping": 1}).train
+    falling = [Epoch(number, 0.1, 1.0, 0.5, 1.0, 1.0 / number, 1.0, 1.0) for number in range(1, 6)]
+    assert [training.over(falling[:count], train) for count in range(6)] == [False] * 4 + [True] * 2
+    none = train.model_copy(update={"early_halving_until": 0.0})
+    assert [training.over(falling[:count], none) for count in range(6)] == [False] * 2 + [True] * 4
+    rising = [replace(epoch, validation_accuracy=0.1 * epoch.number) for epoch in falling]
+    assert not training.over(rising[:4], train)
