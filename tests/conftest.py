@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from places import QUICK_STUDY, REPOSITORY
+from stripes import striped
 
 from pipeline import config
 from pipeline.config import Config
@@ -78,12 +78,7 @@ def meta() -> Meta:
 
 @pytest.fixture
 def pictures() -> Pictures:
-    """64 pictures of noise, 8 x 8, three channels; those of class 1 are brighter in the lower half."""
-    random = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = random.integers(0, 160, (64, 8, 8, 3), dtype=np.uint8)
-    images[labels == 1, 4:] += 90
-    return Pictures(images, labels)
+    return striped(8)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,10 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors
 import torch
+from stripes import striped
 from torch import nn
 
 from pipeline import folds, models, training
@@ -21,12 +21,7 @@ STRIPES = Meta("stripes", ("low", "high"), (3, 12, 12), (0.5,) * 3, (0.25,) * 3,
 
 @pytest.fixture
 def stripes() -> Pictures:
-    """64 pictures of noise, 12 x 12; those of class 1 are brighter in the lower half."""
-    random = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = random.integers(0, 160, (64, 12, 12, 3), dtype=np.uint8)
-    images[labels == 1, 6:] += 90
-    return Pictures(images, labels)
+    return striped(12)
 
 
 @pytest.fixture
