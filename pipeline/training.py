@@ -157,13 +157,14 @@ def fit(
 def over(epochs: Sequence[Epoch], config: Train) -> bool:
     """Whether a training with this history ends: at train.epochs, or by train.early_stopping.
 
-    Not before the network is what model.halving says it is.
+    Epochs that halve early don't count for that: theirs is not the network that is kept in the end.
     """
     if len(epochs) >= config.epochs:
         return True
-    if config.early_stopping is None or len(epochs) <= _early_epochs(config):
+    compared = epochs[_early_epochs(config) :]
+    if config.early_stopping is None or not compared:
         return False
-    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
+    best = max(compared, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
     return epochs[-1].number - best.number >= config.early_stopping
 
 

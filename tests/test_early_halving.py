@@ -1,5 +1,4 @@
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,10 +128,15 @@ def test_weights_of_the_early_epochs_are_marked_on_disk(
 
 
 def test_early_stopping_waits_until_they_are_over(early: Config) -> None:
-    train = early.with_values({"train.early_stopping": 1}).train
-    falling = [Epoch(number, 0.1, 1.0, 0.5, 1.0, 1.0 / number, 1.0, 1.0) for number in range(1, 6)]
-    assert [training.over(falling[:count], train) for count in range(6)] == [False] * 4 + [True] * 2
+    train = early.with_values({"train.early_stopping": 1, "train.epochs": 10}).train  # six of them early
+    falling = [Epoch(number, 0.1, 1.0, 0.5, 1.0, 1.0 / number, 1.0, 1.0) for number in range(1, 9)]
+    assert [training.over(falling[:count], train) for count in range(9)] == [False] * 8 + [True]
     none = train.model_copy(update={"early_halving_until": 0.0})
-    assert [training.over(falling[:count], none) for count in range(6)] == [False] * 2 + [True] * 4
-    rising = [replace(epoch, validation_accuracy=0.1 * epoch.number) for epoch in falling]
-    assert not training.over(rising[:4], train)
+    assert [training.over(falling[:count], none) for count in range(4)] == [False, False, True, True]
+
+
+def test_early_stopping_compares_epochs_of_the_network_that_is_kept_alone(early: Config) -> None:
+    train = early.with_values({"train.early_stopping": 2, "train.epochs": 10}).train  # six of them early
+    accuracies = [0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.6, 0.7, 0.6, 0.6]
+    epochs = [Epoch(number, 0.1, 1.0, 0.5, 1.0, one, 1.0, 1.0) for number, one in enumerate(accuracies, 1)]
+    assert [training.over(epochs[:count], train) for count in range(6, 11)] == [False] * 4 + [True]
