@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pipeline import config, study
 from pipeline.epoch import Epoch
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project
 from pipeline.search.grid import FIGURES, Grid, Measured
 from pipeline.search.ledger import Ledger
@@ -199,12 +199,20 @@ def test_what_failed_is_said_with_what_to_do(depth: Study) -> None:
     depth.written()
     depth.ending.tell(depth.ledger, depth.none)
     said = depth.output.getvalue()
-    assert "1 of 2 combinations failed: the column why of results.csv says of what" in said
+    assert "1 of 2 combinations failed: the column why of results/study/depth/results.csv says of what" in said
     assert "results/study/depth has results.csv, curves.csv, degradation.png" in said
     assert "dvc repro  " in said, "without a result of params.yaml there is no page to make anew"
     depth.project.metrics.write_text("{}")
     depth.ending.tell(depth.ledger, depth.none)
     assert "dvc repro -f -s report" in depth.output.getvalue()
+
+
+def test_a_study_of_which_all_failed_is_an_error(depth: Study) -> None:
+    for _ in range(2):
+        depth.add([], "crashed")
+    depth.written()
+    with pytest.raises(PipelineError, match=r"2 of 2 combinations failed: .* results/study/depth/results\.csv"):
+        depth.ending.tell(depth.ledger, depth.none)
 
 
 def test_a_study_of_neither_depth_nor_family_has_the_table_alone(project: Project) -> None:

@@ -383,6 +383,17 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
 
 
 @pytest.mark.slow
+def test_a_search_of_which_no_trial_can_be_trained_is_an_error(project: Project, migrated: Path) -> None:
+    shutil.copy(migrated, project.home)
+    for said in ("model.family vgg11 halves pictures", "The study main is over"):  # the second start trains nothing
+        done = run("--trials", "1", "--set", "model.family=vgg11", code=1)
+        assert said in done.stdout
+        assert "No trial was trained to the end: results/tune/trials.csv says why." in done.stderr
+        with project.trials.open(newline="") as file:
+            assert [row["state"] for row in csv.DictReader(file)] == ["crashed"]
+
+
+@pytest.mark.slow
 def test_after_the_hours_the_search_stops_in_order(project: Project, migrated: Path) -> None:
     shutil.copy(migrated, project.home)
     done = run("--trials", "6", "--hours", "0.003", "--set", "train.epochs=2000")

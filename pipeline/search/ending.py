@@ -12,6 +12,7 @@ from rich.table import Table
 from pipeline import config
 from pipeline.command import duration
 from pipeline.config import Config
+from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search import outcome
 from pipeline.search.desk import Desk
@@ -36,7 +37,7 @@ class Ending(Protocol):
         ...
 
     def tell(self, search: Ledger, confirmation: Ledger) -> None:
-        """Says what was found, and what to do next."""
+        """Says what was found, and what to do next. Raises PipelineError if no trial was trained to the end."""
         ...
 
     def over(self, search: Ledger) -> str:
@@ -92,8 +93,7 @@ class Winner:
     def tell(self, search: Ledger, confirmation: Ledger) -> None:
         candidates = outcome.ranking(search, confirmation)
         if not candidates:
-            self.console.print("No trial was trained to the end; results/tune/trials.csv says why.", highlight=False)
-            return
+            raise PipelineError("No trial was trained to the end: results/tune/trials.csv says why.")
         best = candidates[0]
         table = Table("trial", "searched with", "again: mean ± sd", "values", box=None, pad_edge=False)
         for one in candidates:

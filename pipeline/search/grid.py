@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pipeline.command import duration
 from pipeline.config import Config, Scalar
+from pipeline.errors import PipelineError
 from pipeline.files import Project, written_whole
 from pipeline.search.desk import Desk
 from pipeline.search.display import shown
@@ -129,13 +130,16 @@ class Grid:
                 duration(trial.elapsed_s),
             )
         self.console.print(table)
-        if failed := sum(trial.state == "failed" for trial in search.trials):
-            self.console.print(
-                f"{failed} of {len(search.trials)} combinations failed: the column why of results.csv says of what. "
-                f"`python -m pipeline.tune --study {search.name} --delete`, and the same command trains all again.",
-                highlight=False,
-            )
         places = self.project.studies / self.name
+        if failed := sum(trial.state == "failed" for trial in search.trials):
+            sentence = (
+                f"{failed} of {len(search.trials)} combinations failed: the column why of "
+                f"{places.relative_to(self.project.root) / 'results.csv'} says of what. "
+                f"`python -m pipeline.tune --study {search.name} --delete`, and the same command trains all again."
+            )
+            if failed == len(search.trials):
+                raise PipelineError(sentence)
+            self.console.print(sentence, highlight=False)
         files = ", ".join(path.name for path in self._files())
         next_step = "dvc repro -f -s report" if self.project.metrics.exists() else "dvc repro             "
         self.console.print(
