@@ -104,6 +104,8 @@ def fit(
     """
     place(network, device)
     moving = copy.deepcopy(network) if config.ema else network
+    if config.convolutions == "auto" and isinstance(moving, Classifier):
+        moving.convolve_by_fourier()
     optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
     steps = sum(steps_of(config, number, training.steps) for number in range(1, config.epochs + 1))
     schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))

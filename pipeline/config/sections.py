@@ -193,6 +193,8 @@ class Train(Section):
     """auto (the first of cuda, mps, cpu that is there), cpu, mps, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"]
     """auto (bf16 autocast where the device has bf16 natively, else fp32), fp32, bf16."""
+    convolutions: Literal["auto", "direct"]
+    """Of speed: auto (by Fourier transform where that is quicker, on a CPU), direct. Equal but for rounding."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads; null is one a core. Another number can change the last digits of a result."""
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models import fourier
+
 PATCH = 2
 """Pixels of the side of what the first layer looks at."""
 LOGIT_SCALE = 1 / 9
@@ -92,7 +94,7 @@ class Stage(nn.Module):
     def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            _convolution(nn.Conv2d, outputs, outputs) if number else _convolution(HalvingConv2d, inputs, outputs)
+            _convolution(Conv3x3, outputs, outputs) if number else _convolution(HalvingConv2d, inputs, outputs)
             for number in range(convolutions)
         )
         self.norms = nn.ModuleList(_norm(outputs) for _ in range(convolutions))
@@ -107,7 +109,22 @@ class Stage(nn.Module):
         return features + first if len(self.norms) > 2 else features
 
 
-class HalvingConv2d(nn.Conv2d):
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution. In training, with `fourier`, by its Fourier transform where that is quicker."""
+
+    fourier = False
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H, W]."""
+        if self.fourier and self.training and fourier.pays(features, self.weight):
+            return fourier.convolve(features, self.weight)
+        return super().forward(features)
+
+
+class HalvingConv2d(Conv3x3):
     """A 3x3 convolution that leaves half of the pixels a side, rounded down.
 
     The paper takes a maximum `after` it (section 3.1). By its `stride`, or with the maximum `before` it, it takes a
@@ -126,9 +143,9 @@ class HalvingConv2d(nn.Conv2d):
                 return F.conv2d(features, self.weight, stride=2, padding=(1 - height % 2, 1 - width % 2))
 
 
-def _convolution(kind: type[nn.Conv2d], inputs: int, outputs: int) -> nn.Conv2d:
+def _convolution(kind: type[Conv3x3], inputs: int, outputs: int) -> Conv3x3:
     """Begins by handing its inputs on, as far as there are outputs for them (section 3.3)."""
-    convolution = kind(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    convolution = kind(inputs, outputs)
     nn.init.dirac_(convolution.weight[:inputs])
     return convolution
 

@@ -261,7 +261,7 @@ class Session(Watcher):
 
 
 # They don't decide which study it is: a study may go on elsewhere. Each trial's record has what it ran on.
-_OF_THE_MACHINE = ("train.device", "train.threads", "train.seed")
+_OF_THE_MACHINE = ("train.device", "train.convolutions", "train.threads", "train.seed")
 
 
 def _shown(value: Any) -> str:
