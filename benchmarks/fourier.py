@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from archives import PARAMS
@@ -110,12 +111,12 @@ def main() -> None:
     pairs: dict[str, Callable[[], tuple[Work, Work]]] = {}
     for pictures, side, inputs, outputs in SHAPES:
         name = f"{inputs} -> {outputs} channels, {pictures} pictures of {side} x {side}"
-        pairs[name] = lambda shape=(pictures, side, inputs, outputs): layer(*shape, device)  # type: ignore[misc]
+        pairs[name] = partial(layer, pictures, side, inputs, outputs, device)
     for recipe, path in RECIPES.items():
         for early in (False, True):
             settings = config.load(path)
             name = f"step of {recipe}, {settings.train.batch_size} pictures, halving {'early' if early else 'late'}"
-            pairs[name] = lambda given=(settings, early): steps(*given, device)  # type: ignore[misc]
+            pairs[name] = partial(steps, settings, early, device)
 
     found = {}
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
