@@ -100,7 +100,10 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     if not arguments.json:
         print("family             parameters     MACs  images/s   memory", flush=True)
-    with Progress(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as progress:
+    # The time that is left follows from what ended in this period, and a family may take longer than rich's own 30 s.
+    with Progress(
+        console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), speed_estimate_period=3600
+    ) as progress:
         for name in progress.track(chosen, description="families"):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 what = (FAMILIES[name], arguments.batch_size, arguments.steps, arguments.threads)

@@ -152,7 +152,8 @@ def main() -> None:
     results: dict[str, list[Course]] = {recipe: [] for recipe in recipes}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    # The time that is left follows from what ended in this period, and an epoch may take longer than rich's own 30 s.
+    with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=3600) as progress:
         # In turns, so that a machine that is slower for a while is so for all of them.
         for seed in range(max(seeds for _, seeds in recipes.values())):
             for recipe, (settings, seeds) in recipes.items():

@@ -128,7 +128,8 @@ def main() -> None:
         loops["ours_fp32"] = ours(settings, meta, pictures, fp32)
 
     turns: list[dict[str, float]] = []
-    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+    # The time that is left follows from what ended in this period, and a turn may take longer than rich's own 30 s.
+    with Progress(console=Console(stderr=True), disable=arguments.json, speed_estimate_period=3600) as progress:
         for _ in progress.track(range(arguments.repeats + 1), description="turns"):
             turns.append({name: next(loop) for name, loop in loops.items()})
     turns = turns[1:]
