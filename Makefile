@@ -40,6 +40,7 @@ lint: $(installed)
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-logo
 
 check: lint test
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import config, data, download
-from pipeline.data import Pictures
+from pipeline import config, download
+from pipeline.batches import data
+from pipeline.batches.data import Pictures
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta

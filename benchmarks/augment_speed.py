@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pipeline import augment, config
+from pipeline import config
+from pipeline.batches import augment
 from pipeline.config import Augment
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

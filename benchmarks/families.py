@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline import config
-from pipeline.command import guarded
+from pipeline.cli import guarded
 from pipeline.errors import ConfigError
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -43,10 +43,12 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     """Figures of one family; memory in megabytes (1e6 bytes)."""
     import numpy as np
 
-    from pipeline import data, models, training
-    from pipeline.device import Device
+    from pipeline import networks
+    from pipeline.batches import data
     from pipeline.machine import Machine
     from pipeline.meta import Meta
+    from pipeline.training import loop
+    from pipeline.training.device import Device
 
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -57,7 +59,7 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     random = np.random.default_rng(0)
     count = steps * batch_size
     pictures = data.Pictures(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
-    network = models.build(settings.model, meta, seed=0, initial=False)
+    network = networks.build(settings.model, meta, seed=0, initial=False)
     batches = data.TrainingBatches(
         pictures,
         np.arange(count),
@@ -68,10 +70,10 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
         device=device.handle,
     )
     few = data.OrderedBatches(pictures, np.arange(10), batch_size=10, device=device.handle)
-    epochs = list(training.fit(network, batches, few, settings.train, device))
+    epochs = list(loop.fit(network, batches, few, settings.train, device))
     return {
-        "parameters": models.parameters(network),
-        "macs": models.macs(network, meta),
+        "parameters": networks.parameters(network),
+        "macs": networks.macs(network, meta),
         # The first epoch is the warm-up.
         "images_per_second": round(statistics.median(epoch.images_per_second for epoch in epochs[1:]), 1),
         "above_mb": round(device.peak_memory_bytes() / 1e6 - bare / 1e6),

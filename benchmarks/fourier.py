@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.nn import functional as F
 
-from pipeline import config, models
-from pipeline.command import guarded
+from pipeline import config, networks
+from pipeline.cli import guarded
 from pipeline.config import Config
-from pipeline.device import Device
 from pipeline.machine import Machine
 from pipeline.meta import Meta
-from pipeline.models import fourier
-from pipeline.optimizers import build_optimizer
-from pipeline.training import place
+from pipeline.networks import fourier
+from pipeline.training.device import Device
+from pipeline.training.loop import place
+from pipeline.training.optimizers import build_optimizer
 
 SHAPES = [
     *((500, side, 256, 256) for side in (2, 3, 4, 7, 8, 10)),
@@ -70,7 +70,7 @@ def steps(settings: Config, early: bool, device: Device) -> tuple[Work, Work]:
     labels = torch.randint(10, (size,))
 
     def work(by_fourier: bool) -> Work:
-        network = models.build(settings.model, meta, seed=0)
+        network = networks.build(settings.model, meta, seed=0)
         network.see(images)
         network.halve_early(early)
         if by_fourier:

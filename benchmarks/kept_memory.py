@@ -25,13 +25,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.nn import functional as F
 
-from pipeline import config, device, models
-from pipeline.command import guarded
+from pipeline import config, networks
+from pipeline.cli import guarded
 from pipeline.config import Config
-from pipeline.device import Device
 from pipeline.machine import Machine
 from pipeline.meta import Meta
-from pipeline.training import place
+from pipeline.training import device
+from pipeline.training.device import Device
+from pipeline.training.loop import place
 
 STEPS = 2
 """In a turn."""
@@ -41,7 +42,7 @@ def steps(settings: Config, chosen: Device) -> Iterator[float]:
     """Images/s of some steps, again and again."""
     classes = tuple(str(label) for label in range(10))
     meta = Meta("noise", classes, (3, 32, 32), (0.5,) * 3, (0.25,) * 3, counts={}, digest="", source="")
-    network = models.build(settings.model, meta, seed=0)
+    network = networks.build(settings.model, meta, seed=0)
     place(network, chosen)
     size = settings.train.batch_size
     images = torch.randint(256, (size, *meta.shape), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)

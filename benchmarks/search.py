@@ -32,19 +32,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline.command import guarded
+from pipeline.cli import guarded
 from pipeline.config import Range
 from pipeline.epoch import Epoch
 from pipeline.errors import DataError
-from pipeline.search.freeze_thaw import FreezeThaw
-from pipeline.search.ledger import Ledger, Trial
-from pipeline.search.proposals import Proposals
-from pipeline.search.samplers import Proposer
-from pipeline.search.schedule import Values
-from pipeline.search.session import PAUSING_BUDGET
-from pipeline.search.simulated import SimulatedEngine
-from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Watcher
+from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.schedulers.base import Values
+from pipeline.search.schedulers.freeze_thaw import FreezeThaw
+from pipeline.search.space.space import Space
+from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.proposals import Proposals
+from pipeline.search.studies.samplers import Proposer
+from pipeline.search.studies.session import PAUSING_BUDGET
 
 Floats = NDArray[np.float64]
 

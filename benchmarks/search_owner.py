@@ -26,15 +26,15 @@ from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.meta import Meta
-from pipeline.search.journal import journal
-from pipeline.search.ledger import Ledger, Trial
-from pipeline.search.proposals import Proposals
-from pipeline.search.record import Recorder
-from pipeline.search.samplers import Proposer
-from pipeline.search.schedule import Asha, Values
-from pipeline.search.simulated import SimulatedEngine
-from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Watcher
+from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.schedulers.base import Asha, Values
+from pipeline.search.space.space import Space
+from pipeline.search.studies.journal import journal
+from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.proposals import Proposals
+from pipeline.search.studies.recorder import Recorder
+from pipeline.search.studies.samplers import Proposer
 from pipeline.tracking import Tracker
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

@@ -31,13 +31,14 @@ from archives import HELP, PARAMS, Archive, read
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import config, evaluate, training
-from pipeline.command import guarded
+from pipeline import config, evaluate
+from pipeline.batches.data import OrderedBatches
+from pipeline.cli import guarded
 from pipeline.config import Config
-from pipeline.data import OrderedBatches
-from pipeline.device import Device
 from pipeline.errors import ConfigError
 from pipeline.machine import Machine
+from pipeline.training import loop
+from pipeline.training.device import Device
 
 EXAMPLES = PARAMS.parent / "examples"
 TARGETS = (84.5, 90.0)
@@ -82,9 +83,9 @@ def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple
         archive.test, np.arange(len(archive.test.labels)), batch_size=settings.evaluate.batch_size, device=device.handle
     )
     began = time.perf_counter()
-    parts = training.Parts.of(settings, archive.meta, archive.training, device)
+    parts = loop.Parts.of(settings, archive.meta, archive.training, device)
     ready_s = time.perf_counter() - began
-    for epoch in training.fit(*parts, settings.train, device):
+    for epoch in loop.fit(*parts, settings.train, device):
         found = (evaluate.predict(parts.network, test, device, flip=flip) for flip in (False, True))
         plain, flipped = (100 * float((each.argmax(1) == archive.test.labels).mean()) for each in found)
         yield ready_s + epoch.elapsed_s, plain, flipped

@@ -25,10 +25,12 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     """Megabytes (1e6 bytes) of resident memory."""
     import numpy as np
 
-    from pipeline import config, data, training
-    from pipeline.device import Device
+    from pipeline import config
+    from pipeline.batches import data
     from pipeline.machine import Machine
     from pipeline.meta import Meta
+    from pipeline.training import loop
+    from pipeline.training.device import Device
 
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -38,7 +40,7 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     device = Device.choose("cpu", precision, None, Machine.probe())
     device.prepare()
     pictures = data.load_pictures(folder, meta)
-    network, _, validation = training.Parts.of(settings, meta, pictures, device)
+    network, _, validation = loop.Parts.of(settings, meta, pictures, device)
     batches = data.TrainingBatches(
         pictures,
         np.arange(STEPS * batch_size),
@@ -48,7 +50,7 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
         seed=0,
         device=device.handle,
     )
-    list(training.fit(network, batches, validation, settings.train, device))
+    list(loop.fit(network, batches, validation, settings.train, device))
     return {"libraries_mb": bare / 1e6, "peak_mb": device.peak_memory_bytes() / 1e6}
 
 

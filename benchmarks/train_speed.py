@@ -27,13 +27,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pipeline import config, data, models, training
-from pipeline.command import guarded
+from pipeline import config, networks
+from pipeline.batches import data
+from pipeline.batches.data import Pictures
+from pipeline.cli import guarded
 from pipeline.config import Config
-from pipeline.data import Pictures
-from pipeline.device import Device
 from pipeline.machine import Machine
 from pipeline.meta import Meta
+from pipeline.training import loop
+from pipeline.training.device import Device
 
 
 class PilPictures(Dataset[tuple[Tensor, int]]):
@@ -60,7 +62,7 @@ class PilPictures(Dataset[tuple[Tensor, int]]):
 
 def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device) -> Iterator[float]:
     """Images/s of one epoch after the other."""
-    network = models.build(settings.model, meta, seed=0).network.to(device)
+    network = networks.build(settings.model, meta, seed=0).network.to(device)
     optimizer = optim.SGD(
         network.parameters(),
         settings.train.learning_rate,
@@ -101,8 +103,8 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
         device=device.handle,
     )
     some = data.OrderedBatches(pictures, everything[:100], batch_size=100, device=device.handle)
-    network = models.build(settings.model, meta, seed=0)
-    for epoch in training.fit(network, batches, some, settings.train, device):
+    network = networks.build(settings.model, meta, seed=0)
+    for epoch in loop.fit(network, batches, some, settings.train, device):
         yield epoch.images_per_second
 
 

@@ -1,53 +1,38 @@
 """Hyperparameter optimization and experiment tracking for image classifiers.
 
-Stages of `dvc repro`, each a command line and a section of params.yaml:
+Stages of `dvc repro`. File, command, stage and section of params.yaml have one name:
 
-    download.py     fetches, verifies, writes the pictures as arrays
+    download.py     fetches, verifies, writes the images as arrays
     train.py        trains the values of params.yaml, writes the model
-    evaluate.py     scores it on the test set, which nothing else reads
+    evaluate.py     scores the model on the test set, which nothing else reads
     report.py       draws the figures, writes one HTML page
 
-The search:
+Commands:
 
-    tune.py         its command line
-    study.py        the command line of grids, such as one over depths, with their table and their figure
-    ensemble.py     the best networks of a search put together, without training
-    mixtures.py     what networks become together: ensembles and soups
-    search/         who decides (study.py, schedule.py), who trains (local.py, worker.py), what is kept (ledger.py)
+    tune.py         searches the space that params.yaml declares
+    study.py        trains all combinations of a grid, such as one over depths
+    ensemble.py     combines the best networks of a search, without training
 
-What they stand on:
+Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
-    sources/        where pictures come from: CIFAR-10, digits, a folder; addresses, archives
-    folds.py        cross-validation: several trainings as one
-    training.py     the training loop: yields an Epoch after each pass, leaves checkpoints
-    checkpoint.py   what a training leaves on disk after each epoch
-    optimizers.py   how weights move: SGD, Adam, Muon, and which weights each rule is for
-    schedules.py    how the learning rate moves
-    average.py      the moving average of the weights
-    focus.py        epochs of the hardest pictures alone
-    data.py         arrays on disk -> training and validation part -> batches on the device
-    augment.py      augmentation of whole batches, a different draw for each picture
-    auto_augment.py   TrivialAugment and RandAugment, likewise
-    models/         networks, one file a family
-    soup.py         networks averaged to one
-    device.py       how training runs on a device: precision, threads, memory format
+    search/         who decides (studies, schedulers, space), who trains (engines)
+    reporting/      result files -> figures, one HTML page
+    exporting/      networks -> MLflow models, in a process of its own
+    evaluation/     inference, metrics with intervals, ensembles, soups
     tracking/       runs in MLflow: recorded on disk first, sent in the background
-    exporter.py     writes MLflow models from weights, in a process of its own
-    provenance.py   what a result was made from: commit, data, versions
-    results.py      result files as the report reads them
-    plots.py        learning curves and the confusion matrix as pictures
-    study_plots.py  a study as pictures: history, importances, parallel coordinates
-    degradation_plot.py   errors against depth as a picture
-    confusion.py    a confusion matrix as a picture within milliseconds
-    display.py      progress of a training on the terminal
-
-What all know:
-
-    epoch.py        what a training says after each pass over the pictures
-    meta.py         what is known of a data set without its pictures
-    machine.py      what a machine offers, and where the workers of a search go on it
+    training/       the training loop, optimizers, schedules, checkpoints, cross-validation, device
+    networks/       networks, one file a family, and their weights on disk
+    batches/        splits, augmentation, batches on the device
+    datasets/       where images come from: CIFAR-10, digits, a folder; addresses, archives
     config/         params.yaml as one frozen, strict, typed Config
-    command.py      what command lines share: --help, errors, exit codes
+
+Small modules that everyone may know:
+
+    provenance.py   what a result was made from: commit, data, code, versions
+    machine.py      what a machine offers, and where the workers of a search go on it
+    epoch.py        what a training reports after each pass over the images
+    meta.py         what is known of a data set without its images
+    cli.py          what command lines share: --help, errors, exit codes
     files.py        the names of all files, and how a file is written whole
     errors.py       the tree of errors that a user can act on
 """

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from pipeline import command, config
+from pipeline import cli, config
 from pipeline.files import Project
 
 if TYPE_CHECKING:
-    from pipeline.sources.dataset import DataSet
+    from pipeline.datasets.dataset import DataSet
 
 
 def download(project: Project) -> None:
     """Writes the data set of params.yaml. Raises ConfigError, DataError or DownloadError, and then leaves no data."""
-    from pipeline.sources import arrays, disk
+    from pipeline.datasets import arrays, disk
 
     started = time.perf_counter()
     data = config.load(project.params).data
@@ -48,20 +48,20 @@ def download(project: Project) -> None:
 def _opened(data: config.Data, project: Project) -> "AbstractContextManager[DataSet]":
     """The data set, which stays readable inside the block."""
     if data.name == "cifar10":
-        from pipeline.sources import cifar10
+        from pipeline.datasets import cifar10
 
         return nullcontext(cifar10.read(data, project))
     if data.name == "digits":
-        from pipeline.sources import digits
+        from pipeline.datasets import digits
 
         return nullcontext(digits.read(data))
-    from pipeline.sources import folder
+    from pipeline.datasets import folder
 
     return folder.opened(data, project)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run_stage(download, __doc__, argv)
+    return cli.run_stage(download, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command import guarded
+from pipeline.cli import guarded
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.files import Project
-    from pipeline.search.trained import Study, Trained
+    from pipeline.search.studies.finished import Study, Trained
 
 DEFAULT_STUDY = "main"
 DEFAULT_TOP = 5
@@ -47,14 +47,14 @@ def ensemble(project: "Project", wish: Wish, console: "Console") -> dict[str, An
     Raises ConfigError, DataError, TrackingError; PipelineError where there is nothing to put together.
     """
     from pipeline import config
+    from pipeline.evaluation.mixtures import Bench, groups
     from pipeline.files import written_whole
     from pipeline.meta import load_meta
-    from pipeline.mixtures import Bench, groups
-    from pipeline.search import trained
+    from pipeline.search.studies import finished
 
     settings = config.load(project.params)
     meta = load_meta(project.meta)
-    study = trained.read(project, wish.study, meta, settings.model)
+    study = finished.read(project, wish.study, meta, settings.model)
     members = _members(study, wish, console)
     with console.status("reading the networks") as status:
         bench = Bench(project, settings, meta, study, members, status.update)

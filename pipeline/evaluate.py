@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline import command, config, tracking
+from pipeline import cli, config, tracking
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.files import Project, written_whole
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pipeline.data import Batch, Epochs, Pictures
-    from pipeline.device import Device
+    from pipeline.batches.data import Batch, Epochs, Pictures
     from pipeline.meta import Meta
-    from pipeline.models import Classifier
+    from pipeline.networks import Classifier
+    from pipeline.training.device import Device
 
     Floats: TypeAlias = npt.NDArray[np.float64]
     Ints: TypeAlias = npt.NDArray[np.int64]
@@ -46,22 +46,24 @@ def evaluate(project: Project) -> None:
     record = _read_record(project.run)
     import numpy as np
 
-    from pipeline import data, models, training
+    from pipeline import networks
+    from pipeline.batches import data
     from pipeline.meta import load_meta
+    from pipeline.training import loop
 
     meta = load_meta(project.meta)
     device = device_of(settings)
     pictures, batches = _test_set(project, meta, settings, device)
     network = network_of(settings.model, project.model, meta)
-    macs = models.macs(network, meta)
-    training.place(network, device)
+    macs = networks.macs(network, meta)
+    loop.place(network, device)
     warm_up = data.OrderedBatches(
         pictures,
         np.arange(len(pictures.labels))[: settings.evaluate.batch_size],
         batch_size=settings.evaluate.batch_size,
         device=device.handle,
     )
-    training.infer(network, warm_up, device)
+    loop.infer(network, warm_up, device)
     passes_s: list[float] = []
     while sum(passes_s) < SPEED_MEASURED_S:
         began = time.perf_counter()
@@ -69,7 +71,7 @@ def evaluate(project: Project) -> None:
         passes_s.append(time.perf_counter() - began)
 
     metrics = score(probabilities, pictures.labels, settings.evaluate.calibration_bins) | {
-        "parameters": models.parameters(network),
+        "parameters": networks.parameters(network),
         "macs": macs,
         "images_per_second": round(len(pictures.labels) / statistics.median(passes_s), 1),
     }
@@ -126,21 +128,21 @@ def probabilities_of(
     threads and the batch size; `flip` is test-time augmentation. In fp32, as the stage does it.
     Raises ConfigError and DataError; PipelineError where the weights are missing or don't fit.
     """
-    from pipeline import training
     from pipeline.meta import load_meta
+    from pipeline.training import loop
 
     meta = load_meta(project.meta)
     device = device_of(settings)
     network = network_of(model, weights, meta)
-    training.place(network, device)
+    loop.place(network, device)
     pictures, batches = _test_set(project, meta, settings, device)
     return predict(network, batches, device, flip=flip), pictures.labels
 
 
 def device_of(settings: Config) -> "Device":
     """The device of params.yaml in fp32, ready. Raises ConfigError where it is not there."""
-    from pipeline.device import Device
     from pipeline.machine import Machine
+    from pipeline.training.device import Device
 
     device = Device.choose(settings.train.device, "fp32", settings.train.threads, Machine.probe())
     device.prepare()
@@ -149,10 +151,10 @@ def device_of(settings: Config) -> "Device":
 
 def network_of(model: config.Model, weights: Path, meta: "Meta") -> "Classifier":
     """The network with the weights of a file, on the CPU. Raises PipelineError where they are missing or don't fit."""
-    from pipeline import models
+    from pipeline import networks
 
-    network = models.build(model, meta, seed=0, initial=False)
-    models.load(network, weights)
+    network = networks.build(model, meta, seed=0, initial=False)
+    networks.load(network, weights)
     return network
 
 
@@ -165,9 +167,9 @@ def on_device(network: "Classifier", device: "Device") -> "Classifier":
 
 def predict(network: "Classifier", batches: "Epochs", device: "Device", *, flip: bool = False) -> "Floats":
     """Probabilities float64 [N, classes]; with `flip` the mean of those of each picture and of its mirror image."""
-    from pipeline import training
+    from pipeline.training import loop
 
-    logits, _ = training.infer(network, batches, device)
+    logits, _ = loop.infer(network, batches, device)
     probabilities: Floats = logits.cpu().double().softmax(dim=1).numpy()
     if flip:
         probabilities = (probabilities + predict(network, _Mirrored(batches), device)) / 2
@@ -253,7 +255,7 @@ def _test_set(project: Project, meta: "Meta", settings: Config, device: "Device"
     """Raises DataError."""
     import numpy as np
 
-    from pipeline import data
+    from pipeline.batches import data
 
     pictures = data.load_pictures(project.test_data, meta)
     positions = np.arange(len(pictures.labels))
@@ -333,7 +335,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run_stage(evaluate, __doc__, argv)
+    return cli.run_stage(evaluate, __doc__, argv)
 
 
 if __name__ == "__main__":

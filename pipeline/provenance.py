@@ -1,10 +1,12 @@
 """What a result was made from, and where: the commit, the data, the versions of the libraries, the machine."""
 
 import getpass
+import hashlib
 import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +15,20 @@ from pathlib import Path
 from pipeline.config import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.files import Project
+
+CODE: Mapping[str, tuple[str, ...]] = {
+    "download": ("config", "datasets", "download.py", "epoch.py", "meta.py"),
+    "train": ("batches", "config", "networks", "training", "epoch.py", "machine.py", "meta.py", "train.py"),
+    "evaluate": (
+        *("batches", "config", "evaluation", "networks", "training"),
+        *("epoch.py", "evaluate.py", "machine.py", "meta.py"),
+    ),
+    "report": ("config", "reporting", "epoch.py", "meta.py", "report.py"),
+}
+"""The code that decides what a stage writes, below pipeline/: directories and modules. dvc.yaml names the same ones.
+
+What records or shows a result (tracking, exporting, cli) is not in it: changing that must not train again.
+"""
 
 PACKAGES = ("pipeline", "torch", "torchvision", "numpy", "mlflow", "dvc", "optuna")
 
@@ -49,6 +65,18 @@ def collect(project: Project) -> Provenance:
         platform=platform.platform(),
         host=socket.gethostname(),
     )
+
+
+def code_digest(stage: str) -> str:
+    """SHA-256 of the source files of a stage's CODE, with their names."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in CODE[stage]:
+        place = package / name
+        for source in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{source.relative_to(package).as_posix()}\n".encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def tags(made_from: Provenance) -> dict[str, str]:

@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import command, tracking
+from pipeline import cli, tracking
 from pipeline.files import Project, written_whole
 
 if TYPE_CHECKING:
-    from pipeline.results import Mistake, Results
+    from pipeline.reporting.results import Mistake, Results
 
 THUMBNAIL = 160
 """Pixels: larger pictures of mistakes are made smaller, so that 200 of them still fit on a page."""
@@ -39,7 +39,7 @@ class Picture:
 
 def report(project: Project) -> None:
     """The stage: writes the page and its pictures and adds them to the run in MLflow."""
-    from pipeline import results
+    from pipeline.reporting import results
 
     found = results.read(project)
     index, *pictures = write(project, found)
@@ -54,7 +54,7 @@ def report(project: Project) -> None:
 
 def write(project: Project, found: "Results") -> list[Path]:
     """Writes the page, learning_curves.png and confusion_matrix.png, and returns their paths in this order."""
-    from pipeline import plots
+    from pipeline.reporting import plots
 
     panels = [plots.learning_curves(found.history, [panel]) for panel in plots.PANELS]
     confusion = plots.confusion_matrix(found.confusion, found.classes)
@@ -75,7 +75,7 @@ def page(found: "Results", curves: Sequence[Picture], confusion: Picture) -> str
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("pipeline", ""),
+        loader=PackageLoader("pipeline.reporting", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -126,7 +126,7 @@ def _picture(png: bytes) -> Picture:
     """A PNG file of `plots` for the page."""
     from PIL import Image
 
-    from pipeline.plots import PIXELS_AN_INCH
+    from pipeline.reporting.plots import PIXELS_AN_INCH
 
     with Image.open(io.BytesIO(png)) as image:
         shrink = 96 / PIXELS_AN_INCH  # CSS has 96 pixels an inch
@@ -206,7 +206,7 @@ def as_yaml(value: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run_stage(report, __doc__, argv)
+    return cli.run_stage(report, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command import guarded
-from pipeline.search import options
+from pipeline.cli import guarded
+from pipeline.search.studies import options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.config import Config
     from pipeline.files import Project
-    from pipeline.search.grid import Measured
+    from pipeline.search.studies.grid import Measured
 
 # A study of all combinations, each trained to its end, leaves these nothing to say.
 _DECIDED = {f"tune.{key}" for key in ("trials", "sampler", "scheduler", "budget", "first")}
@@ -42,8 +42,8 @@ def study(arguments: argparse.Namespace) -> None:
     if arguments.list:
         _list(project, given, console, as_json=arguments.json)
         return
-    from pipeline.search.grid import Grid, name_of
-    from pipeline.search.session import Session, Wish
+    from pipeline.search.studies.grid import Grid, name_of
+    from pipeline.search.studies.session import Session, Wish
 
     settings = settings_of(project, arguments.name, given)
     ending = Grid(project, arguments.name, settings, console, partial(measured, project))
@@ -59,7 +59,7 @@ def settings_of(project: "Project", name: str, given: Mapping[str, Any]) -> "Con
     """
     from pipeline import config
     from pipeline.errors import ConfigError
-    from pipeline.search.space import Space
+    from pipeline.search.space.space import Space
 
     whole = config.load(project.params, given)
     settings = config.grid(whole, name)
@@ -78,26 +78,26 @@ def settings_of(project: "Project", name: str, given: Mapping[str, Any]) -> "Con
 
 def measured(project: "Project", settings: "Config", weights: "Path") -> "Measured":
     """The test error of a network, and what it takes. Raises PipelineError where the weights don't fit."""
-    from pipeline import evaluate, models
+    from pipeline import evaluate, networks
     from pipeline.meta import load_meta
-    from pipeline.search.grid import Measured
+    from pipeline.search.studies.grid import Measured
 
     probabilities, labels = evaluate.probabilities_of(project, settings.model, weights, settings)
     meta = load_meta(project.meta)
     network = evaluate.network_of(settings.model, weights, meta)
     wrong = float((probabilities.argmax(axis=1) != labels).mean())
-    return Measured(wrong, models.parameters(network), models.macs(network, meta))
+    return Measured(wrong, networks.parameters(network), networks.macs(network, meta))
 
 
 def _list(project: "Project", given: Mapping[str, Any], console: "Console", *, as_json: bool) -> None:
     from rich.table import Table
 
     from pipeline import config
-    from pipeline.search import studies
-    from pipeline.search.grid import name_of
+    from pipeline.search.studies import catalog
+    from pipeline.search.studies.grid import name_of
 
     whole = config.load(project.params, given)
-    there = {one["study"]: one for one in studies.all_of(project)}
+    there = {one["study"]: one for one in catalog.all_of(project)}
     found = []
     for name in whole.study:
         settings = settings_of(project, name, {})

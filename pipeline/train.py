@@ -21,26 +21,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import command, config, provenance, tracking
+from pipeline import cli, config, provenance, tracking
 from pipeline.config import Config, Model
 from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import Project, written_whole
 
 if TYPE_CHECKING:
     from pipeline.epoch import Epoch
-    from pipeline.folds import Training
     from pipeline.meta import Meta
+    from pipeline.training.cross_validation import Training
 
 
 def train(project: Project) -> None:
     """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
     settings = config.load(project.params)
-    from pipeline import data, models
-    from pipeline.device import Device
-    from pipeline.display import TrainingDisplay
-    from pipeline.folds import Training
+    from pipeline import networks
+    from pipeline.batches import data
     from pipeline.machine import Machine
     from pipeline.meta import load_meta
+    from pipeline.training.cross_validation import Training
+    from pipeline.training.device import Device
+    from pipeline.training.progress import TrainingDisplay
 
     meta = load_meta(project.meta)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
@@ -52,7 +53,7 @@ def train(project: Project) -> None:
     counts = training.counts
     name = f"{_called(settings.model)} on {meta.name}"
     print(
-        f"{name}: {models.parameters(training.network):,} parameters; {counts['training']:,} pictures to train on, "
+        f"{name}: {networks.parameters(training.network):,} parameters; {counts['training']:,} pictures to train on, "
         f"{counts['validation']:,} to validate on"
         + (f", in the first of {settings.train.folds} folds" if settings.train.folds else "")
         + f"; {device.name}, {device.threads} threads, {device.precision}"
@@ -92,7 +93,7 @@ def train(project: Project) -> None:
                 history.append(epoch)
                 display.show(epoch)
                 _record(run, training, [epoch])
-            models.save(training.network, project.model)
+            networks.save(training.network, project.model)
             _write_history(project.history, history)
             record = {
                 "key": start.key,
@@ -148,15 +149,9 @@ def _fingerprint(settings: Config, meta: "Meta") -> str:
     import torch
 
     decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
-    given = [decisive, meta.digest, config.weights_digest(settings.model), torch.__version__]
-    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
-    here = Path(__file__).parent
-    pictures = ("augment", "auto_augment", "data", "meta")
-    steps = ("device", "folds", "machine", "optimizers", "schedules", "training")
-    rooms = [here / f"{room}.py" for room in (*pictures, *steps)]
-    for source in sorted([*here.glob("models/*.py"), *rooms]):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    weights = config.weights_digest(settings.model)
+    given = [decisive, meta.digest, weights, torch.__version__, provenance.code_digest("train")]
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _called(model: Model) -> str:
@@ -221,7 +216,7 @@ def _write_history(path: Path, history: Sequence["Epoch"]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run_stage(train, __doc__, argv)
+    return cli.run_stage(train, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.command import guarded
-from pipeline.search import options
+from pipeline.cli import guarded
+from pipeline.search.studies import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,7 @@ def tune(arguments: argparse.Namespace) -> None:
 def _search(arguments: argparse.Namespace, console: "Console") -> None:
     from pipeline import config
     from pipeline.files import Project
-    from pipeline.search.session import Session, Wish
+    from pipeline.search.studies.session import Session, Wish
 
     project = Project.here()
     settings = config.load(project.params, options.overrides(arguments))
@@ -52,32 +52,32 @@ def _search(arguments: argparse.Namespace, console: "Console") -> None:
 
 def _list(arguments: argparse.Namespace, console: "Console") -> None:
     from pipeline.files import Project
-    from pipeline.search import studies
+    from pipeline.search.studies import catalog
 
-    found = studies.all_of(Project.here())
+    found = catalog.all_of(Project.here())
     if arguments.json:
         options.print_json(found)
     elif not found:
         console.print("There is no study yet: `python -m pipeline.tune` begins one.")
     else:
-        console.print(studies.table(found))
+        console.print(catalog.table(found))
 
 
 def _delete(arguments: argparse.Namespace, console: "Console") -> None:
     from pipeline.errors import PipelineError
     from pipeline.files import Project
-    from pipeline.search import studies
+    from pipeline.search.studies import catalog
 
     project = Project.here()
-    study = studies.one_of(project, arguments.study)
+    study = catalog.one_of(project, arguments.study)
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise PipelineError("--delete asks before it deletes, and there is no terminal to ask on: add --yes.")
-        console.print(studies.table([study]))
+        console.print(catalog.table([study]))
         if input(f"Delete the study {arguments.study} with its checkpoints? [y/N] ").strip().lower() != "y":
             console.print("Nothing was deleted.")
             return
-    studies.delete(project, arguments.study)
+    catalog.delete(project, arguments.study)
     console.print(f"The study {arguments.study} is deleted. MLflow keeps its runs, results/tune what it wrote there.")
 
 

@@ -69,7 +69,7 @@ def _strike(owner: psutil.Popen, victims: list[psutil.Process], draw: random.Ran
 def optuna_ledger(folder: Path, study: str) -> list[dict[str, Any]]:
     import optuna
 
-    from pipeline.search.journal import journal
+    from pipeline.search.studies.journal import journal
 
     found = optuna.load_study(study_name=study, storage=journal(folder / "optuna.journal"))
     return [

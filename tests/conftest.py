@@ -15,12 +15,12 @@ from places import QUICK_STUDY, REPOSITORY
 from stripes import striped
 
 from pipeline import config
+from pipeline.batches.data import Pictures
 from pipeline.config import Config
-from pipeline.data import Pictures
-from pipeline.device import Device
 from pipeline.files import Project
 from pipeline.machine import Machine
 from pipeline.meta import Meta
+from pipeline.training.device import Device
 
 LONGEST = ("test_demo.py", "test_chaos.py")
 COSTLY = ("searched", "studied", "undisturbed", "written")

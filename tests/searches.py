@@ -10,14 +10,14 @@ from optuna.storages import InMemoryStorage
 
 from pipeline.config import Range
 from pipeline.epoch import Epoch
-from pipeline.search.engine import Failed, Message, Order, Reached
-from pipeline.search.ledger import Ledger, Trial
-from pipeline.search.proposals import Proposals
-from pipeline.search.samplers import Proposer
-from pipeline.search.schedule import GoOn, Left, Seen, Start, Values
-from pipeline.search.simulated import SimulatedEngine
-from pipeline.search.space import Space
-from pipeline.search.study import Limits, Owner, Watcher
+from pipeline.search.engines.base import Failed, Message, Order, Reached
+from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.schedulers.base import GoOn, Left, Seen, Start, Values
+from pipeline.search.space.space import Space
+from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.proposals import Proposals
+from pipeline.search.studies.samplers import Proposer
 
 EPOCHS = 9
 SPACE = Space(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.data import Pictures
+from pipeline.batches.data import Pictures
 
 
 def striped(side: int) -> Pictures:

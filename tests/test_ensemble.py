@@ -12,16 +12,18 @@ import pytest
 import torch
 from places import QUICK_STUDY
 
-from pipeline import config, ensemble, evaluate, mixtures, models, soup, training
+from pipeline import config, ensemble, evaluate, networks
+from pipeline.batches.data import OrderedBatches, Pictures
 from pipeline.config import Choices, Config
-from pipeline.data import OrderedBatches, Pictures
-from pipeline.device import Device
+from pipeline.evaluation import mixtures, soup
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
-from pipeline.models import Classifier
-from pipeline.search.journal import journal
-from pipeline.search.ledger import CONFIRMATION, Ledger
-from pipeline.search.space import Space
+from pipeline.networks import Classifier
+from pipeline.search.space.space import Space
+from pipeline.search.studies.journal import journal
+from pipeline.search.studies.ledger import CONFIRMATION, Ledger
+from pipeline.training import loop
+from pipeline.training.device import Device
 
 LABELS = np.array([0, 1, 0, 1])
 
@@ -92,8 +94,8 @@ def trained(settings: Config, meta: Meta, pictures: Pictures, cpu: Device) -> Cl
         {"train.epochs": 12, "train.batch_size": 16, "train.validation_share": 0.25, "train.learning_rate": 0.05}
         | {"model.family": "plain", "model.depth": 20}
     )
-    network, batches, validation = training.Parts.of(settings, meta, pictures, cpu)
-    epochs = list(training.fit(network, batches, validation, settings.train, cpu))
+    network, batches, validation = loop.Parts.of(settings, meta, pictures, cpu)
+    epochs = list(loop.fit(network, batches, validation, settings.train, cpu))
     assert epochs[-1].validation_accuracy > 0.8
     return network.eval()
 
@@ -124,7 +126,7 @@ def test_a_network_averaged_with_itself_is_itself(trained: Classifier, batches: 
 
 
 def test_the_mean_of_weights_is_that_of_each(settings: Config, meta: Meta) -> None:
-    networks = [models.build(settings.model, meta, seed) for seed in (0, 1, 2)]
+    networks = [networks.build(settings.model, meta, seed) for seed in (0, 1, 2)]
     states = [network.state_dict() for network in networks]
     before = {name: value.clone() for name, value in states[0].items()}
     for name, value in soup.mean(networks).state_dict().items():
@@ -136,7 +138,7 @@ def test_the_mean_of_weights_is_that_of_each(settings: Config, meta: Meta) -> No
 def test_batch_norms_of_a_soup_have_the_statistics_of_its_own_activations(
     settings: Config, meta: Meta, batches: OrderedBatches, cpu: Device
 ) -> None:
-    one, other = (models.build(settings.model, meta, seed) for seed in (0, 1))
+    one, other = (networks.build(settings.model, meta, seed) for seed in (0, 1))
     for network, scale in ((one, 1.0), (other, 2.0)):
         network.network.stem_norm.running_mean += scale
         network.network.stem_norm.running_var *= scale
@@ -191,8 +193,8 @@ def study(project: Project, settings: Config) -> Project:
             if number == 3:
                 continue
             ledger.end(trial, "finished")
-            network = models.build(settings.model.model_copy(update={"width": width}), meta, seed=0)
-            models.save(network, project.study_folder("main") / folder / f"{number:04}" / "model.safetensors")
+            network = networks.build(settings.model.model_copy(update={"width": width}), meta, seed=0)
+            networks.save(network, project.study_folder("main") / folder / f"{number:04}" / "model.safetensors")
     return project
 
 

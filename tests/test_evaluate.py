@@ -7,12 +7,13 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import config, data, evaluate, models, train
+from pipeline import config, evaluate, networks, train
+from pipeline.batches import data
+from pipeline.batches.data import OrderedBatches, Pictures
 from pipeline.config import Config
-from pipeline.data import OrderedBatches, Pictures
-from pipeline.device import Device
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
+from pipeline.training.device import Device
 
 CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
 LABELS = np.array([0, 1, 1, 1])
@@ -67,7 +68,7 @@ def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero
 def test_with_flips_the_probabilities_are_the_mean_of_a_picture_and_its_mirror_image(
     settings: Config, meta: Meta, pictures: Pictures, cpu: Device
 ) -> None:
-    network = models.build(settings.model, meta, seed=0)
+    network = networks.build(settings.model, meta, seed=0)
 
     def predicted(images: np.ndarray, flip: bool = False) -> np.ndarray:
         batches = OrderedBatches(Pictures(images, pictures.labels), np.arange(64), batch_size=40, device=cpu.handle)

@@ -14,7 +14,7 @@ from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import Scalar
-from pipeline.search.space import Space
+from pipeline.search.space.space import Space
 
 DIGITS = REPOSITORY / "examples" / "digits"
 ADAM: dict[str, Scalar] = {

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pipeline import plots, report, results
+from pipeline import report
 from pipeline.errors import PipelineError
 from pipeline.files import Project
+from pipeline.reporting import plots, results
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALUES = {

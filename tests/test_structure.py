@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from places import REPOSITORY
 
 from pipeline import config
+from pipeline.provenance import CODE
 
 PACKAGE = REPOSITORY / "pipeline"
 MODULES = {
@@ -22,48 +23,8 @@ MODULES = {
 }
 STAGES = ("download", "train", "evaluate", "report")
 
-# The only rooms that touch a tool; a room is a module or a package.
-ROOMS = {
-    "mlflow": {"tracking"},
-    "sklearn": {"evaluate", "sources.digits"},
-    "scipy": {"evaluate", "search.space", "search.freeze_thaw", "search.curve_process"},
-    "matplotlib": {"plots", "study_plots", "degradation_plot"},
-    "jinja2": {"report"},
-    "pydantic": {"config"},
-    "ruamel": {"config"},
-    "requests": {"sources", "tracking.failures"},
-    "tenacity": {"sources"},
-    "tarfile": {"sources"},
-    "zipfile": {"sources"},
-    "torch": {
-        *("augment", "auto_augment", "data", "device", "machine", "models", "train"),
-        *("training", "average", "checkpoint", "focus", "folds", "optimizers", "schedules"),
-        *("tracking", "exporter", "search.worker", "soup"),
-    },
-    "safetensors": {"models"},
-    "torchvision": set(),
-    "optuna": {"search"},
-    "ray": set(),
-    "dvc": set(),
-}
-
-# Arrows go down only: a room may import rooms of its own layer and of those after it.
-LAYERS = [
-    {"tune", "study", "ensemble"},
-    {"mixtures"},
-    {"download", "train", "evaluate", "report"},
-    {"search"},
-    {"sources", "tracking", "exporter", "provenance", "results", "soup"}
-    | {"plots", "study_plots", "degradation_plot", "confusion", "display"},
-    {"folds"},
-    {"training"},
-    {"models", "data", "augment", "auto_augment", "device"}
-    | {"average", "checkpoint", "focus", "optimizers", "schedules"},
-    {"machine", "meta", "epoch"},
-    {"config"},
-    {"command"},
-    {"files", "errors"},
-]
+# What any stage may use beside its code: it records and shows results, and decides none of their numbers.
+BESIDE = ("cli", "errors", "exporting", "files", "provenance", "tracking")
 
 
 @functools.cache
@@ -92,13 +53,9 @@ def imported_modules(module: str, *, type_checking: bool = True) -> set[str]:
     return (found | parents) - {"pipeline", module}
 
 
-def code_of(stage: str) -> set[str]:
-    """All files of the project that a stage runs."""
-    modules, new = set(), {f"pipeline.{stage}"}
-    while new:
-        modules |= new
-        new = {other for module in new for other in imported_modules(module, type_checking=False)} - modules
-    return {str(MODULES[module].relative_to(REPOSITORY)) for module in modules}
+def is_inside(module: str, names: Iterable[str]) -> bool:
+    """Whether a module is one of `names`, directories and files below pipeline/, or inside of one."""
+    return any(f"{module}.".startswith(f"pipeline.{name.removesuffix('.py')}.") for name in names)
 
 
 def room(module: str) -> str:
@@ -110,42 +67,25 @@ def stages(project: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("tool", ROOMS)
-def test_each_tool_is_touched_in_its_room_alone(tool: str) -> None:
-    users = {
-        module.removeprefix("pipeline.")
-        for module, path in MODULES.items()
-        if any(name.partition(".")[0] == tool for name in imports(path))
-    }
-    strangers = {user for user in users if not any(f"{user}.".startswith(f"{owner}.") for owner in ROOMS[tool])}
-    assert not strangers
-    assert bool(users) == bool(ROOMS[tool]), "the table names a room that does not touch it"
-
-
-def test_every_room_has_its_layer() -> None:
-    assert {room(module) for module in MODULES if module != "pipeline"} == set().union(*LAYERS)
-
-
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "pipeline"])
-def test_arrows_go_down_only(module: str) -> None:
-    (layer,) = (number for number, rooms in enumerate(LAYERS) if room(module) in rooms)
-    # Commands and stages know nothing of others of their layer.
-    below = {room(module)}.union(*LAYERS[layer + 1 :] if layer < 3 else LAYERS[layer:])
-    assert {room(other) for other in imported_modules(module)} <= below
-
-
 def test_only_evaluate_and_download_know_where_the_test_set_lies() -> None:
     users = {
         module for module, path in MODULES.items() if "test_data" in path.read_text() and module != "pipeline.files"
     }
-    assert {room(user) for user in users} == {"evaluate", "sources"}
+    assert {room(user) for user in users} == {"evaluate", "datasets"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_code_dependencies_are_the_files_that_it_imports(stage: str) -> None:
-    listed = {name for name in stages(REPOSITORY)[stage]["deps"] if name.startswith("pipeline/")}
-    templates = {str(path.relative_to(REPOSITORY)) for path in PACKAGE.rglob("*.j2") if stage == "report"}
-    assert sorted(listed) == sorted(code_of(stage) | templates)
+def test_dvc_and_the_fingerprint_of_a_training_have_one_list_of_code(stage: str) -> None:
+    listed = [name.removeprefix("pipeline/") for name in stages(REPOSITORY)[stage]["deps"] if "pipeline/" in name]
+    assert listed == list(CODE[stage])
+    assert all((PACKAGE / name).exists() for name in listed)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_the_code_of_a_stage_imports_is_on_its_list(stage: str) -> None:
+    code = {module for module in MODULES if is_inside(module, CODE[stage])}
+    imported = {other for module in code for other in imported_modules(module, type_checking=False)}
+    assert not {other for other in imported - code if not is_inside(other, BESIDE)}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -21,9 +21,9 @@ from pipeline import config, study
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project
-from pipeline.search.grid import FIGURES, Grid, Measured
-from pipeline.search.ledger import Ledger
-from pipeline.search.space import Space
+from pipeline.search.space.space import Space
+from pipeline.search.studies.grid import FIGURES, Grid, Measured
+from pipeline.search.studies.ledger import Ledger
 
 QUICK = ("--set", "train.epochs=2", "--set", "tune.models=none")
 

@@ -155,7 +155,7 @@ def test_a_training_of_other_values_does_not_go_on_from_this_ones_checkpoint(
 ) -> None:
     change("epochs: 6", "epochs: 2")
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.models.save", _fails)
+        patch.setattr("pipeline.networks.save", _fails)
         with pytest.raises(OSError, match="no space"):
             train.train(short)
     change("learning_rate: 0.1", "learning_rate: 0.05")

@@ -23,9 +23,9 @@ from searches import owner
 from pipeline import config, tune
 from pipeline.errors import PipelineError
 from pipeline.files import Project
-from pipeline.search.display import StudyDisplay
-from pipeline.search.ledger import Ledger
-from pipeline.search.session import Session, Wish
+from pipeline.search.studies.display import StudyDisplay
+from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.session import Session, Wish
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -95,7 +95,7 @@ def test_values_are_set_as_yaml_reads_them(project: Project) -> None:
         raise Caught
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.search.session.Session", session)
+        patch.setattr("pipeline.search.studies.catalog.session.Session", session)
         with pytest.raises(Caught):
             tune.main(words)
     settings = seen["settings"]
@@ -178,15 +178,16 @@ def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(
     # Not set_tracking_uri, which lasts as long as the process.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{searched / 'mlflow.db'}")
     loaded = mlflow.pytorch.load_model("models:/digits-main@best")
-    from pipeline import data, models
+    from pipeline import networks
+    from pipeline.batches import data
     from pipeline.meta import load_meta
 
     meta = load_meta(searched / "data" / "meta.json")
     pictures = data.load_pictures(searched / "data" / "train", meta)
     trial = optuna_ledger(searched, "main")[winner]
     settings = config.load(searched / "params.yaml").with_values(trial["params"])
-    network = models.build(settings.model, meta, seed=0)
-    models.load(network, searched / ".studies" / "main" / "trials" / f"{winner:04}" / "model.safetensors")
+    network = networks.build(settings.model, meta, seed=0)
+    networks.load(network, searched / ".studies" / "main" / "trials" / f"{winner:04}" / "model.safetensors")
     network.eval()
     images = torch.from_numpy(np.ascontiguousarray(pictures.images[:8].transpose(0, 3, 1, 2)))
     with torch.no_grad():

@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.search import worker
-from pipeline.search.worker import Post
+from pipeline.search.engines import worker
+from pipeline.search.engines.worker import Post
 
 
 def kills_itself_once(owner: Connection, post: Post) -> None:
@@ -38,9 +38,9 @@ def cannot_start(owner: Connection, post: Post) -> None:
 
 
 def _with_fault(fault: Any, post: Post, *, always: bool = False) -> None:
-    from pipeline import training
+    from pipeline.training import loop
 
-    fit, happened = training.fit, Path(f"{post.log}.happened")
+    fit, happened = loop.fit, Path(f"{post.log}.happened")
 
     def faulty(*arguments: Any, **keywords: Any) -> Iterator[Any]:
         for epoch in fit(*arguments, **keywords):
@@ -49,4 +49,4 @@ def _with_fault(fault: Any, post: Post, *, always: bool = False) -> None:
                 happened.touch()
                 fault()
 
-    training.fit = faulty
+    loop.fit = faulty

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command import guarded
+from pipeline.cli import guarded
 from pipeline.config.loading import check_search, load, schema
 
 

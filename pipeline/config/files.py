@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.config.sections import Model
+from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
+from pipeline.config.messages import all_of, sentence, shown
 from pipeline.config.names import legal_names, searchable, unknown
-from pipeline.config.search_check import SearchCheck
-from pipeline.config.sections import Config, Grid
-from pipeline.config.sentences import all_of, sentence, shown
+from pipeline.config.schema import Config, Grid
 from pipeline.errors import ConfigError
 
 

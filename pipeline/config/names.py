@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from pipeline.config.sections import Config
+from pipeline.config.schema import Config
 
 # Keys and sections that a search leaves alone, each with the end of the sentence that says so.
 FIXED = {

@@ -9,10 +9,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from pipeline.config.axes import Scalar
+from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
 from pipeline.config.loading import parse
-from pipeline.config.search_check import SearchCheck
-from pipeline.config.sentences import all_of
+from pipeline.config.messages import all_of
 from pipeline.errors import ConfigError
 from pipeline.files import written_whole
 

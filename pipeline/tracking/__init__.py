@@ -210,7 +210,7 @@ class Run:
 
         `matrix` has a row an actual class and a column a predicted one, and holds numbers of pictures.
         """
-        from pipeline import confusion
+        from pipeline.tracking import confusion
 
         folder = self._outbox.new_folder() / "artifacts"
         folder.mkdir()
@@ -251,14 +251,14 @@ class Run:
         `network` (on any device, left as it is) takes uint8 pixels [N, C, H, W] and returns logits; `example` are at
         least 2 such pictures. A network that can't be exported is said to be so, and costs no more.
         """
-        from pipeline.tracking import model
+        from pipeline.exporting import mlflow_model
 
         folder = self._outbox.new_folder() / "model"
         try:
-            model.save(network, example, folder)
+            mlflow_model.save(network, example, folder)
         except Exception as error:
             shutil.rmtree(folder.parent)
-            say(f"The model can't be exported for MLflow, which gets all the rest: {model.reason(error)}")
+            say(f"The model can't be exported for MLflow, which gets all the rest: {mlflow_model.reason(error)}")
         else:
             self._append("model", path=self._relative(folder))
 

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from datetime import datetime
 
-from pipeline.command import guarded
+from pipeline.cli import guarded
 from pipeline.errors import TrackingError
 from pipeline.files import Project
 from pipeline.tracking import Tracker

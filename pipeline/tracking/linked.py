@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.tracking import model
+from pipeline.exporting import mlflow_model
 from pipeline.tracking.failures import Refused
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
         tags={"pipeline.operation": id},
     )
     if logged.status != "READY":
-        model.address(folder, run_id, logged.model_id, logged.artifact_location)
+        mlflow_model.address(folder, run_id, logged.model_id, logged.artifact_location)
         client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
     outputs = run.outputs.model_outputs if run.outputs else []

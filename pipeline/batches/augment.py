@@ -1,0 +1,234 @@
+"""Augmentation of whole batches on the device, with a draw of its own for each picture.
+
+Drawing and applying are apart: `draw` makes the random numbers of many pictures at once, `apply` changes a batch by
+its part of them. (A random transform of torchvision, given a batch, treats all of its pictures alike.) `draw_mixing`
+and `mix` are the same for mixup and cutmix, which take two pictures of a batch.
+
+The order is that of torchvision's reference recipes: crop and flip, the operations of `augment.auto`, what blanks a
+part of a picture, then mixing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.batches import auto_augment
+from pipeline.batches.auto_augment import pixels_at
+from pipeline.config import Augment
+
+# Of the picture, and height by width, of what random erasing blanks (Zhong et al. 2017, as torchvision has them).
+ERASED_AREA = (0.02, 0.33)
+ERASED_ASPECT = (0.3, 3.3)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How each of N pictures is changed; None where the policy does not."""
+
+    padding: int
+    """Pixels on each side before the crop."""
+    reflects: bool
+    """Whether the padding shows the picture mirrored at its border, and not the colour that fills."""
+    flipped: Tensor | None
+    """bool [N]"""
+    offset: Tensor | None
+    """int64 [N, 2]: top and left of the crop in the padded picture, 0 to 2 * padding"""
+    operation: Tensor | None
+    """int64 [N, rounds]: of auto_augment.OPERATIONS; on the CPU always, as it decides what runs"""
+    strength: Tensor | None
+    """float32 [N, rounds]: of those operations"""
+    cut: Tensor | None
+    """int64 [N, 4]: the square that cutout blanks, as a box; it may reach beyond the picture"""
+    erased: Tensor | None
+    """int64 [N, 4]: the box that random erasing blanks; without a pixel where chance spares a picture"""
+
+    def __getitem__(self, part: slice) -> "Draws":
+        return self._each(lambda tensor: tensor[part])
+
+    def to(self, device: torch.device) -> "Draws":
+        return replace(self._each(lambda tensor: tensor.to(device)), operation=self.operation)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How each of the B pictures of a batch is mixed with the one before it, the first with the last.
+
+    The order of a training batch is random, so these are partners by chance, and no picture is its own (save alone).
+    """
+
+    share: Tensor
+    """float32 [B]: of the picture itself, 0 to 1"""
+    box: Tensor | None
+    """int64 [B, 4]: of cutmix, where the other picture shows; None: of mixup, everywhere"""
+
+    def to(self, device: torch.device) -> "Mixing":
+        return Mixing(self.share.to(device), None if self.box is None else self.box.to(device))
+
+
+def draw(
+    policy: Augment,
+    count: int,
+    size: tuple[int, int] | torch.Size,
+    random: torch.Generator,
+    alternating: Tensor | None = None,
+) -> Draws:
+    """Draws for `count` pictures of `size` (height, width).
+
+    `alternating`, bool [count], says which are mirrored where that is not left to chance.
+    """
+    height, width = size
+    padding = round(policy.padding * min(height, width))
+    flipped = offset = operation = strength = cut = erased = None
+    if policy.policy != "none":
+        flipped = torch.randint(2, (count,), generator=random).bool() if alternating is None else alternating
+    if policy.policy in ("crop_flip", "crop_flip_cutout"):
+        offset = torch.randint(2 * padding + 1, (count, 2), generator=random)
+    if policy.policy == "crop_flip_cutout":
+        side = max(1, round(policy.cutout * min(height, width)))
+        top = torch.randint(height, (count,), generator=random) - side // 2
+        left = torch.randint(width, (count,), generator=random) - side // 2
+        cut = torch.stack([top, top + side, left, left + side], dim=1)
+    if policy.auto != "none":
+        operation, strength = auto_augment.draw(policy, count, size, random)
+    if policy.erasing > 0:
+        erased = _draw_erased(policy.erasing, count, size, random)
+    return Draws(padding, policy.padding_mode == "reflect", flipped, offset, operation, strength, cut, erased)
+
+
+def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
+    """Changes uint8 pictures [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
+
+    Whatever has to be filled takes the colour `fill` (per channel, 0..1), the mean of the data: it is what a network
+    that normalises its input sees as nothing. For random erasing Zhong et al. try random colours too; one colour for
+    all needs no draw of its own for each pixel.
+    """
+    colour = (torch.tensor(fill) * 255).round().to(torch.uint8).to(images.device)
+    if draws.flipped is not None or draws.offset is not None:
+        images = _cropped_and_flipped(images, draws, colour)
+    if draws.operation is not None and draws.strength is not None:
+        images = auto_augment.apply(images, draws.operation, draws.strength, colour)
+    for box in (draws.cut, draws.erased):
+        if box is not None:
+            images = _within(box, colour.expand(images.shape[2:]), images)
+    return images.permute(0, 3, 1, 2)
+
+
+def draw_mixing(
+    policy: Augment, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator
+) -> Mixing | None:
+    """How a batch of `count` pictures of `size` (height, width) is mixed; None if the policy mixes nothing.
+
+    The share comes from Beta(alpha, alpha), one a picture. The box of cutmix is around any pixel and has as much of
+    the area as the other picture's share (Yun et al. 2019, section 3.1); it ends at the border, and what is left of
+    the picture then is the share.
+    """
+    if not policy.mixup and not policy.cutmix:
+        return None
+    cuts = policy.cutmix > 0 and (not policy.mixup or torch.rand((), generator=random).item() < 0.5)
+    alpha = policy.cutmix if cuts else policy.mixup
+    # PyTorch's Beta takes no generator.
+    beta = np.random.default_rng(int(torch.randint(2**62, (), generator=random)))
+    share = torch.from_numpy(beta.beta(alpha, alpha, count)).float()
+    if not cuts:
+        return Mixing(share, None)
+    ends = []
+    for side in size:
+        middle = torch.randint(side, (count,), generator=random)
+        half = (side * (1 - share).sqrt() / 2).floor().long()
+        ends += [(middle - half).clamp(min=0), (middle + half).clamp(max=side)]
+    top, bottom, left, right = ends
+    return Mixing(1 - (bottom - top) * (right - left) / math.prod(size), torch.stack(ends, dim=1))
+
+
+def mix(images: Tensor, mixing: Mixing) -> Tensor:
+    """Mixes uint8 pictures [B, C, H, W], channels-last in memory, into such ones; mixup rounds to the nearest value."""
+    pixels = images.permute(0, 2, 3, 1)
+    if mixing.box is not None:
+        mixed = _within(mixing.box, partners(pixels), pixels)
+    else:
+        own = pixels.reshape(len(pixels), -1).float()
+        mixed = torch.lerp(partners(own), own, mixing.share[:, None]).add_(0.5).to(torch.uint8).view(pixels.shape)
+    return mixed.permute(0, 3, 1, 2)
+
+
+def partners(batch: Tensor) -> Tensor:
+    """What `mix` mixes into each picture, or the labels of it: of pictures [B, ...] or labels [B] those before."""
+    return batch.roll(1, dims=0)
+
+
+def _draw_erased(probability: float, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator) -> Tensor:
+    """Boxes int64 [count, 4], anywhere in the picture, of an area and (by its logarithm) an aspect in the range.
+
+    One that is higher or wider than the picture is cut to it, where the paper would draw again: few are, and by little.
+    """
+    height, width = size
+    chance, area, aspect, down, right = torch.rand((5, count), generator=random)
+    pixels = height * width * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area)
+    lowest, highest = (math.log(aspect) for aspect in ERASED_ASPECT)
+    ratio = (lowest + (highest - lowest) * aspect).exp()
+    rows = (pixels * ratio).sqrt().round().clamp(1, height)
+    columns = (pixels / ratio).sqrt().round().clamp(1, width)
+    top, left = (down * (height - rows + 1)).floor(), (right * (width - columns + 1)).floor()
+    bottom = torch.where(chance < probability, top + rows, top)
+    return torch.stack([top, bottom, left, left + columns], dim=1).long()
+
+
+def _cropped_and_flipped(images: Tensor, draws: Draws, colour: Tensor) -> Tensor:
+    _, height, width, _ = images.shape
+    rows = torch.arange(height, dtype=torch.int32, device=images.device)[None]
+    columns = torch.arange(width, dtype=torch.int32, device=images.device)[None]
+    if draws.flipped is not None:
+        columns = torch.where(draws.flipped[:, None], width - 1 - columns, columns)
+    if draws.offset is not None:
+        moved = draws.offset.int() - draws.padding
+        rows, columns = rows + moved[:, :1], columns + moved[:, 1:]
+    if draws.reflects:
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    return pixels_at(images, rows[:, :, None], columns[:, None, :], colour)
+
+
+def _reflected(positions: Tensor, length: int) -> Tensor:
+    """Positions up to `length` - 1 beyond 0..`length` - 1, mirrored at the first and the last of these."""
+    last = length - 1
+    return last - (last - positions.abs()).abs()
+
+
+def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """uint8 [B, H, W, C]: where a picture's box is, `inside` ([B, H, W, C] or [W, C]), else `outside`.
+
+    A box, int64 [B, 4], is its first row, the row after its last, and likewise for columns. Bytes are chosen by their
+    bits, in lines of W * C of them, which PyTorch does several times as fast as torch.where a pixel.
+    """
+    _, height, width, channels = outside.shape
+    rows = torch.arange(height, device=box.device)
+    columns = torch.arange(width, device=box.device).repeat_interleave(channels)
+    in_rows = ((rows >= box[:, :1]) & (rows < box[:, 1:2])).to(torch.uint8) * 255
+    in_columns = ((columns >= box[:, 2:3]) & (columns < box[:, 3:])).to(torch.uint8) * 255
+    lines = outside.flatten(2)
+    differ = (lines ^ inside.flatten(-2)) & in_rows[:, :, None] & in_columns[:, None, :]
+    return (lines ^ differ).view(outside.shape)
+
+
+def resized(images: Tensor, side: float) -> Tensor:
+    """Pictures uint8 [B, C, H, W] with each side the share `side` of what it is, bilinear with antialiasing.
+
+    Early epochs learn what is coarse, and that costs less on small pictures (Howard 2018, "Training Imagenet in 3
+    hours for USD 25", progressive resizing).
+    """
+    size = [max(1, round(side * length)) for length in images.shape[2:]]
+    if images.device.type == "cpu":
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
+    # Other devices have it for floats alone.
+    made = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return made.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,201 @@
+"""Whether the sections space and tune fit the keys that they speak of, and each other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config.axes import Axis, Choices, Range, Scalar, active, is_choices
+from pipeline.config.messages import described, sentence, shown
+from pipeline.config.names import FIXED, kind_of, legal_names, searchable, section_of, unknown
+from pipeline.config.schema import Config
+
+
+class SearchCheck:
+    """The sections space and tune of a file against the keys that they speak of; the rest may be wrong as well."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.sections = {
+            name: content[name] if isinstance(content.get(name), dict) else {} for name in Config.model_fields
+        }
+        self.axes: dict[str, Axis] = {}
+        for name, axis in self.sections["space"].items():
+            try:
+                self.axes[name] = (Choices if is_choices(axis) else Range).model_validate(axis)
+            except ValidationError:
+                continue  # told by the check of the whole file
+        self.own: dict[str, Any] = {}
+        for name in legal_names():
+            section, _, key = name.partition(".")
+            if key in self.sections[section] and not self._refusals(name, self.sections[section][key], name):
+                self.own[name] = self.sections[section][key]
+
+    def problems(self) -> list[str]:
+        found: list[str] = []
+        for name in self.sections["space"]:
+            key_or_section = name if name in FIXED else str(name).partition(".")[0]
+            if key_or_section in FIXED:
+                found.append(f"space.{name} can't be searched: {FIXED[key_or_section]}")
+            elif name not in searchable():
+                found.append(unknown(f"space.{name}"))
+            elif name not in self.axes or not (wrong := self._of_axis(name, self.axes[name])):
+                continue
+            else:
+                found += wrong
+            self.axes.pop(name, None)  # what is wrong itself is no measure of the others
+        for name, axis in self.axes.items():
+            for other, allowed in axis.when.items():
+                found += self._of_condition(name, other, allowed)
+        cycle = self._cycle()
+        if cycle:
+            found.append(f"{' and '.join(f'space.{name}' for name in cycle)} wait for each other in their `when`")
+        return found
+
+    def misfits(self) -> list[str]:
+        """What does not fit together of a space, a way to search and values that are each sound."""
+        return self._of_fixed_conditions() or [*self.of_own_values(), *self._of_first(), *self._of_tune()]
+
+    def _of_axis(self, name: str, axis: Axis) -> list[str]:
+        where = f"space.{name}"
+        kind = kind_of(name)
+        if isinstance(axis, Choices):
+            refused = [sentence for value in axis.choices for sentence in self._refusals(name, value, name)]
+            found = [f"{where} holds a value that {name} can't have: {sentence}" for sentence in refused]
+            twice = sorted({shown(value) for value in axis.choices if axis.choices.count(value) > 1})
+            return found + [f"{where} holds {', '.join(twice)} twice"] * bool(twice)
+        if kind not in (int, float):
+            return [f"{where} must be a list of choices, as {name} is no number"]
+        ends = {"low": axis.low, "high": axis.high}
+        if found := [each for end, value in ends.items() for each in self._refusals(name, value, f"{where}.{end}")]:
+            return found
+        if axis.low >= axis.high:
+            found.append(f"{where}.low must be under {where}.high, got {shown(axis.low)} and {shown(axis.high)}")
+        if axis.log and axis.low <= 0:
+            found.append(f"{where}.low must be over 0 on a log scale, got {shown(axis.low)}")
+        if axis.step is not None:
+            if axis.log:
+                found.append(f"{where}.step must be left out on a log scale, got {shown(axis.step)}")
+            elif axis.step <= 0:
+                found.append(f"{where}.step must be over 0, got {shown(axis.step)}")
+            elif kind is int and not isinstance(axis.step, int):
+                found.append(f"{where}.step must be a whole number, got {shown(axis.step)}")
+            elif not found and not axis.holds(axis.high):
+                below = axis.model_copy(update={"high": axis.value(int((axis.high - axis.low) / axis.step))})
+                found.append(
+                    f"{where}.step must lead from low to high (nearest: {shown(below.high)} and "
+                    f"{shown(axis.value(below.count))}), got {shown(axis.step)} for a high of {shown(axis.high)}"
+                )
+        if not found and kind is int:
+            for index in range(axis.count):
+                if refused := self._refusals(name, axis.value(index), name):
+                    return [f"{where} holds a value that {name} can't have: {refused[0]}"]
+        return found
+
+    def _of_condition(self, name: str, other: str, allowed: Sequence[Scalar]) -> list[str]:
+        where = f"space.{name}.when"
+        if other not in legal_names():
+            return [f"{where}: {unknown(other)}"]
+        if other == name or other.partition(".")[0] == "tune":
+            return [f"{where} must name other keys of a training, got {other}"]
+        if other in self.axes:
+            axis = self.axes[other]
+            if isinstance(axis, Range) and axis.step is None and kind_of(other) is float:
+                return [f"{where} must name a key that has choices, steps or whole numbers, got {other}"]
+            return [
+                f"{where} waits for {shown(value)}, which {other} is never in the space ({described(axis)})"
+                for value in allowed
+                if not axis.holds(value)
+            ]
+        return [each for value in allowed for each in self._refusals(other, value, f"{where}.{other}")]
+
+    def _of_fixed_conditions(self) -> list[str]:
+        return [
+            f"space.{name}.when waits for {other} to be {' or '.join(map(shown, allowed))}, "
+            f"but the file fixes it at {shown(self.own[other])}"
+            for name, axis in self.axes.items()
+            for other, allowed in axis.when.items()
+            if other not in self.axes and self.own[other] not in allowed
+        ]
+
+    def _cycle(self) -> list[str]:
+        """Keys whose `when` lead back to the first of them."""
+
+        def walk(path: list[str]) -> list[str]:
+            for other in self.axes[path[-1]].when:
+                if other in path:
+                    return path[path.index(other) :]
+                if other in self.axes and (found := walk([*path, other])):
+                    return found
+            return []
+
+        return next((found for name in self.axes if (found := walk([name])) and len(found) > 1), [])
+
+    def of_own_values(self) -> list[str]:
+        """What trial 0 could not have."""
+        why = "trial 0 trains the file's own values, so widen the one or change the other"
+        return [
+            f"{name} is {shown(value)}, outside space.{name} ({described(self.axes[name])}); {why}"
+            for name, value in active(self.axes, self.own).items()
+            if not self.axes[name].holds(value)
+        ]
+
+    def _of_first(self) -> list[str]:
+        found = []
+        for number, given in enumerate(self.sections["tune"]["first"]):
+            where = f"tune.first[{number}]"
+            whole = active(self.axes, self.own | dict(given))
+            problems = []
+            for name in given:
+                if name not in legal_names():
+                    problems.append(f"{where}: {unknown(name)}")
+                elif name not in self.axes:
+                    problems.append(f"{where} sets {name}, which is not in the space")
+                elif name not in whole:
+                    problems.append(f"{where} sets {name}, whose `when` in the space does not hold beside the others")
+            problems += [
+                f"{where} has {shown(value)} for {name}, outside space.{name} ({described(self.axes[name])})"
+                for name, value in whole.items()
+                if self._refusals(name, value, name) or not self.axes[name].holds(value)
+            ]
+            found += problems
+        return found
+
+    def _of_tune(self) -> list[str]:
+        tune, found = self.sections["tune"], []
+        if tune["sampler"] == "grid":
+            endless = [
+                name
+                for name, axis in self.axes.items()
+                if isinstance(axis, Range) and axis.step is None and kind_of(name) is float
+            ]
+            found += [f"tune.sampler is grid, for which space.{name} needs a step or choices" for name in endless]
+        rung, epochs = tune["first_rung"], self.own["train.epochs"]
+        if tune["scheduler"] == "asha" and rung > epochs:
+            found.append(f"tune.first_rung must be at most train.epochs ({epochs}), got {rung}")
+        return found
+
+    def _refusals(self, name: str, value: Any, called: str) -> list[str]:
+        """What the key's own check says of a value, which the sentences name `called`."""
+        section, _, key = name.partition(".")
+        found: dict[str, None] = {}
+        for beside in self._beside(name):
+            try:
+                section_of(section).model_validate({**self.sections[section], **beside, key: value})
+            except ValidationError as error:
+                for each in error.errors():
+                    if each["loc"][:1] == (key,):
+                        found[sentence(each, called)] = None
+                    elif each["type"] == "rule" and sentence(each).startswith(f"{name} "):
+                        # A rule between keys, which has the name of the one to change in its own words.
+                        found[sentence(each).replace(name, called, 1)] = None
+        return list(found)
+
+    def _beside(self, name: str) -> list[dict[str, Any]]:
+        """What the rest of a key's section may be beside it, where a rule between keys needs to know."""
+        if name != "model.depth":
+            return [{}]
+        families = self.sections["space"].get("model.family", [self.sections["model"].get("family")])
+        axis = self.axes.get(name)
+        if axis and "model.family" in axis.when:
+            families = axis.when["model.family"]
+        return [{"family": family} for family in (families if isinstance(families, list | tuple) else [families])]

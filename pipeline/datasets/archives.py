@@ -1,0 +1,207 @@
+"""What is inside an archive, taken out without trusting it: zip, and tar as it is or compressed by gzip, bzip2 or xz.
+
+Refused are entries that point outside of the archive, devices, more than the disk holds, and all that is truncated or
+damaged.
+"""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Self, cast
+
+from rich.filesize import decimal
+
+from pipeline.datasets import disk, progress
+from pipeline.datasets.fetch import Archive
+from pipeline.errors import DataError
+
+_RESERVE_BYTES = 64 << 20  # is left free on the disk
+_TAR_MAGIC_OFFSET = 257
+_DAMAGE = (
+    EOFError,
+    KeyError,  # the data of a hard link to an entry that is not there
+    NotImplementedError,  # a compression that Python does not know
+    RuntimeError,  # a password
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class Unusable(Exception):
+    """Why an archive can't be used, as the end of a sentence that begins with its path."""
+
+
+def unpack(archive: Archive, into: Path) -> None:
+    """Unpacks all of `archive` into the directory `into`. Raises DataError for what is refused (see above)."""
+    budget = _Budget(archive, into)
+    with disk.faults_told(f"unpacking {archive.path.name}", into), faults_told(archive):
+        if _beginning(archive).startswith(b"PK"):
+            _unpack_zip(archive, into, budget)
+        else:
+            _unpack_tar(archive, into, budget)
+
+
+@contextmanager
+def opened_tar(archive: Archive) -> Iterator[tarfile.TarFile]:
+    """The tar file, whose entries must be read in turn; its very end is read and checked when the block ends."""
+    beginning = _beginning(archive)
+    with progress.read_bytes(archive.path, f"reading {archive.path.name}") as raw:
+        stream = cast(IO[bytes], _decompressed(raw, beginning))
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Entry) as tar:
+            yield tar
+            # The checksum of the compression stands at its end, beyond all that tarfile reads.
+            while stream.read(1 << 20):
+                pass
+
+
+@contextmanager
+def faults_told(archive: Archive) -> Iterator[None]:
+    """Turns Unusable, and what reading a truncated or damaged archive raises, into a DataError.
+
+    It must be around all that has the archive open, since a bad archive is moved away.
+    """
+    try:
+        yield
+    except Unusable as error:
+        raise archive.unusable(str(error)) from error
+    except _DAMAGE as error:
+        raise archive.unusable(f"is truncated or damaged ({error or type(error).__name__})") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise archive.unusable(f"is truncated or damaged ({error})") from error  # bz2 has no exception of its own
+
+
+def refuse_outside(name: str) -> None:
+    """Raises Unusable for the name of an entry that would lead out of the folder it is unpacked to."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or ".." in parts or PureWindowsPath(name).drive:
+        raise Unusable(f"has an entry that points outside of the archive, {name!r}, and was not unpacked")
+
+
+class _Entry(tarfile.TarInfo):
+    """A tar header, read strictly: tarfile takes a tar that ends after some whole entry, or in garbage, for whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the end marker
+            raise tarfile.ReadError(f"{error}, where an entry or the end marker should be") from error
+
+
+class _Budget:
+    """What may still be unpacked, so that no archive fills the disk."""
+
+    def __init__(self, archive: Archive, into: Path) -> None:
+        self._archive, self._into = archive, into
+        self._free_bytes = self._left_bytes = max(disk.free_bytes(into) - _RESERVE_BYTES, 0)
+
+    def spend(self, size_bytes: int) -> None:
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise DataError(
+                f"no space left to unpack {self._archive.path}: it unpacks to more than the "
+                f"{decimal(self._free_bytes)} that are free for it at {self._into}. If that is not absurd for this "
+                "archive, free some space there, or unpack it on another disk and set data.url to the directory."
+            )
+
+
+def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
+    with zipfile.ZipFile(archive.path) as file:
+        entries = file.infolist()
+        for entry in entries:
+            refuse_outside(entry.filename)
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise Unusable(f"has a link as an entry, {entry.filename!r}, and was not unpacked")
+        budget.spend(sum(entry.file_size for entry in entries))
+        with progress.counted_bytes(
+            f"unpacking {archive.path.name}", sum(entry.compress_size for entry in entries)
+        ) as advance:
+            for entry in entries:
+                file.extract(entry, into)
+                advance(entry.compress_size)
+
+
+def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:
+    links: set[PurePosixPath] = set()
+    with opened_tar(archive) as tar:
+        for entry in tar:
+            refuse_outside(entry.name)
+            path = PurePosixPath(entry.name)
+            if not links.isdisjoint(path.parents):
+                raise Unusable(f"has an entry that is written through a link, {entry.name!r}")
+            if entry.issym():
+                links.add(path)
+            budget.spend(entry.size)
+            _take_out(tar, entry, into)
+    # A link was checked when it was made; what it leads through may have been made later.
+    for path in links:
+        if not (into / path).resolve().is_relative_to(into.resolve()):
+            raise Unusable(f"has a link that points outside of the archive, {str(path)!r}")
+
+
+def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
+    """Writes what one entry holds; its owner, times and permissions do not matter to pictures.
+
+    Not by tar.extract, which refuses what leads outside since Python 3.11.4 only.
+    """
+    path = into / entry.name
+    if entry.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    if not (entry.isfile() or entry.issym() or entry.islnk()):
+        raise Unusable(f"has an entry that is a device, {entry.name!r}, and was not unpacked")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of entries with the same name the last one counts
+    if entry.isfile():
+        with cast(IO[bytes], tar.extractfile(entry)) as source, path.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        return
+    # A symbolic link is relative to where it lies, a hard link to the top of the archive.
+    target = ((path.parent if entry.issym() else into) / entry.linkname).resolve()
+    if not target.is_relative_to(into.resolve()):
+        raise Unusable(f"has an entry that points outside of the archive, {entry.name!r}, and was not unpacked")
+    if entry.issym():
+        path.symlink_to(entry.linkname)
+    elif target.is_file():
+        path.hardlink_to(target)
+    else:
+        raise tarfile.ReadError(f"{entry.name} is a link to {entry.linkname}, which is not there")
+
+
+def _beginning(archive: Archive) -> bytes:
+    with archive.path.open("rb") as file:
+        beginning = file.read(tarfile.BLOCKSIZE)
+    compressed = beginning.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK"))
+    if compressed or beginning[_TAR_MAGIC_OFFSET:].startswith(b"ustar"):
+        return beginning
+    if not beginning:
+        raise Unusable("is empty")
+    if beginning.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise Unusable("is a web page and not an archive (does the address lead to the file itself?)")
+    raise Unusable("is neither a .zip nor a .tar, .tar.gz, .tar.bz2 or .tar.xz archive")
+
+
+def _decompressed(raw: IO[bytes], beginning: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | IO[bytes]:
+    if beginning.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if beginning.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if beginning.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(raw)
+    return raw

@@ -1,0 +1,123 @@
+"""A `DataSet` on disk: two arrays a part, and meta.json, which is written last and so says that all of it is there."""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets import disk
+from pipeline.datasets.dataset import DataSet, Part
+from pipeline.files import Project, written_whole
+
+UNPACKED = ".unpacked-"  # what the names of temporary folders below data/ begin with
+_PIXELS_A_COUNT = 1 << 20
+
+
+def clear(project: Project) -> None:
+    """Removes what a former run wrote, killed ones included; meta.json first, since it vouches for the rest."""
+    for path in (
+        project.meta,
+        *(
+            folder / name
+            for folder in (project.training_data, project.test_data)
+            for name in ("images.npy", "labels.npy")
+        ),
+    ):
+        path.unlink(missing_ok=True)
+        for aside in path.parent.glob(f".{path.name}.*.part"):
+            aside.unlink()
+    for folder in project.data.glob(f"{UNPACKED}*"):
+        shutil.rmtree(folder)
+
+
+def write(project: Project, dataset: DataSet) -> dict[str, Any]:
+    """Writes the arrays and meta.json, and returns what meta.json holds. Raises DataError when the disk is full.
+
+    The digest is SHA-256 over, for each of the four arrays, a line with its name, dtype and shape and then its bytes,
+    and over the class names as JSON.
+    """
+    channels, height, width = dataset.shape
+    counts = {"train": len(dataset.training.labels), "test": len(dataset.test.labels)}
+    needed_bytes = sum(counts.values()) * (channels * height * width + 8)
+    disk.require(needed_bytes, project.data, "the arrays")
+    digest = hashlib.sha256()
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    parts = (("train", project.training_data, dataset.training), ("test", project.test_data, dataset.test))
+    with disk.faults_told("writing the arrays", project.data, needed_bytes):
+        for name, folder, part in parts:
+            shape = (len(part.labels), height, width, channels)
+            digest.update(f"{name}/images uint8 {list(shape)}\n".encode())
+            with written_whole(folder / "images.npy") as aside:
+                _write_images(aside, shape, part.chunks, digest, histogram if name == "train" else None)
+            labels = np.ascontiguousarray(part.labels, dtype="<i8")
+            digest.update(f"{name}/labels int64 {list(labels.shape)}\n".encode())
+            digest.update(labels.data)
+            with written_whole(folder / "labels.npy") as aside, aside.open("wb") as file:
+                np.save(file, labels)
+        digest.update(json.dumps(dataset.classes).encode())
+        mean, deviation = _mean_and_deviation(histogram)
+        meta = {
+            "name": dataset.name,
+            "classes": dataset.classes,
+            "shape": list(dataset.shape),
+            "mean": mean,
+            "std": deviation,
+            "counts": counts,
+            "per_class": {name: _per_class(part, len(dataset.classes)) for name, _, part in parts},
+            "digest": f"sha256:{digest.hexdigest()}",
+            "source": dataset.source,
+            "archive_sha256": dataset.archive_sha256,
+        }
+        with written_whole(project.meta) as aside:
+            aside.write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return meta
+
+
+def _write_images(
+    path: Path,
+    shape: tuple[int, int, int, int],
+    chunks: Iterable[npt.NDArray[np.uint8]],
+    digest: "hashlib._Hash",
+    histogram: npt.NDArray[np.int64] | None,
+) -> None:
+    """Writes an .npy of `shape` chunk by chunk; adds its bytes to the digest and its values to the histogram [C, 256].
+
+    It uses plain writes, since a memory map answers a full disk with a signal that ends the process.
+    """
+    count = 0
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for chunk in chunks:
+            contiguous = np.ascontiguousarray(chunk)
+            file.write(contiguous.data)
+            digest.update(contiguous.data)
+            count += len(contiguous)
+            if histogram is not None:
+                pixels = contiguous.reshape(-1, shape[3])
+                for start in range(0, len(pixels), _PIXELS_A_COUNT):
+                    for channel, values in enumerate(pixels[start : start + _PIXELS_A_COUNT].T):
+                        histogram[channel] += np.bincount(values, minlength=256)
+    if count != shape[0]:
+        raise AssertionError(f"{path.name} was announced with {shape[0]} pictures and got {count}")
+
+
+def _mean_and_deviation(histogram: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Of each channel, on the scale 0..1, from whole numbers: no order of summation can change a digit."""
+    mean, deviation = [], []
+    for counts in histogram.tolist():
+        pixels = sum(counts)
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(total / (255 * pixels))
+        deviation.append(math.sqrt((pixels * squares - total * total) / pixels**2) / 255)
+    return mean, deviation
+
+
+def _per_class(part: Part, classes: int) -> list[int]:
+    return [int(count) for count in np.bincount(part.labels, minlength=classes)]

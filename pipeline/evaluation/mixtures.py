@@ -1,0 +1,249 @@
+"""What networks become together: ensembles, the mean of their probabilities, and soups, that of their weights."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import evaluate, networks
+from pipeline.batches import data
+from pipeline.config import Config, Model
+from pipeline.errors import PipelineError
+from pipeline.evaluation import soup
+from pipeline.files import Project
+from pipeline.meta import Meta
+from pipeline.networks import Classifier
+from pipeline.search.studies.finished import Study, Trained
+from pipeline.training import loop
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+ROUNDS = 25
+"""Networks, counted as often as they were chosen, that a selection looks at."""
+STATISTICS_PICTURES = 5_000
+"""Training pictures that the batch norms of a soup are measured on: thousands of values a channel for each of them."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Networks that were put together."""
+
+    kind: str
+    """single, ensemble, greedy soup or uniform soup."""
+    counts: Mapping[int, int]
+    """How often each takes part, by its position among the members."""
+    probabilities: Floats
+    """[N, classes], of the validation part."""
+
+
+def select(probabilities: Floats, labels: Ints, rounds: int = ROUNDS) -> dict[int, int]:
+    """How often each of M networks takes part in the ensemble that greedy selection finds, by position.
+
+    `probabilities` are [M, N, classes]. It begins with the best network and adds, `rounds` networks in all, the one
+    that does the ensemble the most good or the least harm, be it in it or not; of the ensembles on that way the best
+    is taken, and of equal ones the smallest (Caruana et al. 2004, sections 2.1 and 2.2).
+    """
+    total = np.zeros_like(probabilities[0])
+    order: list[int] = []
+    ranks: list[tuple[float, float]] = []
+    for size in range(1, rounds + 1):
+        reached = [rank((total + one) / size, labels) for one in probabilities]
+        order.append(max(range(len(reached)), key=reached.__getitem__))
+        ranks.append(reached[order[-1]])
+        total += probabilities[order[-1]]
+    best = max(range(rounds), key=ranks.__getitem__)
+    return dict(Counter(order[: best + 1]))
+
+
+def greedy_soup(order: Sequence[int], accuracy_of: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
+    """The ingredients of the greedy soup of networks in `order`, the best one first (Wortsman et al. 2022, recipe 1).
+
+    One after the other is tried, and stays if the accuracy of the soup, by `accuracy_of`, does not fall.
+    """
+    kept = tuple(order[:1])
+    accuracy = accuracy_of(kept)
+    for one in order[1:]:
+        tried = accuracy_of((*kept, one))
+        if tried >= accuracy:
+            kept, accuracy = (*kept, one), tried
+    return kept
+
+
+def groups(networks: Sequence[Model]) -> list[list[int]]:
+    """Positions of networks of the same architecture, where there are two or more. Dropout has no weights."""
+    found: dict[Model, list[int]] = {}
+    for position, model in enumerate(networks):
+        found.setdefault(model.model_copy(update={"dropout": 0.0}), []).append(position)
+    return [alike for alike in found.values() if len(alike) > 1]
+
+
+def rank(probabilities: Floats, labels: Ints) -> tuple[float, float]:
+    """The higher the better: the accuracy, then the mean log likelihood, which tells apart what few pictures can't.
+
+    Rounded to nine digits: a mean of equal probabilities is no better than one of them by how it was rounded.
+    """
+    likelihoods = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    return accuracy, round(float(np.log(np.maximum(likelihoods, np.finfo(np.float64).tiny)).mean()), 9)
+
+
+class Bench:
+    """The members' networks, what they predict for the validation part, and what they become together."""
+
+    def __init__(
+        self,
+        project: Project,
+        settings: Config,
+        meta: Meta,
+        study: Study,
+        members: Sequence[Trained],
+        tell: Callable[[str], None],
+    ) -> None:
+        """Raises ConfigError and DataError; PipelineError where weights don't fit."""
+        self._project, self._settings, self._members, self._tell = project, settings, members, tell
+        pictures = data.load_pictures(project.training_data, meta)
+        trained_on, validation = data.split(pictures.labels, study.validation_share, study.validation_seed)
+        self.labels = pictures.labels[validation]
+        self._device = evaluate.device_of(settings)
+        size, device = settings.evaluate.batch_size, self._device.handle
+        self._validation = data.OrderedBatches(pictures, validation, batch_size=size, device=device)
+        # In whole batches, as each counts alike, and mixed, as a batch of one class is like no other.
+        drawn = np.random.default_rng(0).permutation(trained_on)[:STATISTICS_PICTURES]
+        whole = len(drawn) - len(drawn) % size or len(drawn)
+        self._statistics = data.OrderedBatches(pictures, drawn[:whole], batch_size=size, device=device)
+        self._networks: list[Classifier] = []
+        self._probabilities: list[Floats] = []
+        for number, member in enumerate(members, start=1):
+            tell(f"the validation part by {member.name} ({number} of {len(members)})")
+            network = _network(member, meta)
+            loop.place(network, self._device)
+            self._networks.append(network)
+            self._probabilities.append(self._predicted(network))
+        self._soup = cache(self._predicted_by_soup)
+
+    def single(self) -> Mixture:
+        """The best network."""
+        best = self._best_first(range(len(self._members)))[0]
+        return Mixture("single", {best: 1}, self._probabilities[best])
+
+    def ensemble(self) -> Mixture:
+        counts = select(np.stack(self._probabilities), self.labels)
+        parts = [(count, self._probabilities[position]) for position, count in counts.items()]
+        return Mixture("ensemble", counts, _mean(parts))
+
+    def soups(self, alike: Sequence[int]) -> list[Mixture]:
+        """The uniform and the greedy soup of networks of one architecture."""
+        self._tell(f"soups of {', '.join(self._members[position].name for position in alike)}")
+        order = self._best_first(alike)
+        ingredients = {
+            "greedy soup": greedy_soup(order, lambda some: rank(self._soup(some), self.labels)[0]),
+            "uniform soup": tuple(order),
+        }
+        return [Mixture(kind, dict.fromkeys(some, 1), self._soup(some)) for kind, some in ingredients.items()]
+
+    def kept(self, soups: Sequence[Mixture]) -> Mixture | None:
+        """The best soup that does no worse than each of its ingredients; its weights are written."""
+        good = [
+            soup
+            for soup in soups
+            if len(soup.counts) > 1
+            and rank(soup.probabilities, self.labels)[0] >= max(self._rank(one)[0] for one in soup.counts)
+        ]
+        self._project.soup.unlink(missing_ok=True)  # another command's
+        if not good:
+            return None
+        best = max(good, key=lambda soup: rank(soup.probabilities, self.labels))
+        networks.save(self._cooked(tuple(best.counts)), self._project.soup)
+        return best
+
+    def tested(self, mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, float | int]]:
+        """The figures of the test set, for which each network predicts once."""
+
+        @cache
+        def predicted(model: Model, weights: Path) -> tuple[Floats, Ints]:
+            self._tell(f"the test set by {weights.relative_to(self._project.root)}")
+            return evaluate.probabilities_of(self._project, model, weights, self._settings)
+
+        found = {}
+        for name, mixture in mixtures.items():
+            parts = [(count, *predicted(model, weights)) for count, model, weights in self._parts(mixture)]
+            labels = parts[0][2]
+            probabilities = _mean([(count, probabilities) for count, probabilities, _ in parts])
+            found[name] = evaluate.score(probabilities, labels, self._settings.evaluate.calibration_bins)
+        return found
+
+    def described(self) -> list[dict[str, Any]]:
+        """The members, as ensemble.json has them."""
+        return [
+            {
+                "name": member.name,
+                "trial": member.trial,
+                "values": dict(member.values),
+                "model": member.model.model_dump(mode="json"),
+                "weights": str(member.weights.relative_to(self._project.home)),
+                "validation": _figures(self._rank(position)),
+            }
+            for position, member in enumerate(self._members)
+        ]
+
+    def told(self, mixture: Mixture) -> dict[str, Any]:
+        """A mixture, as ensemble.json has it."""
+        return {
+            "kind": mixture.kind,
+            "members": {self._members[position].name: count for position, count in mixture.counts.items()},
+            "validation": _figures(rank(mixture.probabilities, self.labels)),
+        }
+
+    def _rank(self, position: int) -> tuple[float, float]:
+        return rank(self._probabilities[position], self.labels)
+
+    def _best_first(self, positions: Sequence[int]) -> list[int]:
+        return sorted(positions, key=self._rank, reverse=True)
+
+    def _predicted(self, network: Classifier) -> Floats:
+        return evaluate.predict(network, self._validation, self._device)
+
+    def _cooked(self, positions: tuple[int, ...]) -> Classifier:
+        return soup.cooked([self._networks[position] for position in positions], self._statistics, self._device)
+
+    def _predicted_by_soup(self, positions: tuple[int, ...]) -> Floats:
+        return self._predicted(self._cooked(positions)) if len(positions) > 1 else self._probabilities[positions[0]]
+
+    def _parts(self, mixture: Mixture) -> Iterator[tuple[int, Model, Path]]:
+        """The networks that predict for a mixture, each with its weight in their mean."""
+        members = [(count, self._members[position]) for position, count in mixture.counts.items()]
+        if mixture.kind.endswith("soup"):
+            yield 1, members[0][1].model, self._project.soup
+        else:
+            yield from ((count, member.model, member.weights) for count, member in members)
+
+
+def _network(member: Trained, meta: Meta) -> Classifier:
+    """The network of a member. Raises PipelineError where its weights are missing or don't fit."""
+    way_out = f"`--without {member.trial}` goes on without trial {member.trial}"
+    if not member.weights.exists():
+        raise PipelineError(f"{member.weights}, the weights of {member.name}, is missing: {way_out}.")
+    try:
+        return evaluate.network_of(member.model, member.weights, meta)
+    except PipelineError as error:
+        described = ", ".join(f"{key} {value}" for key, value in member.model.model_dump().items())
+        raise PipelineError(
+            f"{member.weights} does not hold the network of {member.name} ({described}): {way_out}."
+        ) from error
+
+
+def _mean(parts: Sequence[tuple[int, Floats]]) -> Floats:
+    """The mean of probabilities, each with its weight."""
+    counts = [count for count, _ in parts]
+    mean: Floats = np.average([probabilities for _, probabilities in parts], axis=0, weights=counts)
+    return mean
+
+
+def _figures(found: tuple[float, float]) -> dict[str, float]:
+    return {"accuracy": found[0], "nll": -found[1]}

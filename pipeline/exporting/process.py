@@ -1,0 +1,230 @@
+"""Writes MLflow models from weights, in a process of its own of low priority.
+
+    exporter = Exporter(project.meta, project.training_data)
+    exporter.submit(17, weights, settings.model, folder)     (returns at once)
+    for number, folder, error in exporter.done(): ...
+
+To export a network takes seconds and all of torch, which the process that records a search has neither for. Each
+architecture is exported once; a model with other weights then takes a tenth of a second.
+"""
+
+import atexit
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.config import Model
+from pipeline.meta import load_meta
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.exporting.mlflow_model import Graph
+    from pipeline.networks import Classifier
+
+_IN_PIPE = 4
+"""How many jobs the process has at once. A pipe that is full would hold up the sender."""
+_ATTEMPTS = 2
+NICENESS = 5
+"""Behind the workers, but not so far that all models are still to be made when the last of them is done."""
+_ARCHITECTURES = 16
+"""Of how many the exported graphs are kept."""
+
+
+class Done(NamedTuple):
+    """A model that was written, or could not be."""
+
+    number: int
+    folder: Path
+    error: str | None
+    """Why there is no model in `folder`."""
+
+
+@dataclass
+class _Job:
+    number: int
+    weights: Path
+    model: Model
+    folder: Path
+    attempts: int = 0
+
+
+class Exporter:
+    """The exporting process as its parent sees it. It starts with the first job, and again after it died."""
+
+    def __init__(self, meta: Path, training_data: Path) -> None:
+        """`meta` describes the pictures and classes; the first pictures of `training_data` serve as example."""
+        self._meta = meta
+        self._training_data = training_data
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection
+        self._waiting: deque[_Job] = deque()
+        self._given: deque[_Job] = deque()
+        """What the process was told and has not answered, in order."""
+        self._done: list[Done] = []
+
+    def submit(self, number: int, weights: Path, model: Model, folder: Path) -> None:
+        """Asks for an MLflow model of `weights` (.safetensors) in `folder`, which is then there whole or not at all.
+
+        `number` is for the answer. `folder` must not exist; `weights` must stay until the answer.
+        """
+        self._waiting.append(_Job(number, weights, model, folder))
+        self._advance()
+
+    def done(self) -> list[Done]:
+        """What was finished since the last call; never waits. To be called now and then: it also hands out work."""
+        self._advance()
+        done, self._done = self._done, []
+        return done
+
+    @property
+    def open_jobs(self) -> int:
+        """How many models are neither written nor given up."""
+        return len(self._waiting) + len(self._given)
+
+    def close(self, wait_s: float = 0) -> list[Done]:
+        """Waits for what was submitted, at most so many seconds, and ends the process. Returns what `done` would."""
+        deadline = time.monotonic() + wait_s
+        self._advance()
+        while self.open_jobs and (left_s := deadline - time.monotonic()) > 0:
+            if self._process is not None:
+                self._pipe.poll(min(left_s, 0.2))
+            self._advance()
+        self._end()
+        done, self._done = self._done, []
+        return done
+
+    def _advance(self) -> None:
+        """Takes answers, gives work, and replaces a process that died."""
+        try:
+            self._take()
+            while self._waiting and len(self._given) < _IN_PIPE:
+                if self._process is None:
+                    self._start()
+                self._pipe.send(self._waiting[0])
+                self._given.append(self._waiting.popleft())
+        except (EOFError, OSError):
+            self._bury()
+
+    def _take(self) -> None:
+        while self._process is not None and self._pipe.poll():
+            error = self._pipe.recv()
+            job = self._given.popleft()
+            self._done.append(Done(job.number, job.folder, error))
+
+    def _bury(self) -> None:
+        """The process died, over the first job that it was given."""
+        self._end()
+        self._waiting.extendleft(reversed(self._given))
+        self._given.clear()
+        if self._waiting:
+            job = self._waiting[0]
+            job.attempts += 1
+            if job.attempts == _ATTEMPTS:
+                self._waiting.popleft()
+                self._done.append(Done(job.number, job.folder, f"the process that writes it died {_ATTEMPTS} times"))
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, self._meta, self._training_data), name="exporter", daemon=True
+        )
+        with _signals_held():
+            process.start()
+        theirs.close()
+        self._process = process
+        # Before multiprocessing waits for its daemons: this one heeds no SIGTERM.
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            atexit.unregister(self._end)
+            self._pipe.close()
+            self._process.kill()
+            self._process.join()
+            self._process = None
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """What is started in the block gets no SIGINT or SIGTERM before it said what they shall do."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(pipe: Connection, meta: Path, training_data: Path) -> None:
+    """The process: answers each job with why it failed, or None, until its parent is gone."""
+    # A terminal's Ctrl-C reaches all its processes: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        os.nice(NICENESS)
+    writer = None
+    with suppress(EOFError, OSError):
+        while True:
+            job = pipe.recv()
+            try:
+                writer = writer or _Writer(meta, training_data)
+                writer.write(job)
+            except Exception as error:
+                pipe.send(str(error).strip().partition("\n")[0] or type(error).__name__)
+            else:
+                pipe.send(None)
+
+
+class _Writer:
+    """What the process keeps: the networks and exported graphs of the architectures used last."""
+
+    def __init__(self, meta: Path, training_data: Path) -> None:
+        from pipeline.tracking.delivery import quiet
+
+        quiet()
+        import torch
+
+        from pipeline.batches import data
+
+        torch.set_num_threads(1)
+        self._meta = load_meta(meta)
+        pictures = data.load_pictures(training_data, self._meta).images[:2]
+        self._example: npt.NDArray[np.uint8] = pictures.transpose(0, 3, 1, 2).copy()
+        self._architectures: dict[Model, tuple[Classifier, dict[bool, Graph]]] = {}
+        """A network of each, and its graphs by whether it halves early."""
+        self._any: Graph | None = None
+
+    def write(self, job: _Job) -> None:
+        from pipeline import networks
+        from pipeline.exporting.mlflow_model import Graph
+
+        network, graphs = self._architectures.pop(job.model, (None, {}))
+        if network is None:
+            network = networks.build(job.model, self._meta, seed=0, initial=False)
+        self._architectures[job.model] = network, graphs
+        if len(self._architectures) > _ARCHITECTURES:
+            del self._architectures[next(iter(self._architectures))]
+        networks.load(network, job.weights)
+        graph = graphs.get(network.halves_early)
+        if graph is None:
+            graphs[network.halves_early] = self._any = graph = Graph(network, self._example, like=self._any)
+        aside = job.folder.with_name(f".{job.folder.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        graph.save(network.state_dict(), aside)
+        aside.rename(job.folder)

@@ -1,0 +1,187 @@
+"""A ResNet that begins with the weights of a training on ImageNet, as torchvision gives them out.
+
+Its pictures are to be normalised by the MEAN and STD of ImageNet's, with which those weights were trained.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Literal, Self
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline import config
+from pipeline.errors import ConfigError, DownloadError
+from pipeline.networks.deep_resnet import BASIC, BLOCKS, DeepResNet
+
+MEAN = (0.485, 0.456, 0.406)
+"""Of red, green and blue over ImageNet, pixels scaled to 0..1; STD likewise."""
+STD = (0.229, 0.224, 0.225)
+FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "resnet152": "resnet152-394f9c45.pth",
+}
+"""torchvision's IMAGENET1K_V1, all five of one recipe, the paper's; with the first digits of their SHA-256."""
+ADDRESS = "https://download.pytorch.org/models/"
+OWN = "network."
+"""What names begin with in the files of this project, of a Classifier's weights."""
+SILENCE_S = 60
+"""Seconds without a byte after which a transfer is given up."""
+
+
+class Pretrained(DeepResNet):
+    """A deep ResNet of ImageNet's shape, all or part of it frozen.
+
+    `trained` is what is trained: head (the last layer alone), last_stage (and the last stage), or all. Batch norms of
+    the frozen part keep ImageNet's statistics in training too. Pictures are resized to `image_size`, bilinearly.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        trained: Literal["head", "last_stage", "all"],
+        image_size: int | None,
+        classes: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, 64, stem="imagenet", channels=3, classes=classes, dropout=dropout)
+        self.backbone = backbone
+        self.image_size = image_size
+        frozen: list[nn.Module] = []
+        if trained != "all":
+            frozen = [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3]
+        if trained == "head":
+            frozen.append(self.layer4)
+        # A tuple: what is in it is registered once, under its own name.
+        self._frozen = tuple(frozen)
+        for part in self._frozen:
+            part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pictures [N, 3, H, W] -> logits [N, classes]."""
+        if self.image_size is not None:
+            # A smaller picture is made of means, else it would be of every so many pixels one.
+            shrunk = self.image_size < min(images.shape[2:])
+            images = F.interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=shrunk)
+        return super().forward(images)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def load_imagenet(self, file: str | None) -> None:
+        """Takes the weights of all layers but the last from `file`, relative to the working directory, or the network.
+
+        The file may be torchvision's, or the model.safetensors of a training of this project.
+
+        Raises ConfigError if the file is missing, damaged or of another network, DownloadError if the network fails.
+        """
+        weights = _fetched(self.backbone) if file is None else _read(config.weights_file(file))
+        own = {name.removeprefix(OWN): value for name, value in weights.items() if name.startswith(OWN)}
+        body = {name: value for name, value in (own or weights).items() if not name.startswith(("fc.", "classify."))}
+        problem = _misfit(body, self)
+        if problem is not None:
+            theirs = _with_the_layers_of(body)
+            remedy = (
+                f"they have the layers of {theirs}: set model.backbone to it, or name another file"
+                if theirs not in (None, self.backbone)
+                else f"{problem}: name a file of torchvision's, such as {FILES[self.backbone]}"
+            )
+            raise ConfigError(
+                f"model.weights: {file or FILES[self.backbone]} does not hold weights of model.backbone, "
+                f"{self.backbone}; {remedy}."
+            )
+        self.load_state_dict(body, strict=False)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make its reader stumble over anything
+        reason = f"{type(error).__name__}: {_first_line(error)}"  # the message alone may be a mere number
+        raise ConfigError(
+            f"model.weights: {path} can't be read as weights ({reason}): put a good copy in its place."
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ConfigError(
+            f"model.weights: {path} holds something else than a state_dict: save `network.state_dict()` alone."
+        )
+    return weights
+
+
+def _fetched(backbone: str) -> Mapping[str, Tensor]:
+    """torchvision's weights from its address, or from where an earlier run has put them (torch.hub's folder)."""
+    address = ADDRESS + FILES[backbone]
+    remedy = "try again, or fetch that file by another way, put it somewhere and name it in model.weights"
+    try:
+        with _impatient():
+            return torch.hub.load_state_dict_from_url(address, map_location="cpu", check_hash=True, weights_only=True)
+    except (OSError, HTTPException) as error:
+        raise DownloadError(
+            f"The ImageNet weights of {backbone} could not be fetched from {address} ({_first_line(error)}): {remedy}."
+        ) from error
+    except Exception as error:  # a wrong checksum, or a damaged file that makes its reader stumble over anything
+        kept = Path(torch.hub.get_dir(), "checkpoints", FILES[backbone])
+        raise DownloadError(
+            f"What came from {address} is damaged ({_first_line(error)}): delete {kept} if it is there, then {remedy}."
+        ) from error
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """A server that falls silent is an OSError after a while: torch.hub would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _misfit(body: Mapping[str, Tensor], network: DeepResNet) -> str | None:
+    """The first thing that keeps `body` from being the weights of `network` but its last layer; None if they fit.
+
+    Counts of batches, which only a batch norm without momentum needs, are not in files of old.
+    """
+    wanted, found = (
+        {
+            name: tuple(value.shape)
+            for name, value in state.items()
+            if not name.startswith("classify.") and not name.endswith(".num_batches_tracked")
+        }
+        for state in (network.state_dict(), body)
+    )
+    for name, shape in wanted.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != shape:
+            return f"{name} has the shape {found[name]}, not {shape}"
+    return next((f"{name} is no weight of that network" for name in found if name not in wanted), None)
+
+
+def _with_the_layers_of(body: Mapping[str, Tensor]) -> str | None:
+    """The backbone with as many blocks of the same kind, if there is one."""
+    bottlenecks = "layer1.0.conv3.weight" in body
+    for name, stages in BLOCKS.items():
+        ends = {f"layer{stage}.{blocks}.conv1.weight" for stage, blocks in enumerate(stages, start=1)}
+        lasts = {f"layer{stage}.{blocks - 1}.conv1.weight" for stage, blocks in enumerate(stages, start=1)}
+        if lasts <= body.keys() and not ends & body.keys() and bottlenecks == (name not in BASIC):
+            return name
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

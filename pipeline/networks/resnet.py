@@ -1,0 +1,103 @@
+"""The ResNet for small pictures (He et al. 2015, "Deep residual learning for image recognition", section 4.2)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.networks.initial import he_normal
+from pipeline.networks.projection import Projection
+
+Shortcut = Literal["identity", "projection", "none"]
+
+
+class ResNet(nn.Module):
+    """A 3x3 convolution, three stages of n blocks at `width`, 2 `width` and 4 `width` channels, and a linear layer.
+
+    The second and the third stage halve the picture. `shortcut` says what is added where the shape changes: with
+    identity, which has no parameters, and projection it is the paper's option A and its option B. With none nothing is
+    added anywhere: the paper's plain network, of the same weights.
+    """
+
+    stride = 4
+    """Pixels of the picture, to a side, that a pixel of the last features stands for."""
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        *,
+        shortcut: Shortcut = "identity",
+        channels: int,
+        classes: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.stem = _convolution(channels, width)
+        self.stem_norm = nn.BatchNorm2d(width)
+        self.stages = nn.Sequential(
+            *(
+                Block(
+                    inputs=width * 2**stage if block else width * 2 ** max(stage - 1, 0),
+                    outputs=width * 2**stage,
+                    stride=2 if stage and not block else 1,
+                    shortcut=shortcut,
+                )
+                for stage in range(3)
+                for block in range(blocks)
+            )
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(4 * width, classes)
+        he_normal(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
+        features = self.stages(F.relu(self.stem_norm(self.stem(images)), inplace=True))
+        logits: Tensor = self.classify(self.dropout(features.mean(dim=(2, 3))))
+        return logits
+
+
+class Block(nn.Module):
+    """y = relu(x + F(x)), F being two 3x3 convolutions with batch norms; y = relu(F(x)) without a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut = "identity") -> None:
+        super().__init__()
+        self.first = _convolution(inputs, outputs, stride)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = _convolution(outputs, outputs)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module | None
+        if shortcut == "none":
+            self.shortcut = None
+        elif stride == 1 and inputs == outputs:
+            self.shortcut = nn.Identity()
+        elif shortcut == "identity":
+            self.shortcut = Padding(outputs - inputs, stride)
+        else:
+            self.shortcut = Projection(inputs, outputs, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = F.relu(self.first_norm(self.first(features)), inplace=True)
+        residual = self.second_norm(self.second(residual))
+        if self.shortcut is not None:
+            residual = residual + self.shortcut(features)
+        return F.relu(residual, inplace=True)
+
+
+class Padding(nn.Module):
+    """The paper's option A: of every `stride` pixels one, and zeros for new channels."""
+
+    def __init__(self, new_channels: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        skipped = features[:, :, :: self.stride, :: self.stride]
+        return F.pad(skipped, (0, 0, 0, 0, 0, self.new_channels))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -1,0 +1,243 @@
+"""The pictures of a study as PNG files: its history, what mattered, and the configurations side by side.
+
+As with those of a training, in plots.py, the same input gives the same bytes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib import colormaps, style
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.config import Scalar
+from pipeline.reporting.plots import FRAME, GRID, INK, ROUND_STEPS, STYLE, TRAINING, VALIDATION, png
+
+MOST_BARS = 20
+QUIET = "#8a929b"
+COLOURS = "viridis_r"  # from light to dark, which can be told apart without the hues; the best stand out
+BEST = TRAINING  # vermillion, which the scale does not have
+OFF = -0.14
+"""Height, below the axis from 0 to 1, of configurations that do not have the key."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial in the history."""
+
+    number: int
+    accuracy: float
+    """0..1, on the validation pictures, after the last epoch that it trained."""
+    state: Literal["finished", "paused"]
+    """paused: it has not trained to its end, and perhaps never will."""
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One of the parallel axes."""
+
+    name: str
+    log: bool = False
+    choices: Sequence[Scalar] | None = None
+    """The values that it has, for choices and a few steps, at equal distances; None is a scale of numbers."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trial across the parallel axes."""
+
+    values: Mapping[str, Scalar]
+    """By name; without keys that the configuration does not have."""
+    accuracy: float
+    """0..1."""
+
+
+def optimisation_history(trials: Sequence[Point]) -> bytes:
+    """Draws the accuracy of each trial over its number, and the best finished one so far."""
+    finished = sorted((point for point in trials if point.state == "finished"), key=lambda point: point.number)
+    paused = [point for point in trials if point.state == "paused"]
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        # A few that learned nothing must not press all others into a line.
+        accuracies = np.array([point.accuracy for point in trials] or [0.0])
+        low, high = np.quantile(accuracies, 0.1 if len(accuracies) >= 10 else 0), accuracies.max()
+        floor = 100 * max(0.0, low - 0.08 * (high - low) - 0.002)
+        for points, size, fill, edge, name in (
+            (paused, 12, "none", QUIET, "stopped before its end"),
+            (finished, 26, VALIDATION, VALIDATION, "finished"),
+        ):
+            if not points:
+                continue
+            inside = [point for point in points if 100 * point.accuracy >= floor]
+            below = [point.number for point in points if 100 * point.accuracy < floor]
+            axes.scatter(
+                [point.number for point in inside],
+                [100 * point.accuracy for point in inside],
+                size,
+                fill,
+                edgecolors=edge,
+                linewidths=0.9,
+                label=name,
+                zorder=3,
+            )
+            # On the frame, pointing down to where they are.
+            axes.scatter(below, [floor] * len(below), 22, edge, marker="v", clip_on=False, zorder=4)
+        if finished:
+            best = np.maximum.accumulate([100 * point.accuracy for point in finished])
+            numbers = [point.number for point in finished]
+            last = max(point.number for point in trials)
+            axes.step(
+                [*numbers, last], [*best, best[-1]], where="post", color=TRAINING, label="best finished", zorder=2
+            )
+            count = f"{len(trials):,} trials" if len(trials) > 1 else "one trial"
+            axes.set_title(f"Best of {count}: {best[-1]:.2f} %")
+        else:
+            axes.set_title("No trial has finished")
+        axes.set_ylim(bottom=floor)
+        axes.set_xlabel("trial")
+        axes.set_ylabel("validation accuracy (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1, steps=ROUND_STEPS))
+        axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND_STEPS))
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if trials:
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, borderaxespad=0)
+        return png(figure)
+
+
+def importances(scores: Mapping[str, float]) -> bytes:
+    """Draws a bar for each key, the longest first; `scores` are shares of 1."""
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(6.4, 0.7 + 0.3 * max(1, len(ranked))), layout="constrained")
+        axes = figure.subplots()
+        shares = [100 * share for _, share in ranked]
+        bars = axes.barh([name for name, _ in ranked], shares, color=VALIDATION, height=0.66)
+        axes.bar_label(bars, [f"{share:.0f} %" if share >= 0.5 else "< 1 %" for share in shares], padding=4)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.12 * max([*shares, 1]))
+        axes.set_title("What mattered: share of the differences in accuracy")
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.xaxis.set_visible(False)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        return png(figure)
+
+
+def parallel_coordinates(lines: Sequence[Line], coordinates: Sequence[Coordinate]) -> bytes:
+    """Draws a line for each trial across an axis for each key, coloured by accuracy; the best one is thick."""
+    ranked = sorted(lines, key=lambda line: line.accuracy)
+    accuracies = np.array([100 * line.accuracy for line in ranked] or [0.0])
+    # The worst quarter has one colour: the differences that count are among the others.
+    low = float(np.quantile(accuracies, 0.25))
+    norm = Normalize(min(low, accuracies[-1] - 0.1), accuracies[-1])
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(1.5 + 1.35 * max(2, len(coordinates)), 4.2), layout="constrained")
+        axes = figure.subplots()
+        is_few = len(ranked) <= 150
+        heights = np.column_stack([_heights(axis, ranked) for axis in coordinates])
+        places = np.broadcast_to(np.arange(float(len(coordinates))), heights.shape)
+        if ranked:
+            others = len(ranked) - 1
+            axes.add_collection(
+                LineCollection(
+                    list(np.dstack([places, heights])),
+                    colors=[*colormaps[COLOURS](norm(accuracies[:-1])), BEST],
+                    linewidths=[1.1 if is_few else 0.6] * others + [3.2],
+                    alpha=[0.85 if is_few else 0.3] * others + [1],
+                    zorder=2,
+                )
+            )
+        has_off = False
+        for number, axis in enumerate(coordinates):
+            is_partial = any(axis.name not in line.values for line in lines)
+            has_off |= is_partial
+            _draw_axis(axes, number, axis, _span(axis, lines), is_partial=is_partial)
+        axes.set_xlim(-0.6, len(coordinates) - 0.75)
+        axes.set_ylim(OFF - 0.06 if has_off else -0.06, 1.06)
+        axes.set_axis_off()
+        bar = figure.colorbar(
+            ScalarMappable(norm, COLOURS),
+            ax=axes,
+            extend="min" if accuracies[0] < low else "neither",
+            shrink=0.85,
+            pad=0.01,
+        )
+        bar.outline.set_edgecolor(FRAME)
+        bar.set_label("validation accuracy (%); the best is orange")
+        return png(figure)
+
+
+def _span(axis: Coordinate, lines: Sequence[Line]) -> tuple[float, float]:
+    """The lowest and the highest number on an axis, in logarithms where it has them."""
+    numbers = [_number(axis, line.values[axis.name]) for line in lines if axis.name in line.values]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _number(axis: Coordinate, value: Scalar) -> float:
+    if axis.choices is not None:
+        return axis.choices.index(value)
+    assert isinstance(value, int | float)
+    return math.log10(value) if axis.log else value
+
+
+def _heights(axis: Coordinate, ranked: Sequence[Line]) -> "np.typing.NDArray[np.float64]":
+    """Of each line on this axis: 0..1, or OFF. Lines of the same choice fan out a little, the best on top."""
+    low, high = _span(axis, ranked) if axis.choices is None else _span_of_choices(axis.choices)
+    fan = np.linspace(-0.025, 0.025, max(1, len(ranked)))
+    return np.array(
+        [
+            (_number(axis, line.values[axis.name]) - low) / (high - low)
+            + (fan[rank] if axis.choices is not None else 0)
+            if axis.name in line.values
+            else OFF + fan[rank]
+            for rank, line in enumerate(ranked)
+        ]
+    )
+
+
+def _span_of_choices(choices: Sequence[Scalar]) -> tuple[float, float]:
+    return (0.0, len(choices) - 1.0) if len(choices) > 1 else (-0.5, 0.5)
+
+
+def _draw_axis(axes: Axes, number: int, axis: Coordinate, span: tuple[float, float], *, is_partial: bool) -> None:
+    axes.plot([number, number], [0, 1], color=INK, linewidth=1, zorder=3)
+    section, _, key = axis.name.rpartition(".")
+    axes.text(number, 1.09, f"{section}.\n{key}" if section else key, ha="center", va="bottom", fontweight="bold")
+    if axis.choices is not None:
+        low, high = _span_of_choices(axis.choices)
+        ticks = [(float(place), str(choice)) for place, choice in enumerate(axis.choices)]
+    else:
+        low, high = span
+        ticks = [(math.log10(tick) if axis.log else tick, f"{tick:g}") for tick in _ticks(axis, low, high)]
+    marks = [((place - low) / (high - low), name) for place, name in ticks]
+    for height, name in [*marks, *([(OFF, "not used")] if is_partial else [])]:
+        axes.plot([number - 0.025, number], [height, height], color=INK, linewidth=1, zorder=3)
+        axes.text(
+            number - 0.05,
+            height,
+            name,
+            ha="right",
+            va="center",
+            fontsize=8,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+        )
+
+
+def _ticks(axis: Coordinate, low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`; on a log scale 1, 2 and 5 of each power of ten, or the powers alone."""
+    if not axis.log:
+        return [tick for tick in MaxNLocator(6, steps=ROUND_STEPS).tick_values(low, high) if low <= tick <= high]
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    factors = (1, 2, 5) if high - low < 3 else (1,)
+    return [tick for power in powers for tick in (f * 10.0**power for f in factors) if low <= math.log10(tick) <= high]

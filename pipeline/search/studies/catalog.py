@@ -1,0 +1,76 @@
+"""The studies of a project: what there is, and how one goes."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.errors import PipelineError
+from pipeline.files import Project
+from pipeline.search.studies import ledger as ledgers
+from pipeline.search.studies.journal import journal
+from pipeline.search.studies.ledger import CONFIRMATION, Ledger
+
+
+def all_of(project: Project) -> list[dict[str, Any]]:
+    """What is to be known of each study, the oldest first."""
+    names = [name for name in ledgers.studies(project) if not name.endswith(CONFIRMATION)]
+    return [_told(project, name) for name in names]
+
+
+def one_of(project: Project, name: str) -> dict[str, Any]:
+    """Raises PipelineError if there is no study of that name."""
+    names = [study["study"] for study in all_of(project)]
+    if name not in names:
+        raise PipelineError(f"There is no study {name}; there is {', '.join(names) or 'none at all'}.")
+    return _told(project, name)
+
+
+def delete(project: Project, name: str) -> None:
+    """Deletes a study from Optuna's storage, and its folder. Raises Owned while a process has it."""
+    with Ledger.open(project, name) as ledger:
+        ledger.delete()
+        shutil.rmtree(project.study_folder(name), ignore_errors=True)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files below a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def table(studies: Sequence[dict[str, Any]]) -> Table:
+    shown = Table("study", "trials", "states", "best", "begun", "disk", box=None, pad_edge=False)
+    for study in studies:
+        best = study["best"]
+        shown.add_row(
+            study["study"],
+            str(study["trials"]),
+            ", ".join(f"{count} {state}" for state, count in study["states"].items()),
+            "" if best is None else f"{best:.2%}",
+            study["created"] or "",
+            f"{study['bytes'] / 1e6:.1f} MB",
+        )
+    return shown
+
+
+def _told(project: Project, name: str) -> dict[str, Any]:
+    ledger = Ledger(journal(project.optuna_journal), name)
+    states: dict[str, int] = {}
+    for trial in ledger.trials:
+        states[trial.ended or trial.state] = states.get(trial.ended or trial.state, 0) + 1
+    finished = [trial.scores[-1] for trial in ledger.trials if trial.state == "finished"]
+    return {
+        "study": name,
+        "trials": len(ledger.trials),
+        "states": states,
+        "best": max(finished, default=None),
+        "created": ledger.about.get("created"),
+        "bytes": bytes_of(project.study_folder(name)),
+    }

@@ -1,0 +1,154 @@
+"""What a person sees while a study runs: a live table on a terminal, a line for each event everywhere else."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.cli import duration
+from pipeline.config import Scalar
+from pipeline.epoch import Epoch
+from pipeline.search.engines.base import Failed, Reached
+from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.owner import Watcher
+
+OTHER_COLUMNS = 46
+"""Characters of a row in front of the values."""
+STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
+
+
+class StudyDisplay(Watcher):
+    """A watcher and a context manager."""
+
+    def __init__(
+        self, console: Console, ledger: Ledger, *, title: str, trials: int, epochs: int, budget: float
+    ) -> None:
+        """`trials` is how many there are to be, `epochs` those of a full training, `budget` in full trainings."""
+        self._console = console
+        self._ledger = ledger
+        self._title = title
+        self._trials = trials
+        self._epochs = epochs
+        self._target = min(budget, trials) * epochs
+        self._began_s = time.monotonic()
+        self._trained = 0
+        """Epochs since the display began."""
+        self._before = sum(len(trial.scores) for trial in ledger.trials)
+        self.note = ""
+        """A line under the table."""
+        self._live = Live(
+            console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True, auto_refresh=True
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    # What a watcher is told.
+
+    def trained(self, trial: Trial, epoch: Epoch) -> None:
+        self._trained += 1
+
+    def reached(self, trial: Trial, reached: Reached) -> None:
+        if reached.epoch < self._epochs and not reached.over:
+            self._say(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
+
+    def ended(self, trial: Trial, ended: str, why: str | None) -> None:
+        if ended == "finished":
+            self._say(trial, f"finished, {_accuracy(trial)}")
+        elif ended != "pruned" or why:
+            self._say(trial, f"{ended}: {_first_line(why)}")
+
+    def failed(self, trial: Trial, failed: Failed) -> None:
+        self._say(trial, f"{failed.ended} and is tried again: {_first_line(failed.why)}")
+
+    def _say(self, trial: Trial, sentence: str) -> None:
+        # On a terminal the table shows it; what went wrong is worth a line there too.
+        if not self._console.is_terminal or ":" in sentence:
+            eta = self.eta_s()
+            left = f"  (ETA {duration(eta)})" if eta is not None and not self._console.is_terminal else ""
+            self._console.print(f"{self._title} {trial.number}: {sentence}{left}", highlight=False, soft_wrap=True)
+
+    def eta_s(self) -> float | None:
+        """Seconds until the budget is spent, at the pace so far; None before the first epoch."""
+        if not self._trained:
+            return None
+        left = max(0.0, self._target - self._before - self._trained)
+        return (time.monotonic() - self._began_s) / self._trained * left
+
+    def _drawn(self) -> RenderableType:
+        trials = self._ledger.trials
+        counts = {state: sum(trial.state == state for trial in trials) for state in STATES}
+        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        epochs = self._before + self._trained
+        eta = self.eta_s()
+        head = Text(f"{self._ledger.name}: {len(trials)} of {self._trials} trials ({told or 'starting'})")
+        best = max((trial for trial in trials if trial.state == "finished"), key=lambda t: t.scores[-1], default=None)
+        if best:
+            head.append(f"  best {best.scores[-1]:.2%} (trial {best.number})", "bold green")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=max(self._target, 1), completed=min(epochs, self._target), width=40),
+            f"{epochs / self._epochs:.1f} of {self._target / self._epochs:.1f} full trainings",
+            f"ETA {duration(eta)}" if eta is not None else "",
+        )
+        parts: list[RenderableType] = [head, bar, self._table()]
+        if self.note:
+            parts.append(Text(self.note, "yellow"))
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("trial", "epoch", "rung", "validation"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("values", no_wrap=True)
+        order = {"running": 0, "finished": 1, "paused": 1}
+        shown = sorted(
+            self._ledger.trials,
+            key=lambda trial: (order.get(trial.state, 2), -(trial.scores[-1] if trial.scores else 0.0)),
+        )
+        for trial in shown[: max(3, self._console.height - 8)]:
+            values = Text(on_a_line(trial.values))
+            # Cut here: a table that is too wide would be made narrower at the columns that matter most.
+            values.truncate(max(10, self._console.width - OTHER_COLUMNS), overflow="ellipsis")
+            table.add_row(
+                str(trial.number),
+                str(len(trial.scores)),
+                str(trial.until),
+                f"{trial.scores[-1]:.2%}" if trial.scores else "",
+                Text(trial.ended or trial.state, STATES[trial.state]),
+                values,
+            )
+        return table
+
+
+def on_a_line(values: Mapping[str, Scalar]) -> str:
+    """Values on one line, keys without their section."""
+    return "  ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in values.items())
+
+
+def shown(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _accuracy(trial: Trial) -> str:
+    return f"validation {trial.scores[-1]:.2%}"
+
+
+def _first_line(why: str | None) -> str:
+    lines = (why or "").strip().splitlines()
+    # Of a traceback the last line says what happened.
+    return (lines[-1] if lines and lines[0].startswith("Traceback") else lines[0]) if lines else "no reason given"

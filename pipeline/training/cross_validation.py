@@ -1,0 +1,172 @@
+"""A training as the rest of the house sees it: of one network, or with train.folds of one a fold, told as one.
+
+Cross-validation trains as many networks as there are folds, each on all parts of the training set but one, which it is
+validated on. They advance together, an epoch at a time, and each epoch is told once, by its mean figures: what pauses,
+stops or goes on is the training as a whole.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.batches import data
+from pipeline.batches.data import Pictures, TrainingEpochs
+from pipeline.config import Config, Train
+from pipeline.epoch import Epoch
+from pipeline.errors import Diverged
+from pipeline.meta import Meta
+from pipeline.networks import Classifier
+from pipeline.training import loop
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.device import Device
+from pipeline.training.focus import pictures_of
+from pipeline.training.loop import Parts
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network a fold, a single one without folds, and how far each has come."""
+
+    config: Train
+    device: Device
+    parts: Sequence[Parts]
+    checkpoints: Sequence[Checkpoint | None]
+    paths: Sequence[Path]
+    """Of the checkpoints: checkpoint.pt, checkpoint-2.pt, ..."""
+    histories: Sequence[list[Epoch]]
+    """The epochs of each network. One that was killed may leave some of them an epoch ahead."""
+
+    @classmethod
+    def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device, folder: Path) -> "Training":
+        """The training that `config` asks for, as far as the checkpoints in `folder` have it. Raises DataError."""
+        train = config.train
+        if train.folds is None:
+            parts = [Parts.of(config, meta, pictures, device)]
+        else:
+            parts = [
+                Parts.on(positions, seed, config, meta, pictures, device)
+                for positions, seed in zip(
+                    data.folds(pictures.labels, train.folds, train.validation_seed), seeds(train), strict=True
+                )
+            ]
+        names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]
+        paths = [folder / name for name in names]
+        checkpoints = [Checkpoint.load(path) for path in paths]
+        for part, checkpoint in zip(parts, checkpoints, strict=True):
+            if checkpoint:
+                part.network.load_state_dict(checkpoint.model)
+                loop.halve(part.network, train, len(checkpoint.epochs))
+            loop.place(part.network, device)
+        histories = [list(checkpoint.epochs) if checkpoint else [] for checkpoint in checkpoints]
+        return cls(train, device, parts, checkpoints, paths, histories)
+
+    @property
+    def done(self) -> list[Epoch]:
+        """The epochs that all networks have behind them, by their mean figures."""
+        return [self._mean(number) for number in range(1, min(map(len, self.histories)) + 1)]
+
+    @property
+    def over(self) -> bool:
+        return loop.over(self.done, self.config)
+
+    @property
+    def network(self) -> Classifier:
+        """The one that is kept: with folds the first fold's, trained on all but its part."""
+        return self.parts[0].network
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures that the network that is kept is trained and validated on."""
+        first = self.parts[0]
+        return {"training": first.training.pictures, "validation": len(first.validation)}
+
+    @property
+    def images(self) -> list[int]:
+        """Pictures that all networks together train on, an epoch each."""
+        return [
+            sum(pictures_of(self.config, number, part.training) for part in self.parts)
+            for number in range(1, self.config.epochs + 1)
+        ]
+
+    def accuracies(self, number: int) -> list[float]:
+        """Validation accuracy of each network after epoch `number`."""
+        return [history[number - 1].validation_accuracy for history in self.histories]
+
+    def fit(self, watched: Callable[[TrainingEpochs], TrainingEpochs] = lambda batches: batches) -> Iterator[Epoch]:
+        """Trains on and yields each epoch as it ends, as `training.fit` does; `watched` wraps the training batches.
+
+        Raises Diverged and OutOfMemory.
+        """
+        fits = [
+            loop.fit(
+                part.network,
+                watched(part.training),
+                part.validation,
+                # Whether it is over is decided by the mean, not by each network for itself.
+                self.config.model_copy(update={"seed": seed, "early_stopping": None}),
+                self.device,
+                path=path,
+                checkpoint=checkpoint,
+            )
+            for part, seed, path, checkpoint in zip(
+                self.parts, seeds(self.config), self.paths, self.checkpoints, strict=True
+            )
+        ]
+        while not self.over:
+            number = len(self.done) + 1
+            for fold, (fit, history) in enumerate(zip(fits, self.histories, strict=True), start=1):
+                if len(history) < number:
+                    with self._fold_told(fold):
+                        history.append(next(fit))
+            yield self._mean(number)
+
+    def infer(self) -> tuple[Tensor, Tensor]:
+        """Logits and labels of the validation pictures: with folds of all pictures, each by the one that was not
+        trained on it."""
+        found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
+        return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
+
+    def _mean(self, number: int) -> Epoch:
+        return mean([history[number - 1] for history in self.histories], [len(part.training) for part in self.parts])
+
+    @contextmanager
+    def _fold_told(self, fold: int) -> Iterator[None]:
+        try:
+            yield
+        except Diverged as error:
+            if len(self.parts) == 1:
+                raise
+            raise Diverged(f"Fold {fold} of {len(self.parts)}: {error}") from error
+
+
+def mean(epochs: Sequence[Epoch], images: Sequence[int]) -> Epoch:
+    """One epoch of several networks as one, from how many pictures each of them was trained on.
+
+    Losses, accuracies and the learning rate are means; the seconds add up, and the speed is all pictures by all time.
+    """
+    if len(epochs) == 1:
+        return epochs[0]
+    seconds = sum(count / epoch.images_per_second for count, epoch in zip(images, epochs, strict=True))
+    return Epoch(
+        number=epochs[0].number,
+        learning_rate=statistics.fmean(epoch.learning_rate for epoch in epochs),
+        training_loss=statistics.fmean(epoch.training_loss for epoch in epochs),
+        training_accuracy=statistics.fmean(epoch.training_accuracy for epoch in epochs),
+        validation_loss=statistics.fmean(epoch.validation_loss for epoch in epochs),
+        validation_accuracy=statistics.fmean(epoch.validation_accuracy for epoch in epochs),
+        images_per_second=sum(images) / seconds,
+        elapsed_s=sum(epoch.elapsed_s for epoch in epochs),
+    )
+
+
+def seeds(config: Train) -> list[int]:
+    """The seed of each network with its order and augmentation: with folds they follow from train.seed."""
+    if config.folds is None:
+        return [config.seed]
+    return [int(seed >> 1) for seed in np.random.SeedSequence(config.seed).generate_state(config.folds)]

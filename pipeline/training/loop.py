@@ -1,0 +1,338 @@
+"""The training loop: `fit` yields an `Epoch` after each pass, and the caller decides what follows.
+
+It leaves a checkpoint after each epoch. A training that goes on from one ends with the numbers of a training that was
+never stopped: on a CPU with the same number of threads bit for bit.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+
+from pipeline import networks
+from pipeline.batches.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, TrainingEpochs, split
+from pipeline.config import Config, Train
+from pipeline.epoch import Epoch
+from pipeline.errors import ConfigError, Diverged, OutOfMemory
+from pipeline.meta import Meta
+from pipeline.networks import Classifier
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.device import Device
+from pipeline.training.ema import Average
+from pipeline.training.focus import Focus, is_hard, pictures_of, steps_of
+from pipeline.training.optimizers import build_optimizer
+from pipeline.training.schedules import learning_rate_factor
+
+# How many steps may pass before the loss is looked at: often enough to lose little to a diverged training, seldom
+# enough that a GPU, which has to be waited for, does not notice.
+STEPS_BETWEEN_CHECKS = 50
+
+
+class Parts(NamedTuple):
+    """What `fit` brings together."""
+
+    network: Classifier
+    training: TrainingBatches
+    validation: OrderedBatches
+
+    @classmethod
+    def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device) -> "Parts":
+        """The untrained network and the two parts of the training set that `config` asks for.
+
+        Raises DataError and ConfigError.
+        """
+        positions = split(pictures.labels, config.train.validation_share, config.train.validation_seed)
+        return cls.on(positions, config.train.seed, config, meta, pictures, device)
+
+    @classmethod
+    def on(
+        cls,
+        positions: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+        seed: int,
+        config: Config,
+        meta: Meta,
+        pictures: Pictures,
+        device: Device,
+    ) -> "Parts":
+        """Those with given `positions` for training and for validation, and a given seed of all that is drawn."""
+        training, validation = positions
+        batch_size = config.train.batch_size
+        network = networks.build(config.model, meta, seed)
+        network.see(_some(pictures, training))
+        small_epochs = _small_epochs(config, network, meta)
+        return cls(
+            network=network,
+            training=TrainingBatches(
+                pictures,
+                training,
+                batch_size=batch_size,
+                policy=config.augment,
+                fill=meta.mean,
+                seed=seed,
+                device=device.handle,
+                small_epochs=small_epochs,
+            ),
+            validation=OrderedBatches(pictures, validation, batch_size=batch_size, device=device.handle),
+        )
+
+
+def fit(
+    network: nn.Module,
+    training: TrainingEpochs,
+    validation: Epochs,
+    config: Train,
+    device: Device,
+    *,
+    path: Path | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Iterator[Epoch]:
+    """Trains `network` in place until its training is `over` and yields each epoch as it ends.
+
+    Whenever it yields, `network` holds the weights that count: with train.ema the averaged ones, while a copy of it
+    goes on with those that the optimiser moves. Goes on after `checkpoint` where one is given. Leaves a checkpoint at
+    `path` before it yields. Raises Diverged and OutOfMemory.
+    """
+    place(network, device)
+    moving = copy.deepcopy(network) if config.ema else network
+    if config.convolutions == "auto" and isinstance(moving, Classifier):
+        moving.convolve_by_fourier()
+    optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
+    steps = sum(steps_of(config, number, training.steps) for number in range(1, config.epochs + 1))
+    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
+    done: list[Epoch] = []
+    focus = None
+    if config.hard_share < 1:
+        focus = Focus(training.pictures, device.handle, checkpoint.losses if checkpoint else None)
+    if checkpoint:
+        network.load_state_dict(checkpoint.model)
+        moving.load_state_dict(checkpoint.moving or checkpoint.model)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        schedule.load_state_dict(checkpoint.schedule)
+        done = list(checkpoint.epochs)
+    average = Average(network, moving, config.ema) if config.ema else None
+    course = _Course(moving, optimizer, schedule, average, focus, config, device)
+    while not over(done, config):
+        number = len(done) + 1
+        began = time.perf_counter()
+        for each in (network, moving):
+            halve(each, config, number)
+        with out_of_memory_told(config, device):
+            with _seeded(config.seed, number, device):
+                passed = course.train_epoch(training, number)
+            device.synchronize()
+            trained_s = time.perf_counter() - began
+            logits, labels = infer(network, validation, device)
+        done.append(
+            Epoch(
+                number=number,
+                learning_rate=passed.learning_rate,
+                training_loss=passed.loss,
+                training_accuracy=passed.accuracy,
+                validation_loss=F.cross_entropy(logits, labels).item(),
+                validation_accuracy=(logits.argmax(1) == labels).float().mean().item(),
+                images_per_second=passed.images / trained_s,
+                elapsed_s=(done[-1].elapsed_s if done else 0.0) + time.perf_counter() - began,
+            )
+        )
+        if path:
+            Checkpoint(
+                done,
+                network.state_dict(),
+                optimizer.state_dict(),
+                schedule.state_dict(),
+                moving.state_dict() if config.ema else None,
+                focus.losses if focus else None,
+            ).save(path)
+        yield done[-1]
+
+
+def over(epochs: Sequence[Epoch], config: Train) -> bool:
+    """Whether a training with this history ends: at train.epochs, or by train.early_stopping.
+
+    Epochs that halve early don't count for that: theirs is not the network that is kept in the end.
+    """
+    if len(epochs) >= config.epochs:
+        return True
+    compared = epochs[_early_epochs(config) :]
+    if config.early_stopping is None or not compared:
+        return False
+    best = max(compared, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
+    return epochs[-1].number - best.number >= config.early_stopping
+
+
+def halve(network: nn.Module, config: Train, number: int) -> None:
+    """Has a network of the family speed halve pictures as in epoch `number`: by train.early_halving_until."""
+    if isinstance(network, Classifier):
+        network.halve_early(number <= _early_epochs(config))
+
+
+def _early_epochs(config: Train) -> int:
+    """How many epochs halve early. The last never does."""
+    return min(round(config.early_halving_until * config.epochs), config.epochs - 1)
+
+
+def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:
+    """How many epochs have small pictures. Raises ConfigError if they are too small for the network."""
+    if config.augment.small_side == 1:
+        return 0
+    side, needed = round(config.augment.small_side * min(meta.shape[1:])), network.network.stride
+    resizes = config.model.family == "pretrained" and config.model.image_size is not None
+    if side < needed and not resizes:
+        raise ConfigError(
+            f"augment.small_side is {config.augment.small_side}, which makes pictures of {side} pixels a side, but "
+            f"model.family {config.model.family} needs {needed}: raise it, or set it to 1 to go without."
+        )
+    return round(config.augment.small_until * config.train.epochs)
+
+
+def _some(pictures: Pictures, positions: npt.NDArray[np.int64]) -> Tensor:
+    """Pictures from all over a part, uint8 [N, C, H, W]: up to 2,000, fewer of large ones."""
+    _, height, width, _ = pictures.images.shape
+    count = min(2_000, max(1, 2_000_000 // (height * width)), len(positions))
+    chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+    return torch.from_numpy(pictures.images[chosen]).permute(0, 3, 1, 2)
+
+
+def place(network: nn.Module, device: Device) -> None:
+    """Moves a network to where and how it is trained."""
+    network.to(device.handle)
+    network.to(memory_format=device.memory_format)
+
+
+def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, Tensor]:
+    """Logits float32 [N, classes] and labels int64 [N] of all pictures, on the device, in evaluation mode."""
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), device.autocast():
+        for batch in batches.epoch(0):
+            logits.append(network(batch.images).float())
+            labels.append(batch.labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+@contextmanager
+def _seeded(seed: int, number: int, device: Device) -> Iterator[None]:
+    """Gives the layers that draw, which is dropout, the draws of this epoch; the process's own go on after it."""
+    with torch.random.fork_rng(devices=[device.handle] if device.handle.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0]))
+        yield
+
+
+class _Pass(NamedTuple):
+    """What one pass over the training pictures comes to: means over its steps, and the last learning rate."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+    images: int
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What moves from step to step."""
+
+    network: nn.Module
+    optimizer: optim.Optimizer
+    schedule: optim.lr_scheduler.LambdaLR
+    average: Average | None
+    focus: Focus | None
+    config: Train
+    device: Device
+
+    def train_epoch(self, training: TrainingEpochs, number: int) -> _Pass:
+        self.network.train()
+        loss_sum = torch.zeros((), device=self.device.handle)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
+        seen = step = 0
+        learning_rate = math.nan
+        for step, batch in enumerate(self._batches(training, number), start=1):
+            with self.device.autocast():
+                logits = self.network(batch.images)
+                loss = self._loss(logits, batch)
+            learning_rate = float(self.schedule.get_last_lr()[0])
+            self._step(loss)
+            loss_sum += loss.detach()
+            correct += (logits.detach().argmax(1) == _main_labels(batch)).sum()
+            seen += len(batch.labels)
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                _check_finite(loss_sum, number, learning_rate)
+        _check_finite(loss_sum, number, learning_rate)
+        return _Pass(loss_sum.item() / step, correct.item() / seen, learning_rate, seen)
+
+    def _batches(self, training: TrainingEpochs, number: int) -> Iterator[Batch]:
+        if self.focus is None or not is_hard(self.config, number):
+            return training.epoch(number)
+        return training.epoch(number, self.focus.hardest(pictures_of(self.config, number, training)))
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.focus is None or batch.places is None:
+            return batch_loss(logits, batch, self.config.label_smoothing)
+        losses = batch_loss(logits, batch, self.config.label_smoothing, reduction="none")
+        self.focus.note(batch.places, losses)
+        return losses.mean()
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.schedule.last_epoch)
+        self.schedule.step()
+
+
+def batch_loss(
+    logits: Tensor, batch: Batch, label_smoothing: float, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
+    """Cross entropy, the mean or that of each picture [B].
+
+    Of mixed pictures that with either label, by their shares (Zhang et al. 2017, section 2).
+    """
+    if batch.mix is None:
+        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing, reduction=reduction)
+    own, other = (
+        F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+        for labels in (batch.labels, batch.mix.labels)
+    )
+    mixed = torch.lerp(other, own, batch.mix.share)
+    return mixed.mean() if reduction == "mean" else mixed
+
+
+def _main_labels(batch: Batch) -> Tensor:
+    """The label that the greater part of each picture has, int64 [B]."""
+    return batch.labels if batch.mix is None else torch.where(batch.mix.share >= 0.5, batch.labels, batch.mix.labels)
+
+
+def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:
+    if not math.isfinite(loss_sum.item()):
+        raise Diverged(
+            f"The training diverged: the loss is not finite in epoch {number}, learning rate {learning_rate:.3g}. "
+            "Lower train.learning_rate (a third of it is a good next try), or lengthen train.warmup."
+        )
+
+
+@contextmanager
+def out_of_memory_told(config: Train, device: Device) -> Iterator[None]:
+    """Raises OutOfMemory in place of what PyTorch raises when an allocation fails."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        ):
+            raise
+        raise OutOfMemory(
+            f"{device.handle} ({device.name}) has too little memory for a train.batch_size of {config.batch_size}: "
+            f"halve it (and train.learning_rate with it), or lower model.width. PyTorch says: {error}"
+        ) from error

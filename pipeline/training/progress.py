@@ -1,0 +1,93 @@
+"""What a person sees while a network trains: a bar with the time that is left, and a line for each epoch."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from pipeline.batches.data import Batch, Places, TrainingEpochs
+from pipeline.cli import duration
+from pipeline.epoch import Epoch
+
+
+class TrainingDisplay:
+    """A context manager; the bar appears on a terminal alone, the lines everywhere (a log file keeps them)."""
+
+    def __init__(self, images: Sequence[int], done: int) -> None:
+        """For a training whose epochs have so many pictures each; `done` of them were trained before."""
+        epochs = self._epochs = len(images)
+        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            speed_estimate_period=120,
+            disable=not self._console.is_terminal,
+        )
+        self._bar = self._progress.add_task(
+            "training", total=sum(images), completed=sum(images[:done]), epoch=done + 1, speed=""
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watched(self, batches: TrainingEpochs) -> TrainingEpochs:
+        """The same batches; the bar moves as they are taken."""
+        return _Watched(batches, self)
+
+    @property
+    def completed(self) -> float:
+        """Pictures trained on so far."""
+        return self._progress.tasks[0].completed
+
+    def advance(self, number: int, images: int) -> None:
+        speed = self._progress.tasks[0].speed
+        text = f"{speed:,.0f} images/s" if speed else ""
+        self._progress.update(self._bar, advance=images, epoch=number, speed=text)
+
+    def show(self, epoch: Epoch) -> None:
+        """Prints the line of an epoch that ended."""
+        left_s = epoch.elapsed_s / epoch.number * (self._epochs - epoch.number)
+        self._console.print(
+            f"epoch {epoch.number:>3}/{self._epochs}"
+            f"  training {epoch.training_loss:.4f} {epoch.training_accuracy:6.2%}"
+            f"  validation {epoch.validation_loss:.4f} {epoch.validation_accuracy:6.2%}"
+            f"  learning rate {epoch.learning_rate:.2e}"
+            f"  {epoch.images_per_second:,.0f} images/s" + (f"  ETA {duration(left_s)}" if left_s else "")
+        )
+
+
+class _Watched:
+    def __init__(self, batches: TrainingEpochs, display: TrainingDisplay) -> None:
+        self._batches = batches
+        self._display = display
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def steps(self) -> int:
+        return self._batches.steps
+
+    @property
+    def pictures(self) -> int:
+        return self._batches.pictures
+
+    def epoch(self, number: int, chosen: Places | None = None) -> Iterator[Batch]:
+        for batch in self._batches.epoch(number, chosen):
+            yield batch
+            self._display.advance(number, len(batch.labels))

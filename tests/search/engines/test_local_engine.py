@@ -1,0 +1,348 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import workers
+from places import REPOSITORY
+
+from pipeline import config
+from pipeline.config import Config
+from pipeline.epoch import Epoch
+from pipeline.files import Project
+from pipeline.search.engines import worker
+from pipeline.search.engines.base import Failed, Message, Order, Paused, Reached, Stuck, Trained
+from pipeline.search.engines.local import LocalEngine
+from pipeline.search.engines.worker import Post
+
+# One process of pytest-xdist's for all of them: many share a worker, which takes seconds to start.
+pytestmark = pytest.mark.xdist_group("local engine")
+
+Engines = Callable[..., LocalEngine]
+PATIENCE_S = 90.0
+
+
+@pytest.fixture
+def engines(project: Project) -> Iterator[Engines]:
+    made = []
+
+    def make(number: int = 1, main: Any = worker.main) -> LocalEngine:
+        posts = [
+            Post(project.meta, project.training_data, "cpu", 1, "fp32", project.root / f"worker-{index}.log")
+            for index in range(number)
+        ]
+        made.append(LocalEngine(posts, main))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    digits = Project(_digits, _digits)
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with closing(LocalEngine([Post(digits.meta, digits.training_data, "cpu", 1, "fp32", log)])) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(_hired: LocalEngine) -> Iterator[LocalEngine]:
+    """One healthy worker, which tests share: it is to be left alive and free."""
+    yield _hired
+    for seat in _hired._seats:
+        if seat.order:  # of a test that failed
+            _hired.stop(seat.order.trial)
+    while _hired.next(0):
+        pass
+
+
+@pytest.fixture
+def settings(project: Project) -> Config:
+    return config.load(project.params, {"train.epochs": 4})
+
+
+def order(project: Project, settings: Config, until: int, trial: int = 0, known: int = 0, **values: Any) -> Order:
+    folder = project.root / "trials" / str(trial)
+    return Order(trial, values, settings.with_values(values), until, known, folder)
+
+
+def heard(engine: LocalEngine, last: type = Reached) -> list[Message]:
+    """Messages up to the first one of a kind."""
+    found: list[Message] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not found or not isinstance(found[-1], last):
+        message = engine.next(1)
+        if message:
+            found.append(message)
+        assert time.monotonic() < deadline, found
+    return found
+
+
+def epochs(messages: list[Message]) -> list[Epoch]:
+    return [message.epoch for message in messages if isinstance(message, Trained)]
+
+
+def figures(messages: list[Message]) -> list[tuple[float, ...]]:
+    return [
+        (epoch.number, epoch.training_loss, epoch.validation_loss, epoch.validation_accuracy)
+        for epoch in epochs(messages)
+    ]
+
+
+def test_a_trial_that_pauses_and_goes_on_has_the_numbers_of_one_that_did_not(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 4, trial=0))
+    at_once = heard(engine)
+    engine.submit(order(project, settings, 1, trial=1))
+    first = heard(engine)
+    # Something else in between, in the same process.
+    engine.submit(order(project, settings, 1, trial=2, **{"train.learning_rate": 0.3}))
+    heard(engine)
+    engine.submit(order(project, settings, 4, trial=1, known=1))
+    then = heard(engine)
+    assert figures(first) + figures(then) == figures(at_once)
+    assert at_once[-1].confusion == then[-1].confusion  # type: ignore[union-attr]
+    assert (project.root / "trials" / "1" / "model.safetensors").read_bytes() == (
+        project.root / "trials" / "0" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_an_order_that_was_reached_before_is_told_again_without_training(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 3))
+    before = heard(engine)
+    engine.submit(order(project, settings, 3, known=1))
+    again = heard(engine)
+    assert figures(again) == figures(before)[1:]
+    assert again[-1].confusion == before[-1].confusion  # type: ignore[union-attr]
+    # What the checkpoint has, times too: nothing was trained a second time.
+    assert epochs(again) == epochs(before)[1:]
+
+
+def test_the_confusion_matrix_counts_the_validation_pictures_and_fits_the_accuracy(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 2))
+    messages = heard(engine)
+    reached = messages[-1]
+    assert isinstance(reached, Reached)
+    pictures = sum(map(sum, reached.confusion))
+    assert pictures == reached.setting.counts["validation"]
+    right = sum(row[index] for index, row in enumerate(reached.confusion))
+    assert right / pictures == pytest.approx(epochs(messages)[-1].validation_accuracy)
+    assert reached.setting.device["threads"] == 1
+
+
+@pytest.mark.slow
+def test_two_workers_train_side_by_side(engines: Engines, project: Project, settings: Config) -> None:
+    engine = engines(2)
+    assert engine.free == engine.workers == 2
+    engine.submit(order(project, settings, 2, trial=0))
+    engine.submit(order(project, settings, 2, trial=1))
+    assert engine.free == 0
+    messages = heard(engine)
+    messages += heard(engine)
+    assert {message.trial for message in messages} == {0, 1}
+    assert figures([m for m in messages if m.trial == 0]) == figures([m for m in messages if m.trial == 1])
+    assert engine.free == 2
+
+
+def test_a_worker_that_still_starts_when_it_is_to_pause_does_so_after_its_first_epoch(
+    engines: Engines, project: Project, settings: Config
+) -> None:
+    for dies in (False, True):
+        engine = engines()
+        engine.submit(order(project, settings.with_values({"train.epochs": 500}), until=500, trial=int(dies)))
+        engine.pause()
+        if dies:
+            os.kill(engine.processes[0], signal.SIGKILL)
+        assert len([message for message in heard(engine, Paused) if isinstance(message, Trained)]) == 1
+        engine.close()
+
+
+def test_workers_pause_after_the_epoch_that_they_are_in(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings.with_values({"train.epochs": 50}), 50))
+    messages = heard(engine, Trained)
+    engine.pause()
+    messages += heard(engine, Paused)
+    assert len(epochs(messages)) < 50
+    assert engine.free == 1
+
+
+def test_a_diverged_training_is_told_as_one_and_the_worker_lives_on(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    before = engine.processes
+    # Each step multiplies the weights by about -99.
+    bad = {"train.learning_rate": 100.0, "train.weight_decay": 1.0, "train.schedule": "constant"}
+    engine.submit(order(project, settings, 4, **bad))
+    failed = heard(engine, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.ended == "diverged"
+    assert "train.learning_rate" in failed.why
+    engine.submit(order(project, settings, 1, trial=1))
+    heard(engine)
+    assert engine.processes == before
+
+
+def test_an_allocation_that_really_fails_is_told_as_out_of_memory_and_the_worker_lives_on(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 1))
+    heard(engine)
+    (pid,) = engine.processes
+    _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+    used = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 200 * 2**20, hard))
+    engine.submit(order(project, settings, 1, trial=1, **{"model.width": 512, "train.batch_size": 1024}))
+    failed = heard(engine, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.ended == "out of memory", failed.why
+    resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
+    engine.submit(order(project, settings, 1, trial=2))
+    heard(engine)
+    assert engine.processes == [pid]
+
+
+@pytest.mark.slow
+def test_a_worker_that_kills_itself_is_replaced_and_the_trial_goes_on_with_the_same_numbers(
+    engine: LocalEngine, engines: Engines, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 4, trial=0))
+    undisturbed = heard(engine)
+    faulty = engines(1, workers.kills_itself_once)
+    faulty.submit(order(project, settings, 4, trial=1))
+    messages = heard(faulty, Failed)
+    failed = messages[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.trial, failed.ended) == (1, "crashed")
+    assert "SIGKILL" in failed.why
+    faulty.submit(order(project, settings, 4, trial=1, known=len(epochs(messages))))
+    assert figures(messages) + figures(heard(faulty)) == figures(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_can_be_stopped_and_nothing_is_heard_of_it(
+    engines: Engines, project: Project, settings: Config
+) -> None:
+    engine = engines(1, workers.hangs_once)
+    engine.submit(order(project, settings, 4))
+    messages = heard(engine, Trained)
+    messages += heard(engine, Trained)
+    assert engine.next(1.0) is None
+    engine.stop(0)
+    assert engine.free == 1
+    engine.submit(order(project, settings, 4, known=2))
+    assert [epoch.number for epoch in epochs(heard(engine))] == [3, 4]
+
+
+def test_an_error_in_a_training_is_told_with_its_traceback(
+    engines: Engines, project: Project, settings: Config
+) -> None:
+    engine = engines(1, workers.raises)
+    engine.submit(order(project, settings, 4))
+    failed = heard(engine, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.ended == "crashed"
+    assert "ZeroDivisionError: a bug in the network" in failed.why
+
+
+def test_values_that_make_no_network_are_told_in_a_sentence_and_the_worker_lives_on(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings.with_values({"model.family": "vgg11"}), 4))
+    failed = heard(engine, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.why.startswith("model.family vgg11 halves pictures until 32 x 32 pixels are one")
+    engine.submit(order(project, settings, 1, trial=1))
+    assert len(epochs(heard(engine))) == 1
+
+
+def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) -> None:
+    engine = engines(1, workers.cannot_start)
+    with pytest.raises(Stuck, match="exit code 3"):
+        for _ in range(60):
+            engine.next(1.0)
+
+
+def test_missing_data_is_told_as_the_data_set_tells_it(engines: Engines, project: Project) -> None:
+    (project.training_data / "images.npy").unlink()
+    engine = engines()
+    with pytest.raises(Stuck, match=r"images\.npy is missing: run `dvc repro`"):
+        for _ in range(60):
+            engine.next(1.0)
+
+
+def test_a_full_disk_ends_the_search_and_not_the_trial(engines: Engines, project: Project, settings: Config) -> None:
+    engine = engines()
+    full = order(project, settings, 4)
+    full.folder.mkdir(parents=True)
+    engine.submit(order(project, settings, 1, trial=1))
+    heard(engine)
+    (pid,) = engine.processes
+    # No file may grow over 1,000 bytes: to a program that is what a full disk is.
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, hard))
+    engine.submit(full)
+    with pytest.raises(Stuck, match="can't be written"):
+        heard(engine)
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
+    script = (
+        "import sys, time\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from pipeline.files import Project\n"
+        "from pipeline.search.local import LocalEngine\n"
+        "from pipeline.search.worker import Post\n"
+        "if __name__ == '__main__':\n"
+        "    p = Project.here()\n"
+        "    e = LocalEngine([Post(p.meta, p.training_data, 'cpu', 1, 'fp32', Path(f'{i}.log')) for i in range(2)])\n"
+        "    print(*e.processes, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    (project.root / "owner.py").write_text(script)
+    for wait_s in (0.0, 6.0):
+        owner = subprocess.Popen(
+            [sys.executable, "owner.py", str(REPOSITORY / "tests")], stdout=subprocess.PIPE, text=True
+        )
+        assert owner.stdout
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(wait_s)
+        processes = [psutil.Process(pid) for pid in pids]
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive
+        owner.stdout.close()
+
+
+@pytest.mark.slow
+def test_workers_do_not_heed_signals_that_are_meant_for_the_owner(
+    engine: LocalEngine, project: Project, settings: Config
+) -> None:
+    engine.submit(order(project, settings, 1))
+    heard(engine)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(engine.processes[0], number)
+    before = engine.processes
+    engine.submit(order(project, settings, 1, trial=1))
+    heard(engine)
+    assert engine.processes == before

@@ -1,0 +1,241 @@
+"""What a study leaves in MLflow, with the simulated engine: no training, all of the recording."""
+
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos import mlflow_ledger, optuna_ledger
+from optuna.storages.journal import JournalFileBackend
+from searches import EPOCHS, SPACE, Halves, Stopping, curve
+
+from pipeline.config import Config
+from pipeline.files import Project
+from pipeline.meta import load_meta
+from pipeline.search.engines.base import Failed, Message, Order
+from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.studies.journal import journal
+from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.owner import Limits, Owner
+from pipeline.search.studies.proposals import Proposals
+from pipeline.search.studies.recorder import Recorder, told
+from pipeline.search.studies.samplers import Proposer
+from pipeline.tracking import Tracker, sender
+from pipeline.tracking.outbox import Outbox
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")]
+
+STRIDE = 31
+"""Of the 240 points of a study before and after its writes to disk, every so many-th is one that it is killed at."""
+CONFUSION = tuple(tuple(10 if row == column else 1 for column in range(10)) for row in range(10))
+
+
+@pytest.fixture
+def search(project: Project, settings: Config, migrated: Path) -> Callable[..., Owner]:
+    """Runs a study of 4 trials with all its records, and returns its owner."""
+
+    shutil.copy(migrated, project.home)
+
+    def run(engine: Any = None, watch: Callable[[Owner], None] = lambda owner: None, **limits: Any) -> Owner:
+        engine = engine or SimulatedEngine(curve, confusion=CONFUSION)
+
+        def config_of(trial: Trial) -> Config:
+            return settings.with_values({**trial.values, "train.seed": trial.attributes["seed"]})
+
+        with Tracker(project) as tracker:
+            parent = tracker.open("study-1", name="study main")
+            ledger = Ledger(journal(project.optuna_journal), "main")
+            folder = project.study_folder("main") / "trials"
+            recorder = Recorder(
+                tracker, parent, ledger, config_of, folder, "trial", load_meta(project.meta), {}, EPOCHS, None
+            )
+            tracker.send_leftovers()
+            recorder.agree()
+            proposals = Proposals(4, SPACE, Proposer(SPACE, "random", 0), 0)
+            limits = {"budget": 3.0} | limits
+            owner = Owner(
+                ledger, proposals, Halves(), engine, config_of, EPOCHS, folder, Limits(**limits), watchers=(recorder,)
+            )
+            watch(owner)
+            owner.run()
+            parent.finish("finished")
+        return owner
+
+    return run
+
+
+def test_a_trial_is_a_child_run_with_all_its_epochs_and_its_confusion_matrix(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    owner = search()
+    runs = mlflow_ledger(project.root)
+    assert sorted(runs) == ["study", *(f"trial {number}" for number in range(4))]
+    for trial in owner.ledger.trials:
+        run = runs[f"trial {trial.number}"]
+        assert run["metrics"]["train.validation_accuracy"] == list(enumerate(trial.scores, start=1))
+        assert run["ended"] == trial.ended
+        assert run["status"] == {"finished": "FINISHED", "pruned": "KILLED"}[str(trial.ended)]
+        assert run["params"]["train.momentum"] == repr(trial.values["train.momentum"])
+        assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
+    finished = [trial.scores[-1] for trial in owner.ledger.trials if trial.state == "finished"]
+    best = runs["study"]["metrics"]["best.validation_accuracy"]
+    assert [step for step, _ in best] == list(range(1, len(finished) + 1))
+    assert best[-1][1] == max(finished)
+
+
+def test_a_trial_that_stops_early_ends_as_finished_with_the_epochs_that_it_has(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    search(Stopping(curve, confusion=CONFUSION), budget=9.0)
+    runs = mlflow_ledger(project.root)
+    for number in range(4):
+        run = runs[f"trial {number}"]
+        assert (run["ended"], run["status"]) == ("finished", "FINISHED")
+        assert len(run["metrics"]["train.validation_accuracy"]) == 5
+        assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
+
+
+def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner]) -> None:
+    class Bad(SimulatedEngine):
+        def submit(self, order: Order) -> None:
+            if order.trial == 1:
+                self._busy.add(1)
+                self._say(0, Failed(1, "diverged", "the loss is not finite"))
+            else:
+                super().submit(order)
+
+        def next(self, timeout_s: float) -> Message | None:
+            message = super().next(timeout_s)
+            if isinstance(message, Failed):
+                self._busy.discard(message.trial)
+            return message
+
+    search(Bad(curve, confusion=CONFUSION))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pipeline")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.trial = '1'")
+    assert run.info.status == "FAILED"
+    assert (run.data.tags["ended"], run.data.tags["ended.why"]) == ("diverged", "the loss is not finite")
+
+
+def test_a_database_that_is_gone_is_told_again_at_the_next_start(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    search()
+    before = mlflow_ledger(project.root)
+    for path in project.root.glob("mlflow.db*"):
+        path.unlink()
+    search()
+    after = mlflow_ledger(project.root)
+    for name, run in before.items():
+        if name != "study":  # its figures over the trials are told while they end
+            assert after[name] == run, name
+
+
+def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_goes_on(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    def stop_early(owner: Owner) -> None:
+        class Halting(SimulatedEngine):
+            def next(self, timeout_s: float) -> Message | None:
+                if self.epochs_trained == 5:
+                    owner.halt()
+                return super().next(timeout_s)
+
+        owner.engine = Halting(curve, confusion=CONFUSION)
+
+    search(watch=stop_early)
+    runs = mlflow_ledger(project.root)
+    assert (runs["trial 0"]["status"], runs["trial 0"]["ended"]) == ("SCHEDULED", None)
+    assert (runs["trial 1"]["status"], runs["trial 1"]["ended"]) == ("KILLED", "interrupted")
+    owner = search()
+    runs = mlflow_ledger(project.root)
+    for trial in owner.ledger.trials:
+        assert runs[f"trial {trial.number}"]["ended"] == trial.ended
+        assert runs[f"trial {trial.number}"]["metrics"]["train.validation_accuracy"] == list(
+            enumerate(trial.scores, start=1)
+        )
+
+
+def apart(do: Callable[[], Any]) -> int:
+    """Does it in a process of its own, which opens MLflow's database anew, and returns the exit code."""
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            do()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't fork a process with threads safely")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("linger_s", [0.0, 60.0])
+def test_a_study_killed_at_any_write_leaves_in_mlflow_what_one_leaves_that_was_not(
+    project: Project, search: Callable[..., Owner], migrated: Path, tmp_path: Path, linger_s: float
+) -> None:
+    """MLflow hears of all at once, or, with the longer wait, of nothing before the kill."""
+    ledgers = tmp_path / "ledgers.json"
+
+    def whole() -> None:
+        search()
+        ledgers.write_text(json.dumps([mlflow_ledger(project.root), optuna_ledger(project.root, "main")]))
+
+    def killed(at: int) -> None:
+        points = itertools.count()
+
+        def point() -> None:
+            if next(points) == at:
+                os._exit(9)
+
+        def between_points(write: Callable[..., Any]) -> Callable[..., Any]:
+            def then(*arguments: Any) -> None:
+                point()
+                write(*arguments)
+                point()
+
+            return then
+
+        Outbox._write = between_points(Outbox._write)  # type: ignore[method-assign]
+        JournalFileBackend.append_logs = between_points(JournalFileBackend.append_logs)  # type: ignore[method-assign]
+        sender._LINGER_S = linger_s
+        search()
+
+    at, undisturbed = 0, None
+    while True:
+        for path in project.root.glob("mlflow.db*"):
+            path.unlink()
+        for path in (project.study_folder("main"), project.outbox, project.optuna_journal):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.copy(migrated, project.home)
+        if undisturbed:
+            code = apart(partial(killed, at))
+            if code == 0:  # it was over before
+                break
+            assert code == 9
+            at += STRIDE
+        assert apart(whole) == 0
+        left = json.loads(ledgers.read_text())
+        undisturbed = undisturbed or left
+        assert left == undisturbed, f"killed at point {at - STRIDE}"
+        assert not list(project.outbox.iterdir())
+    assert at > 200
+
+
+def test_what_the_folder_tells_of_a_trial_survives_a_torn_line(tmp_path: Path) -> None:
+    whole = (
+        '{"number": 1, "learning_rate": 0.1, "training_loss": 1.0, "training_accuracy": 0.5, "validation_loss": 1.0, '
+        '"validation_accuracy": 0.5, "images_per_second": 1.0, "elapsed_s": 1.0}'
+    )
+    (tmp_path / "epochs.jsonl").write_text(f"\n{whole}\n{whole[:40]}\n{whole.replace(': 1,', ': 2,', 1)}")
+    assert list(told(tmp_path)) == [1, 2]
+    assert told(tmp_path / "nowhere") == {}

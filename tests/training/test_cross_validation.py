@@ -1,0 +1,269 @@
+import itertools
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import train
+from pipeline.batches.data import Pictures
+from pipeline.config import Config
+from pipeline.epoch import Epoch
+from pipeline.errors import Diverged
+from pipeline.files import Project
+from pipeline.meta import Meta
+from pipeline.search.engines.base import Message, Order, Paused, Reached, Trained
+from pipeline.search.engines.worker import Post, _Bench
+from pipeline.training import cross_validation, loop
+from pipeline.training.cross_validation import Training
+from pipeline.training.device import Device
+from pipeline.training.loop import Parts
+
+SHORT = {"train.epochs": 3, "train.batch_size": 16, "train.folds": 3}
+
+
+@pytest.fixture
+def short(settings: Config) -> Config:
+    return settings.with_values(SHORT)
+
+
+def figures(epochs: list[Epoch]) -> list[Epoch]:
+    """Without the times, which differ."""
+    return [replace(epoch, images_per_second=0.0, elapsed_s=0.0) for epoch in epochs]
+
+
+def weights(training: Training) -> list[dict[str, torch.Tensor]]:
+    return [{name: value.clone() for name, value in part.network.state_dict().items()} for part in training.parts]
+
+
+def equal(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> bool:
+    return all(
+        torch.equal(value, there[name]) for here, there in zip(one, other, strict=True) for name, value in here.items()
+    )
+
+
+def test_every_picture_is_validated_once_by_a_network_that_was_not_trained_on_it(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    training = Training.of(short, meta, pictures, cpu, tmp_path)
+    validated = np.concatenate([part.validation._order.numpy() for part in training.parts])
+    assert sorted(validated) == list(range(64))
+    for part in training.parts:
+        held_out, trained_on = set(part.validation._order.tolist()), set(part.training._positions.tolist())
+        assert not held_out & trained_on
+        assert len(held_out | trained_on) == 64
+    logits, labels = loop.infer()
+    assert logits.shape == (64, 2)
+    assert labels.bincount().tolist() == [32, 32]
+
+
+def test_an_epoch_is_told_by_the_means_of_what_each_network_would_tell_alone(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    training_ = Training.of(short, meta, pictures, cpu, tmp_path)
+    told = list(training_.fit())
+    alone = []
+    for part, seed in zip(
+        Training.of(short, meta, pictures, cpu, tmp_path / "other").parts,
+        cross_validation.seeds(short.train),
+        strict=True,
+    ):
+        alone.append(list(loop.fit(*part, short.train.model_copy(update={"seed": seed}), cpu)))
+    assert [epoch.number for epoch in told] == [1, 2, 3]
+    for epoch, *of_folds in zip(told, *alone, strict=True):
+        for key in ("training_loss", "training_accuracy", "validation_loss", "validation_accuracy", "learning_rate"):
+            assert getattr(epoch, key) == pytest.approx(statistics.fmean(getattr(one, key) for one in of_folds))
+        assert training_.accuracies(epoch.number) == [one.validation_accuracy for one in of_folds]
+    assert len({one[-1].training_loss for one in alone}) == 3
+    assert told == training_.done
+
+
+def test_the_speed_of_several_networks_is_all_pictures_by_all_time() -> None:
+    def epoch(speed: float, elapsed_s: float) -> Epoch:
+        return Epoch(4, 0.1, 1.0, 0.5, 1.0, 0.5, speed, elapsed_s)
+
+    told = cross_validation.mean([epoch(100.0, 9.0), epoch(50.0, 5.0)], [200, 100])
+    assert (told.images_per_second, told.elapsed_s, told.number) == (75.0, 14.0, 4)
+
+
+def test_the_pictures_of_hard_epochs_are_fewer_in_all_folds(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    # Two batches of 16 a fold, of the second epoch one.
+    settings = short.with_values({"train.hard_share": 0.5, "train.hard_from": 0.0, "train.hard_until": 0.67})
+    training_ = Training.of(settings, meta, pictures, cpu, tmp_path)
+    assert training_.images == [96, 48, 96]
+    assert Training.of(short, meta, pictures, cpu, tmp_path).images == [96, 96, 96]
+    assert [epoch.number for epoch in training_.fit()] == [1, 2, 3]
+
+
+def test_without_folds_it_is_the_one_training(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    single = short.with_values({"train.folds": None})
+    whole = Training.of(single, meta, pictures, cpu, tmp_path)
+    parts = Parts.of(single, meta, pictures, cpu)
+    assert figures(list(whole.fit())) == figures(list(loop.fit(*parts, single.train, cpu)))
+    assert equal(weights(whole), [parts.network.state_dict()])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.before"]
+    assert whole.counts == {"training": 58, "validation": 6}
+
+
+@pytest.mark.parametrize("values", [{}, {"train.ema": 0.9, "model.dropout": 0.3}], ids=["plain", "ema and dropout"])
+def test_folds_that_were_killed_in_the_middle_of_an_epoch_end_with_the_same_numbers(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path, values: dict[str, float]
+) -> None:
+    settings = short.with_values(values)
+    undisturbed = Training.of(settings, meta, pictures, cpu, tmp_path / "undisturbed")
+    whole = list(undisturbed.fit())
+
+    folder = tmp_path / "killed"
+    first = list(itertools.islice(Training.of(settings, meta, pictures, cpu, folder).fit(), 1))
+    # The second epoch is over in the first two folds and not in the third.
+    killed = Training.of(settings, meta, pictures, cpu, folder)
+    epochs = killed.fit()
+    third = folder / "checkpoint-3.pt"
+    kept = third.read_bytes()
+    next(epochs)
+    third.write_bytes(kept)
+    second = Training.of(settings, meta, pictures, cpu, folder)
+    assert [len(history) for history in second.histories] == [2, 2, 1]
+    assert figures(second.done) == figures(whole)[:1]
+    then = list(second.fit())
+    assert figures(first + then) == figures(whole)
+    assert equal(weights(second), weights(undisturbed))
+    # And a start that finds all done has the weights at hand, and trains nothing.
+    finished = Training.of(settings, meta, pictures, cpu, folder)
+    assert equal(weights(finished), weights(undisturbed))
+    assert list(finished.fit()) == []
+
+
+def test_a_fold_whose_checkpoint_is_lost_catches_up(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    whole = list(Training.of(short, meta, pictures, cpu, tmp_path).fit())
+    for path in tmp_path.glob("checkpoint-2.pt*"):
+        path.unlink()
+    again = list(Training.of(short, meta, pictures, cpu, tmp_path).fit())
+    assert figures(again) == figures(whole)
+
+
+def test_folds_stop_early_together_by_their_mean(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    # At so small a rate the accuracy stands still.
+    settings = short.with_values({"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9})
+    stopped = Training.of(settings, meta, pictures, cpu, tmp_path)
+    told = list(stopped.fit())
+    assert 1 < len(told) < 9
+    assert loop.over(told, settings.train)
+    assert not loop.over(told[:-1], settings.train)
+    assert {len(history) for history in stopped.histories} == {len(told)}
+
+
+def test_the_fold_that_diverges_is_named(
+    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+) -> None:
+    settings = short.with_values(
+        {"train.learning_rate": 100.0, "train.schedule": "constant", "train.weight_decay": 1.0, "train.epochs": 50}
+    )
+    with pytest.raises(Diverged, match=r"^Fold [123] of 3: The training diverged"):
+        list(Training.of(settings, meta, pictures, cpu, tmp_path).fit())
+
+
+def test_the_seeds_of_folds_follow_from_the_seed_and_differ(short: Config) -> None:
+    seeds = cross_validation.seeds(short.train)
+    assert len(set(seeds)) == 3
+    assert seeds == cross_validation.seeds(short.train)
+    assert not set(seeds) & set(cross_validation.seeds(short.with_values({"train.seed": 1}).train))
+    assert cross_validation.seeds(short.with_values({"train.folds": None}).train) == [short.train.seed]
+    # More folds begin with the same networks.
+    assert cross_validation.seeds(short.with_values({"train.folds": 5}).train)[:3] == seeds
+
+
+@pytest.fixture
+def bench(meta: Meta, pictures: Pictures, tmp_path: Path) -> _Bench:
+    """A worker's, in this process."""
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", pictures.images)
+    np.save(folder / "labels.npy", pictures.labels)
+    (tmp_path / "data" / "meta.json").write_text(json.dumps(asdict(meta)))
+    return _Bench(Post(tmp_path / "data" / "meta.json", folder, "cpu", 1, "fp32", tmp_path / "log"))
+
+
+def epochs(messages: list[Message]) -> list[Epoch]:
+    return [message.epoch for message in messages if isinstance(message, Trained)]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_pictures_of_all(
+    short: Config, bench: _Bench, tmp_path: Path
+) -> None:
+    at_once = list(bench.work(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
+    assert [epoch.number for epoch in epochs(at_once)] == [1, 2, 3]
+    reached = at_once[-1]
+    assert isinstance(reached, Reached)
+    assert (reached.epoch, reached.over) == (3, True)
+    assert [sum(row) for row in reached.confusion] == [32, 32]
+
+    folder = tmp_path / "1"
+    first = list(bench.work(Order(1, {}, short, 1, 0, folder), Event()))
+    assert isinstance(first[-1], Reached)
+    assert (first[-1].epoch, first[-1].over) == (1, False)
+    pause = Event()
+    pause.set()
+    second = list(bench.work(Order(1, {}, short, 3, 1, folder), pause))
+    assert isinstance(second[-1], Paused)
+    third = list(bench.work(Order(1, {}, short, 3, 2, folder), Event()))
+    assert figures(epochs(first) + epochs(second) + epochs(third)) == figures(epochs(at_once))
+    assert isinstance(third[-1], Reached)
+    assert third[-1].confusion == reached.confusion
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "0" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_trial_that_stops_early_is_over_where_it_stopped_also_when_it_is_asked_for_again(
+    short: Config, bench: _Bench, tmp_path: Path, known: int
+) -> None:
+    values = {"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9, "train.folds": None}
+    order = Order(0, {}, short.with_values(values), 8, known, tmp_path / "0")
+    messages = list(bench.work(order, Event()))
+    reached = messages[-1]
+    assert isinstance(reached, Reached)
+    assert reached.over
+    assert reached.epoch == epochs(messages)[-1].number < 8
+    assert (tmp_path / "0" / "model.safetensors").exists()
+    again = list(bench.work(order, Event()))
+    assert epochs(again) == epochs(messages)
+    assert again[-1] == replace(reached, peak_memory_bytes=again[-1].peak_memory_bytes)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_the_stage_with_folds_writes_the_means_and_what_each_fold_says(
+    project: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change("epochs: 6", "epochs: 3")
+    change("folds: null", "folds: 3")
+    change("threads: null", "threads: 1")
+    train.train(project)
+    record = json.loads(project.run.read_text())
+    found = record["folds"]
+    assert found["count"] == len(found["validation_accuracy"]) == 3
+    assert found["mean"] == pytest.approx(statistics.fmean(found["validation_accuracy"]))
+    assert found["sd"] == pytest.approx(statistics.stdev(found["validation_accuracy"]))
+    rows = project.history.read_text().splitlines()
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert len(rows) == 4
+    assert float(last["validation_accuracy"]) == pytest.approx(found["mean"])
+    assert found["mean"] > 0.5
+    assert record["data"]["training"] + record["data"]["validation"] == 1438
+    out = capsys.readouterr().out
+    assert f"3 folds: validation accuracy {found['mean']:.2%} ± {found['sd']:.2%} (sd)" in out
+    assert not any(project.checkpoints.iterdir())

@@ -1,0 +1,119 @@
+import platform
+
+import psutil
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.machine import Machine
+from pipeline.training.device import Device
+
+LAPTOP = Machine(cores=4)
+SERVER = Machine(cores=16, cuda_devices=2, cuda_bf16=True, cpu_bf16=True)
+OLD_GPU = Machine(cores=8, cuda_devices=1, cuda_bf16=False)
+APPLE = Machine(cores=10, mps=True)
+ZEN4 = Machine(cores=2, cpu_bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("machine", "requested", "precision", "device", "chosen"),
+    [
+        (LAPTOP, "auto", "auto", "cpu", "fp32"),
+        (ZEN4, "auto", "auto", "cpu", "bf16"),
+        (ZEN4, "auto", "fp32", "cpu", "fp32"),
+        (SERVER, "auto", "auto", "cuda", "bf16"),
+        (SERVER, "auto", "fp32", "cuda", "fp32"),
+        (SERVER, "cuda:1", "auto", "cuda:1", "bf16"),
+        (SERVER, "cpu", "bf16", "cpu", "bf16"),
+        (OLD_GPU, "auto", "auto", "cuda", "fp32"),
+        (APPLE, "auto", "auto", "mps", "fp32"),
+        (APPLE, "cpu", "auto", "cpu", "fp32"),
+    ],
+)
+def test_the_best_device_and_precision_of_a_machine_are_chosen(
+    machine: Machine, requested: str, precision: str, device: str, chosen: str
+) -> None:
+    choice = Device.choose(requested, precision, None, machine)
+    assert (str(choice.handle), choice.precision, choice.threads) == (device, chosen, machine.cores)
+
+
+@pytest.mark.parametrize(
+    ("machine", "requested", "precision", "sentence"),
+    [
+        (LAPTOP, "cuda", "auto", "train.device is cuda, but PyTorch finds no CUDA device here; set auto or cpu."),
+        (SERVER, "cuda:2", "auto", "train.device is cuda:2, but PyTorch finds 2 CUDA devices here"),
+        (LAPTOP, "mps", "auto", "train.device is mps, but PyTorch finds no Apple GPU here"),
+        (LAPTOP, "cpu", "bf16", "train.precision is bf16, but cpu has no native bf16 here"),
+        (OLD_GPU, "auto", "bf16", "train.precision is bf16, but cuda has no native bf16 here"),
+    ],
+)
+def test_what_is_not_there_is_told_with_a_way_out(
+    machine: Machine, requested: str, precision: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Device.choose(requested, precision, None, machine)
+
+
+def test_threads_are_set_where_they_are_asked_for(one_thread: None) -> None:
+    Device.choose("cpu", "fp32", 2, LAPTOP).prepare()
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_that_a_step_frees_is_there_for_the_next(one_thread: None) -> None:
+    resource = pytest.importorskip("resource")
+    Device.choose("cpu", "fp32", 1, LAPTOP).prepare()
+    for _ in range(20):  # it takes some before a freed block lies beside free space alone, and so fits the next one
+        torch.ones(2**24)  # 64 MiB: more than glibc keeps by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1_000  # 16,384 pages
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_the_next_training_begins_without_the_memory_of_the_last(one_thread: None) -> None:
+    device = Device.choose("cpu", "fp32", 1, LAPTOP)
+    device.prepare()
+    blocks = [torch.ones(2**23) for _ in range(8)]  # 32 MiB each
+    held = psutil.Process().memory_info().rss
+    del blocks
+    assert held - psutil.Process().memory_info().rss < 2**26
+    device.prepare()
+    assert held - psutil.Process().memory_info().rss > 2**27
+
+
+def test_autocast_is_on_for_bf16_alone() -> None:
+    product = torch.ones(2, 2)
+    with Device.choose("cpu", "bf16", 1, ZEN4).autocast():
+        assert (product @ product).dtype == torch.bfloat16
+    with Device.choose("cpu", "fp32", 1, ZEN4).autocast():
+        assert (product @ product).dtype == torch.float32
+
+
+def test_memory_format_and_fused_optimisers_suit_the_device() -> None:
+    assert Device.choose("auto", "auto", 1, SERVER).memory_format == torch.channels_last
+    assert Device.choose("auto", "auto", 1, LAPTOP).memory_format == torch.channels_last
+    assert Device.choose("auto", "auto", 1, APPLE).memory_format == torch.contiguous_format
+    assert Device.choose("auto", "auto", 1, SERVER).fused_optimizer
+    assert not Device.choose("auto", "auto", 1, APPLE).fused_optimizer
+
+
+def test_this_machine_is_looked_at_and_the_record_names_its_processor() -> None:
+    machine = Machine.probe()
+    assert machine.cores >= 1
+    assert machine.cuda_devices == torch.cuda.device_count()
+    record = Device.choose("cpu", "fp32", 1, machine).described()
+    assert record["type"] == "cpu"
+    assert record["name"]
+    assert Device.choose("cpu", "fp32", 1, machine).peak_memory_bytes() > 1e7
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_chosen_named_and_measured() -> None:
+    device = Device.choose("auto", "auto", None, Machine.probe())
+    device.prepare()
+    assert device.handle.type == "cuda"
+    torch.ones(2**20, device=device.handle)
+    device.synchronize()
+    assert device.peak_memory_bytes() >= 2**22
+    assert device.described()["name"] == torch.cuda.get_device_name()
