@@ -1,4 +1,4 @@
-"""What it saves on a CPU to convolve small pictures by their Fourier transform (pipeline/models/fourier.py).
+"""What it saves on a CPU to convolve small pictures by their Fourier transform (pipeline/networks/fourier.py).
 
     python benchmarks/fourier.py
     python benchmarks/fourier.py --turns 15 --precision fp32 --json
@@ -62,7 +62,14 @@ def layer(pictures: int, side: int, inputs: int, outputs: int, device: Device) -
     )
 
 
-def steps(settings: Config, early: bool, device: Device) -> tuple[Work, Work]:
+PAYS = fourier.pays
+
+
+def never(features: torch.Tensor, weight: torch.Tensor) -> bool:
+    return False
+
+
+def steps(settings: Config, device: Device) -> tuple[Work, Work]:
     """A step of a training by the transform where it pays, and one without it."""
     meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, counts={}, digest="", source="")
     size, bf16 = settings.train.batch_size, device.precision == "bf16"
@@ -72,13 +79,11 @@ def steps(settings: Config, early: bool, device: Device) -> tuple[Work, Work]:
     def work(by_fourier: bool) -> Work:
         network = networks.build(settings.model, meta, seed=0)
         network.see(images)
-        network.halve_early(early)
-        if by_fourier:
-            network.convolve_by_fourier()
         place(network, device)
         optimizer = build_optimizer(network, settings.train, fused=device.fused_optimizer, bf16=bf16)
 
         def step() -> None:
+            fourier.pays = PAYS if by_fourier else never
             with device.autocast():
                 loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
@@ -113,10 +118,8 @@ def main() -> None:
         name = f"{inputs} -> {outputs} channels, {pictures} pictures of {side} x {side}"
         pairs[name] = partial(layer, pictures, side, inputs, outputs, device)
     for recipe, path in RECIPES.items():
-        for early in (False, True):
-            settings = config.load(path)
-            name = f"step of {recipe}, {settings.train.batch_size} pictures, halving {'early' if early else 'late'}"
-            pairs[name] = partial(steps, settings, early, device)
+        settings = config.load(path)
+        pairs[f"step of {recipe}, {settings.train.batch_size} images"] = partial(steps, settings, device)
 
     found = {}
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:

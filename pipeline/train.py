@@ -87,7 +87,7 @@ def train(project: Project) -> None:
         _record(run, training, history)
         with (
             _ending_recorded(run, start, history, settings.train.epochs),
-            TrainingDisplay(training.images, done=len(history)) as display,
+            TrainingDisplay(settings.train.epochs, training.images_per_epoch, done=len(history)) as display,
         ):
             for epoch in training.fit(display.watched):
                 history.append(epoch)

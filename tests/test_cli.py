@@ -10,7 +10,7 @@ from pipeline.files import Project
 
 WAITS = """
 import time
-from pipeline.command import guarded
+from pipeline.cli import guarded
 
 def work():
     print("ready", flush=True)

@@ -8,7 +8,7 @@ memory-mapped, and all processes of a machine share them.
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from pipeline.batches import augment
 from pipeline.config import Augment
 from pipeline.errors import DataError
 from pipeline.meta import Meta
-
-Places: TypeAlias = Tensor
-"""Where pictures stand in their part: int64 [N], on the CPU."""
 
 
 class Pictures(NamedTuple):
@@ -51,8 +48,6 @@ class Batch(NamedTuple):
     """int64 [B]"""
     mix: Mix | None = None
     """None: each picture is one picture"""
-    places: Tensor | None = None
-    """int64 [B], of a training batch: where its pictures stand in their part"""
 
 
 class Epochs(Protocol):
@@ -68,19 +63,6 @@ class Epochs(Protocol):
         ...
 
     def epoch(self, number: int) -> Iterator[Batch]: ...
-
-
-class TrainingEpochs(Epochs, Protocol):
-    """Those of a training part, from which an epoch may take some pictures alone."""
-
-    @property
-    def pictures(self) -> int:
-        """Pictures in the part, those of an incomplete last batch too."""
-        ...
-
-    def epoch(self, number: int, chosen: Places | None = None) -> Iterator[Batch]:
-        """Takes the pictures at the places `chosen` of the part; None: all."""
-        ...
 
 
 def load_pictures(folder: Path, meta: Meta) -> Pictures:
@@ -179,34 +161,30 @@ class TrainingBatches:
         ]
 
     @property
-    def pictures(self) -> int:
-        """Pictures in the part, those of an incomplete last batch too."""
-        return len(self._positions)
-
-    @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return len(self._positions) // self._batch_size
+        return self.total // self._batch_size
+
+    @property
+    def total(self) -> int:
+        """Images in the part, those of an incomplete last batch too."""
+        return len(self._positions)
 
     def __len__(self) -> int:
         return self.steps * self._batch_size
 
-    def epoch(self, number: int, chosen: Places | None = None) -> Iterator[Batch]:
+    def epoch(self, number: int) -> Iterator[Batch]:
         # Drawn on the CPU and for the whole epoch: the same on every device, and one transfer.
         random = _generator(self._seed, number)
-        order = torch.randperm(len(self._positions) if chosen is None else len(chosen), generator=random)
-        if chosen is not None:
-            order = chosen[order]
+        order = torch.randperm(len(self._positions), generator=random)
         alternating = None
         if self._policy.flip == "alternating":
             alternating = self._flipped_first[order] ^ (number % 2 == 0)
         size, device = self._images.shape[1:3], self._images.device
         draws = augment.draw(self._policy, len(order), size, random, alternating).to(device)
         rows = self._positions[order] if device.type == "cpu" else order.to(device)
-        order = order.to(device)
-        batch_size = min(self._batch_size, len(order))
-        for step in range(len(order) // batch_size):
-            part = slice(step * batch_size, (step + 1) * batch_size)
+        for step in range(self.steps):
+            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
             images = augment.apply(self._images.index_select(0, rows[part]), draws[part], self._fill)
             labels = self._labels[rows[part]]
             mixing = augment.draw_mixing(self._policy, len(labels), size, random)
@@ -216,7 +194,7 @@ class TrainingBatches:
                 images, mix = augment.mix(images, mixing), Mix(augment.partners(labels), mixing.share)
             if number <= self._small_epochs:
                 images = augment.resized(images, self._policy.small_side)
-            yield Batch(images, labels, mix, order[part])
+            yield Batch(images, labels, mix)
 
 
 class OrderedBatches:

@@ -13,6 +13,7 @@ files.py         YAML as plain dicts and lists; the files that values name
 from pipeline.config.axes import Axis, Choices, Number, Range, Scalar, active
 from pipeline.config.files import parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import check_search, grid, load, parse, schema
+from pipeline.config.names import had_no_effect
 from pipeline.config.schema import Augment, Config, Data, Evaluate, Model, Train, Tune
 from pipeline.config.writing import write_values
 
@@ -32,6 +33,7 @@ __all__ = [
     "active",
     "check_search",
     "grid",
+    "had_no_effect",
     "load",
     "parse",
     "parse_value",

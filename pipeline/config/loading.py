@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
 from pipeline.config.messages import all_of, sentence, shown
-from pipeline.config.names import legal_names, searchable, unknown
+from pipeline.config.names import had_no_effect, legal_names, searchable, unknown
 from pipeline.config.schema import Config, Grid
 from pipeline.errors import ConfigError
 
@@ -30,7 +30,12 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
     """Checks the nested mapping `content` of a params.yaml; `source` names it in errors. Raises ConfigError."""
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold the sections {', '.join(Config.model_fields)}, got {shown(content)}.")
-    merged = {key: dict(section) if isinstance(section, dict) else section for key, section in content.items()}
+    merged = {
+        name: {key: value for key, value in section.items() if not had_no_effect(f"{name}.{key}", value)}
+        if isinstance(section, dict)
+        else section
+        for name, section in content.items()
+    }
     problems = []
     for name, value in overrides.items():
         section, _, key = name.partition(".")

@@ -1,10 +1,12 @@
 """The dotted names of params.yaml: which there are, which a search may vary, what to say of one that is none."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
 
+from pipeline.config.axes import Scalar
 from pipeline.config.schema import Config
 
 # Keys and sections that a search leaves alone, each with the end of the sentence that says so.
@@ -23,6 +25,25 @@ FIXED = {
     "train.precision": "it describes the machine, not the training",
     "train.threads": "it describes the machine, not the training",
 }
+
+
+GONE: Mapping[str, tuple[Scalar, ...]] = {
+    "model.halving": ("late",),
+    "train.convolutions": ("auto",),
+    "train.early_halving_until": (0, 0.0),
+    "train.hard_from": (),
+    "train.hard_share": (1, 1.0),
+    "train.hard_until": (),
+}
+"""Keys of older versions that brought nothing when they were measured, each with the values that had no effect.
+
+Without any it had none by itself: that was another key's to decide.
+"""
+
+
+def had_no_effect(name: str, value: Scalar) -> bool:
+    """Whether a value that an older version wrote down stood for what is done without that key."""
+    return name in GONE and (not GONE[name] or value in GONE[name])
 
 
 def section_of(name: str) -> type[BaseModel]:
@@ -46,6 +67,8 @@ def searchable() -> list[str]:
 
 def unknown(name: str) -> str:
     """What to say of a name that is no key: the nearest legal one, first in its own section, then anywhere."""
+    if name.removeprefix("space.") in GONE:
+        return f"{name} is gone: it brought nothing when it was measured (docs/results.md); remove it"
     section, _, key = name.rpartition(".")
     legal = [f"space.{other}" for other in searchable()] if name.startswith("space.") else legal_names()
     inside = [other for other in legal if other.startswith(f"{section}.")] if section else list(Config.model_fields)

@@ -80,9 +80,6 @@ class Model(Section):
     """First layers of resnet18 to 152: small (a 3x3 convolution), imagenet (7x7 with stride 2, then pooling)."""
     stages: Literal["doubling", "wide"]
     """Channels of the stages of speed, over those of the first: doubling (1, 2, 4), wide (1, 4, 4: Jordan 2024)."""
-    halving: Literal["late", "early"]
-    """Where the stages of speed halve the picture: late (after their first convolution, Jordan 2024), early (from the
-    second stage on by that convolution or before it, for a quarter of its operations)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """Share of features that are left out before the last layer (Srivastava et al. 2014)."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -181,32 +178,12 @@ class Train(Section):
     """Decay a step of the moving average of the weights that is validated and kept; 0: the weights themselves."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     """Share of the target that is spread over all classes (Szegedy et al. 2015, section 7)."""
-    hard_share: Annotated[float, Field(gt=0, le=1)]
-    """Selective training: share of the pictures, those of the highest loss, that some epochs take; 1: all take all."""
-    hard_from: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the epochs after which they begin to."""
-    hard_until: Annotated[float, Field(gt=0, le=1)]
-    """Share of the epochs after which all pictures are taken again."""
-    early_halving_until: Annotated[float, Field(ge=0, lt=1)]
-    """Of speed: share of the epochs, the first, in which it halves early whatever model.halving says; 0: none."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     """auto (the first of cuda, mps, cpu that is there), cpu, mps, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"]
     """auto (bf16 autocast where the device has bf16 natively, else fp32), fp32, bf16."""
-    convolutions: Literal["auto", "direct"]
-    """Of speed: auto (by Fourier transform where that is quicker, on a CPU), direct. Equal but for rounding."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads; null is one a core. Another number can change the last digits of a result."""
-
-    @model_validator(mode="after")
-    def _hard_epochs_have_an_order(self) -> Self:
-        if self.hard_share < 1 and self.hard_until <= self.hard_from:
-            raise PydanticCustomError(
-                "rule",
-                "train.hard_until must be above train.hard_from, {first}, got {last}",
-                {"first": self.hard_from, "last": self.hard_until},
-            )
-        return self
 
 
 class Evaluate(Section):

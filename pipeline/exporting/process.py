@@ -206,24 +206,22 @@ class _Writer:
         self._meta = load_meta(meta)
         pictures = data.load_pictures(training_data, self._meta).images[:2]
         self._example: npt.NDArray[np.uint8] = pictures.transpose(0, 3, 1, 2).copy()
-        self._architectures: dict[Model, tuple[Classifier, dict[bool, Graph]]] = {}
-        """A network of each, and its graphs by whether it halves early."""
+        self._architectures: dict[Model, tuple[Classifier, Graph | None]] = {}
         self._any: Graph | None = None
 
     def write(self, job: _Job) -> None:
         from pipeline import networks
         from pipeline.exporting.mlflow_model import Graph
 
-        network, graphs = self._architectures.pop(job.model, (None, {}))
+        network, graph = self._architectures.pop(job.model, (None, None))
         if network is None:
             network = networks.build(job.model, self._meta, seed=0, initial=False)
-        self._architectures[job.model] = network, graphs
+        networks.load(network, job.weights)
+        if graph is None:
+            self._any = graph = Graph(network, self._example, like=self._any)
+        self._architectures[job.model] = network, graph
         if len(self._architectures) > _ARCHITECTURES:
             del self._architectures[next(iter(self._architectures))]
-        networks.load(network, job.weights)
-        graph = graphs.get(network.halves_early)
-        if graph is None:
-            graphs[network.halves_early] = self._any = graph = Graph(network, self._example, like=self._any)
         aside = job.folder.with_name(f".{job.folder.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         graph.save(network.state_dict(), aside)

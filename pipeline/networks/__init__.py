@@ -21,14 +21,11 @@ from pipeline.networks import pretrained
 from pipeline.networks.deep_resnet import DeepResNet
 from pipeline.networks.pretrained import Pretrained
 from pipeline.networks.resnet import ResNet
-from pipeline.networks.speed import Conv3x3, Speed
+from pipeline.networks.speed import Speed
 from pipeline.networks.vgg import VGG
 
 Network: TypeAlias = ResNet | DeepResNet | VGG | Speed
 """Each has its last layer as `classify`, and as `stride` the pixels, to a side, that it makes one of."""
-
-_HALVES_EARLY = "halves_early"
-"""Mark in the metadata of a file of weights."""
 
 
 class Classifier(nn.Module):
@@ -55,22 +52,6 @@ class Classifier(nn.Module):
         """Shows pictures, uint8 [N, C, H, W], to a network that sets weights by some before it is trained."""
         if isinstance(self.network, Speed):
             self.network.whiten(self._normalised(images))
-
-    @property
-    def halves_early(self) -> bool:
-        """Whether it is a network of the family speed that halves early for now (`train.early_halving_until`)."""
-        return isinstance(self.network, Speed) and self.network.early
-
-    def halve_early(self, early: bool) -> None:
-        """Sets that, where it is one."""
-        if isinstance(self.network, Speed):
-            self.network.early = early
-
-    def convolve_by_fourier(self) -> None:
-        """Has a network of the family speed train so, where that is quicker. It is scored and kept as before."""
-        for module in self.modules():
-            if isinstance(module, Conv3x3):
-                module.fourier = True
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.float() - self.mean) / self.std
@@ -125,7 +106,7 @@ def _network(model: Model, meta: Meta) -> Network:
                 dropout=model.dropout,
             )
         case "speed":
-            return Speed(model.depth, model.width, stages=model.stages, halving=model.halving, **ends)
+            return Speed(model.depth, model.width, stages=model.stages, **ends)
 
 
 def _check_pictures(network: Network, model: Model, meta: Meta) -> None:
@@ -168,23 +149,16 @@ def macs(classifier: nn.Module, meta: Meta) -> int:
 
 
 def save(classifier: Classifier, path: Path) -> None:
-    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code.
-
-    What was trained no further than its early epochs is marked as such: its weights are for those.
-    """
+    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code."""
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
-    marks = {_HALVES_EARLY: "true"} if classifier.halves_early else None
     with written_whole(path) as aside:
-        aside.write_bytes(safetensors.torch.save(weights, marks))
+        aside.write_bytes(safetensors.torch.save(weights))
 
 
 def load(classifier: Classifier, path: Path) -> None:
     """Reads what `save` wrote into a network that was built alike. Raises PipelineError if it doesn't fit."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            marks = file.metadata() or {}
         classifier.load_state_dict(safetensors.torch.load_file(path))
-        classifier.halve_early(_HALVES_EARLY in marks)
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing: run `dvc repro`, or `python -m pipeline.train`.") from error
     except (safetensors.SafetensorError, RuntimeError) as error:

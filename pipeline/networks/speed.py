@@ -18,13 +18,6 @@ LOGIT_SCALE = 1 / 9
 """Of the paper's network: small logits at the start, whose last layer may then learn as fast as the others."""
 WIDTHS = {"doubling": (1, 2, 4), "wide": (1, 4, 4)}
 """Channels of the stages over those of the first. Wide are the paper's, 64/256/256."""
-Halving = Literal["after", "stride", "before"]
-"""How a stage halves the picture: by a maximum after its first convolution or before it, or by that convolution."""
-HALVINGS: dict[str, tuple[Halving, Halving, Halving]] = {
-    "late": ("after", "after", "after"),
-    "early": ("after", "stride", "before"),
-}
-"""How the three stages do. Late is the paper's. The first, whose inputs have few channels, would save little."""
 _LEAST_VARIANCE = 5e-4
 """Added to the variance of each component, of pictures with unit variance: what is mostly noise is not blown up."""
 
@@ -47,7 +40,6 @@ class Speed(nn.Module):
         width: int,
         *,
         stages: Literal["doubling", "wide"] = "doubling",
-        halving: Literal["late", "early"] = "late",
         channels: int,
         classes: int,
         dropout: float = 0.0,
@@ -58,10 +50,7 @@ class Speed(nn.Module):
         self.patches = nn.Conv2d(channels, 2 * components, PATCH, bias=False)
         self.patches.weight.requires_grad_(False)
         widths = [2 * components, *(times * width for times in WIDTHS[stages])]
-        self.halving: Literal["late", "early"] = halving
-        self.early = False
-        """Whether it halves early for now, as in the first epochs of a training (`train.early_halving_until`)."""
-        self.stages = nn.ModuleList(Stage(inputs, outputs, (depth - 2) // 3) for inputs, outputs in pairwise(widths))
+        self.stages = nn.Sequential(*(Stage(inputs, outputs, (depth - 2) // 3) for inputs, outputs in pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(widths[-1], classes, bias=False)
 
@@ -78,9 +67,7 @@ class Speed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
-        features = F.silu(self.patches(images))
-        for stage, halving in zip(self.stages, HALVINGS["early" if self.early else self.halving], strict=True):
-            features = stage(features, halving)
+        features = self.stages(F.silu(self.patches(images)))
         logits: Tensor = self.classify(self.dropout(features.amax(dim=(2, 3))))
         return LOGIT_SCALE * logits
 
@@ -94,15 +81,16 @@ class Stage(nn.Module):
     def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            _convolution(Conv3x3, outputs, outputs) if number else _convolution(HalvingConv2d, inputs, outputs)
-            for number in range(convolutions)
+            _convolution(outputs if number else inputs, outputs) for number in range(convolutions)
         )
         self.norms = nn.ModuleList(_norm(outputs) for _ in range(convolutions))
 
-    def forward(self, features: Tensor, halving: Halving = "after") -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H // 2, W // 2]."""
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            features = convolution(features) if number else convolution(features, halving)
+            features = convolution(features)
+            if number == 0:
+                features = F.max_pool2d(features, 2)  # after it, as in the paper (section 3.1)
             features = F.silu(norm(features))
             if number == 0:
                 first = features
@@ -110,42 +98,21 @@ class Stage(nn.Module):
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution. In training, with `fourier`, by its Fourier transform where that is quicker."""
-
-    fourier = False
+    """A 3x3 convolution. In training it goes by the Fourier transform where that is quicker."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H, W]."""
-        if self.fourier and self.training and fourier.pays(features, self.weight):
+        if self.training and fourier.pays(features, self.weight):
             return fourier.convolve(features, self.weight)
         return super().forward(features)
 
 
-class HalvingConv2d(Conv3x3):
-    """A 3x3 convolution that leaves half of the pixels a side, rounded down.
-
-    The paper takes a maximum `after` it (section 3.1). By its `stride`, or with the maximum `before` it, it takes a
-    quarter of the operations, with the same weights.
-    """
-
-    def forward(self, features: Tensor, halving: Halving = "after") -> Tensor:
-        match halving:
-            case "after":
-                return F.max_pool2d(super().forward(features), 2)
-            case "before":
-                return super().forward(F.max_pool2d(features, 2))
-            case "stride":
-                # An odd side needs no padding to give as many pixels as a maximum of 2 x 2 would leave.
-                height, width = features.shape[2:]
-                return F.conv2d(features, self.weight, stride=2, padding=(1 - height % 2, 1 - width % 2))
-
-
-def _convolution(kind: type[Conv3x3], inputs: int, outputs: int) -> Conv3x3:
+def _convolution(inputs: int, outputs: int) -> Conv3x3:
     """Begins by handing its inputs on, as far as there are outputs for them (section 3.3)."""
-    convolution = kind(inputs, outputs)
+    convolution = Conv3x3(inputs, outputs)
     nn.init.dirac_(convolution.weight[:inputs])
     return convolution
 

@@ -28,8 +28,6 @@ class Checkpoint:
     schedule: dict[str, Any]
     moving: dict[str, Tensor] | None = None
     """With train.ema the weights that the optimiser moves, of which `model` is the average."""
-    losses: Tensor | None = None
-    """With train.hard_share the last loss of each training picture, float32 [N]."""
 
     def save(self, path: Path) -> None:
         """Writes it to `path`; what was there stays beside it, as the one before. Raises OSError: a full disk."""
@@ -49,7 +47,9 @@ class Checkpoint:
         for candidate in (path, _before(path)):
             try:
                 content = torch.load(candidate, map_location="cpu", weights_only=True)
-                return cls(**(content | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
+                # An older version may have left more than is needed.
+                known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+                return cls(**(known | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
             except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, AttributeError):
                 # Not there, or of another version, or damaged: to train from further back is right, to stop is not.
                 continue

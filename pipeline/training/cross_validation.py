@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.batches import data
-from pipeline.batches.data import Pictures, TrainingEpochs
+from pipeline.batches.data import Epochs, Pictures
 from pipeline.config import Config, Train
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
@@ -25,7 +25,6 @@ from pipeline.networks import Classifier
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
-from pipeline.training.focus import pictures_of
 from pipeline.training.loop import Parts
 
 
@@ -61,7 +60,6 @@ class Training:
         for part, checkpoint in zip(parts, checkpoints, strict=True):
             if checkpoint:
                 part.network.load_state_dict(checkpoint.model)
-                loop.halve(part.network, train, len(checkpoint.epochs))
             loop.place(part.network, device)
         histories = [list(checkpoint.epochs) if checkpoint else [] for checkpoint in checkpoints]
         return cls(train, device, parts, checkpoints, paths, histories)
@@ -84,21 +82,18 @@ class Training:
     def counts(self) -> dict[str, int]:
         """Pictures that the network that is kept is trained and validated on."""
         first = self.parts[0]
-        return {"training": first.training.pictures, "validation": len(first.validation)}
+        return {"training": first.training.total, "validation": len(first.validation)}
 
     @property
-    def images(self) -> list[int]:
-        """Pictures that all networks together train on, an epoch each."""
-        return [
-            sum(pictures_of(self.config, number, part.training) for part in self.parts)
-            for number in range(1, self.config.epochs + 1)
-        ]
+    def images_per_epoch(self) -> int:
+        """Images that all networks together train on in an epoch."""
+        return sum(len(part.training) for part in self.parts)
 
     def accuracies(self, number: int) -> list[float]:
         """Validation accuracy of each network after epoch `number`."""
         return [history[number - 1].validation_accuracy for history in self.histories]
 
-    def fit(self, watched: Callable[[TrainingEpochs], TrainingEpochs] = lambda batches: batches) -> Iterator[Epoch]:
+    def fit(self, watched: Callable[[Epochs], Epochs] = lambda batches: batches) -> Iterator[Epoch]:
         """Trains on and yields each epoch as it ends, as `training.fit` does; `watched` wraps the training batches.
 
         Raises Diverged and OutOfMemory.

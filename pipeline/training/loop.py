@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 from pipeline import networks
-from pipeline.batches.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, TrainingEpochs, split
+from pipeline.batches.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
 from pipeline.config import Config, Train
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
@@ -29,7 +29,6 @@ from pipeline.networks import Classifier
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
-from pipeline.training.focus import Focus, is_hard, pictures_of, steps_of
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import learning_rate_factor
 
@@ -88,7 +87,7 @@ class Parts(NamedTuple):
 
 def fit(
     network: nn.Module,
-    training: TrainingEpochs,
+    training: Epochs,
     validation: Epochs,
     config: Train,
     device: Device,
@@ -104,15 +103,10 @@ def fit(
     """
     place(network, device)
     moving = copy.deepcopy(network) if config.ema else network
-    if config.convolutions == "auto" and isinstance(moving, Classifier):
-        moving.convolve_by_fourier()
     optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
-    steps = sum(steps_of(config, number, training.steps) for number in range(1, config.epochs + 1))
+    steps = config.epochs * training.steps
     schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
     done: list[Epoch] = []
-    focus = None
-    if config.hard_share < 1:
-        focus = Focus(training.pictures, device.handle, checkpoint.losses if checkpoint else None)
     if checkpoint:
         network.load_state_dict(checkpoint.model)
         moving.load_state_dict(checkpoint.moving or checkpoint.model)
@@ -120,12 +114,10 @@ def fit(
         schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
     average = Average(network, moving, config.ema) if config.ema else None
-    course = _Course(moving, optimizer, schedule, average, focus, config, device)
+    course = _Course(moving, optimizer, schedule, average, config, device)
     while not over(done, config):
         number = len(done) + 1
         began = time.perf_counter()
-        for each in (network, moving):
-            halve(each, config, number)
         with out_of_memory_told(config, device):
             with _seeded(config.seed, number, device):
                 passed = course.train_epoch(training, number)
@@ -151,34 +143,18 @@ def fit(
                 optimizer.state_dict(),
                 schedule.state_dict(),
                 moving.state_dict() if config.ema else None,
-                focus.losses if focus else None,
             ).save(path)
         yield done[-1]
 
 
 def over(epochs: Sequence[Epoch], config: Train) -> bool:
-    """Whether a training with this history ends: at train.epochs, or by train.early_stopping.
-
-    Epochs that halve early don't count for that: theirs is not the network that is kept in the end.
-    """
+    """Whether a training with this history ends: at train.epochs, or by train.early_stopping."""
     if len(epochs) >= config.epochs:
         return True
-    compared = epochs[_early_epochs(config) :]
-    if config.early_stopping is None or not compared:
+    if config.early_stopping is None or not epochs:
         return False
-    best = max(compared, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
+    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
     return epochs[-1].number - best.number >= config.early_stopping
-
-
-def halve(network: nn.Module, config: Train, number: int) -> None:
-    """Has a network of the family speed halve pictures as in epoch `number`: by train.early_halving_until."""
-    if isinstance(network, Classifier):
-        network.halve_early(number <= _early_epochs(config))
-
-
-def _early_epochs(config: Train) -> int:
-    """How many epochs halve early. The last never does."""
-    return min(round(config.early_halving_until * config.epochs), config.epochs - 1)
 
 
 def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:
@@ -245,20 +221,19 @@ class _Course:
     optimizer: optim.Optimizer
     schedule: optim.lr_scheduler.LambdaLR
     average: Average | None
-    focus: Focus | None
     config: Train
     device: Device
 
-    def train_epoch(self, training: TrainingEpochs, number: int) -> _Pass:
+    def train_epoch(self, training: Epochs, number: int) -> _Pass:
         self.network.train()
         loss_sum = torch.zeros((), device=self.device.handle)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
         seen = step = 0
         learning_rate = math.nan
-        for step, batch in enumerate(self._batches(training, number), start=1):
+        for step, batch in enumerate(training.epoch(number), start=1):
             with self.device.autocast():
                 logits = self.network(batch.images)
-                loss = self._loss(logits, batch)
+                loss = batch_loss(logits, batch, self.config.label_smoothing)
             learning_rate = float(self.schedule.get_last_lr()[0])
             self._step(loss)
             loss_sum += loss.detach()
@@ -268,18 +243,6 @@ class _Course:
                 _check_finite(loss_sum, number, learning_rate)
         _check_finite(loss_sum, number, learning_rate)
         return _Pass(loss_sum.item() / step, correct.item() / seen, learning_rate, seen)
-
-    def _batches(self, training: TrainingEpochs, number: int) -> Iterator[Batch]:
-        if self.focus is None or not is_hard(self.config, number):
-            return training.epoch(number)
-        return training.epoch(number, self.focus.hardest(pictures_of(self.config, number, training)))
-
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        if self.focus is None or batch.places is None:
-            return batch_loss(logits, batch, self.config.label_smoothing)
-        losses = batch_loss(logits, batch, self.config.label_smoothing, reduction="none")
-        self.focus.note(batch.places, losses)
-        return losses.mean()
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -292,21 +255,15 @@ class _Course:
         self.schedule.step()
 
 
-def batch_loss(
-    logits: Tensor, batch: Batch, label_smoothing: float, reduction: Literal["mean", "none"] = "mean"
-) -> Tensor:
-    """Cross entropy, the mean or that of each picture [B].
-
-    Of mixed pictures that with either label, by their shares (Zhang et al. 2017, section 2).
-    """
+def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """The mean cross entropy; of mixed images that with either label, by shares (Zhang et al. 2017, section 2)."""
     if batch.mix is None:
-        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing, reduction=reduction)
+        return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
     own, other = (
         F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
         for labels in (batch.labels, batch.mix.labels)
     )
-    mixed = torch.lerp(other, own, batch.mix.share)
-    return mixed.mean() if reduction == "mean" else mixed
+    return torch.lerp(other, own, batch.mix.share).mean()
 
 
 def _main_labels(batch: Batch) -> Tensor:

@@ -1,14 +1,14 @@
 """What a person sees while a network trains: a bar with the time that is left, and a line for each epoch."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.batches.data import Batch, Places, TrainingEpochs
+from pipeline.batches.data import Batch, Epochs
 from pipeline.cli import duration
 from pipeline.epoch import Epoch
 
@@ -16,9 +16,9 @@ from pipeline.epoch import Epoch
 class TrainingDisplay:
     """A context manager; the bar appears on a terminal alone, the lines everywhere (a log file keeps them)."""
 
-    def __init__(self, images: Sequence[int], done: int) -> None:
-        """For a training whose epochs have so many pictures each; `done` of them were trained before."""
-        epochs = self._epochs = len(images)
+    def __init__(self, epochs: int, images_per_epoch: int, done: int) -> None:
+        """`done` of the epochs were trained before."""
+        self._epochs = epochs
         self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
@@ -33,7 +33,7 @@ class TrainingDisplay:
             disable=not self._console.is_terminal,
         )
         self._bar = self._progress.add_task(
-            "training", total=sum(images), completed=sum(images[:done]), epoch=done + 1, speed=""
+            "training", total=epochs * images_per_epoch, completed=done * images_per_epoch, epoch=done + 1, speed=""
         )
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class TrainingDisplay:
     ) -> None:
         self._progress.stop()
 
-    def watched(self, batches: TrainingEpochs) -> TrainingEpochs:
+    def watched(self, batches: Epochs) -> Epochs:
         """The same batches; the bar moves as they are taken."""
         return _Watched(batches, self)
 
@@ -72,7 +72,7 @@ class TrainingDisplay:
 
 
 class _Watched:
-    def __init__(self, batches: TrainingEpochs, display: TrainingDisplay) -> None:
+    def __init__(self, batches: Epochs, display: TrainingDisplay) -> None:
         self._batches = batches
         self._display = display
 
@@ -83,11 +83,7 @@ class _Watched:
     def steps(self) -> int:
         return self._batches.steps
 
-    @property
-    def pictures(self) -> int:
-        return self._batches.pictures
-
-    def epoch(self, number: int, chosen: Places | None = None) -> Iterator[Batch]:
-        for batch in self._batches.epoch(number, chosen):
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for batch in self._batches.epoch(number):
             yield batch
             self._display.advance(number, len(batch.labels))

@@ -233,27 +233,8 @@ def test_seeds_that_are_neighbours_share_no_epoch(pictures: Pictures) -> None:
 
 def test_an_incomplete_last_batch_is_left_out_and_counted_so(pictures: Pictures) -> None:
     part = batches(pictures, np.arange(30))
-    assert (part.steps, len(part), part.pictures) == (3, 24, 30)
+    assert (part.steps, len(part), part.total) == (3, 24, 30)
     assert [len(batch.labels) for batch in part.epoch(1)] == [8, 8, 8]
-
-
-def test_an_epoch_may_take_some_pictures_of_its_part(pictures: Pictures) -> None:
-    positions = np.arange(10, 50)
-    part = batches(pictures, positions, "flip", flip="alternating")
-    chosen = torch.tensor([1, 4, 5, 9, 11, 20, 28, 30, 33, 39])
-    whole = {
-        int(place): image for batch in part.epoch(3) for place, image in zip(batch.places, batch.images, strict=True)
-    }
-    assert sorted(whole) == list(range(40))
-    taken = list(part.epoch(3, chosen))
-    assert [len(batch.labels) for batch in taken] == [8]
-    places = taken[0].places
-    assert places.tolist() != sorted(places.tolist()), "shuffled"
-    assert set(places.tolist()) < set(chosen.tolist())
-    assert np.array_equal(taken[0].labels, pictures.labels[positions[places]])
-    for place, image in zip(places.tolist(), taken[0].images, strict=True):
-        assert torch.equal(image, whole[place]), "the same picture, and mirrored or not as in an epoch of all"
-    assert [len(batch.labels) for batch in part.epoch(3, chosen[:3])] == [3]
 
 
 def test_a_part_smaller_than_a_batch_is_one_batch(pictures: Pictures) -> None:

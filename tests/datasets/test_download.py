@@ -170,9 +170,9 @@ def test_a_kill_while_pictures_are_decoded_leaves_nothing_that_the_next_run_trip
     project = make_project(name="folder", url=str(tmp_path / "pictures.zip"), image_size=8, test_share=0.3)
     code = (
         "import os, signal\n"
-        "from pipeline.sources import pictures\n"
+        "from pipeline.datasets import images\n"
         "from pipeline.download import main\n"
-        "pictures.rgb = lambda path, side: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "images.rgb = lambda path, side: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main()\n"
     )
     assert run(project, code).returncode == -signal.SIGKILL

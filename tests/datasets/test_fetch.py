@@ -200,8 +200,8 @@ def test_a_killed_download_is_resumed_by_the_next_run(server, get, project, answ
     code = (
         "import pathlib\n"
         "from pipeline.files import Project\n"
-        "from pipeline.sources.address import Address\n"
-        "from pipeline.sources.fetch import fetch\n"
+        "from pipeline.datasets.address import Address\n"
+        "from pipeline.datasets.fetch import fetch\n"
         f"root = pathlib.Path({str(project.root)!r})\n"
         f"fetch(Address.parse({server.url('a.zip')!r}), Project(root, root), None, 'a.zip')\n"
     )

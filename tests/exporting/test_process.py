@@ -1,13 +1,11 @@
-"""pipeline.exporter with its real process: what it writes is loaded by MLflow and compared with the network."""
+"""The exporting process itself: what it writes is loaded by MLflow and compared with the network."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -88,31 +86,6 @@ def test_models_give_exactly_their_own_networks_logits(exporter: Exporter, proje
     assert len(uuids) == 4
 
 
-def test_weights_of_early_epochs_are_exported_as_a_network_that_halves_early(tmp_path: Path) -> None:
-    speed = SMALL.model_copy(update={"family": "speed", "depth": 5, "width": 4})
-    meta = Meta("noise", ("a", "b"), (3, 12, 12), (0.5,) * 3, (0.25,) * 3, {"train": 8, "test": 8}, "sha256:0", "")
-    (tmp_path / "meta.json").write_text(json.dumps(asdict(meta)))
-    pixels = np.random.default_rng(0).integers(0, 256, (8, *meta.shape), dtype=np.uint8)
-    np.save(tmp_path / "images.npy", pixels.transpose(0, 2, 3, 1))
-    np.save(tmp_path / "labels.npy", np.arange(8) % 2)
-    exporter = Exporter(tmp_path / "meta.json", tmp_path)
-    expected = []
-    try:
-        for number, early in enumerate((False, True, False, True)):
-            network, path = trained(speed, meta, number, tmp_path / "unmarked"), tmp_path / f"{number}.safetensors"
-            network.halve_early(early)
-            networks.save(network, path)
-            with torch.no_grad():
-                expected.append(network(torch.from_numpy(pixels)))
-            exporter.submit(number, path, speed, tmp_path / f"model-{number}")
-        assert [done.error for done in wait_for(exporter, 4)] == [None] * 4
-    finally:
-        exporter.close()
-    for number, logits in enumerate(expected):
-        exported = mlflow.pytorch.load_model(str(tmp_path / f"model-{number}"))
-        assert torch.equal(exported(torch.from_numpy(pixels)), logits)
-
-
 def test_a_model_that_cannot_be_written_is_told_and_the_next_one_is_written(
     exporter: Exporter, project: Project, tmp_path: Path
 ) -> None:
@@ -188,7 +161,7 @@ def test_the_process_ends_with_its_parent_which_imports_neither_torch_nor_mlflow
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys, time; from pathlib import Path\n"
-        "from pipeline import config; from pipeline.exporter import Exporter\n"
+        "from pipeline import config; from pipeline.exporting.process import Exporter\n"
         "from pipeline.files import Project\n"
         "if __name__ == '__main__':\n"
         "    project, here = Project.here(), Path(sys.argv[1])\n"

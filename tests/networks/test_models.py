@@ -93,7 +93,6 @@ def test_dropout_is_before_the_last_layer_of_every_family_and_the_head_is_that_l
         {"family": "pretrained"},
         {"family": "pretrained", "image_size": 48},
         {"family": "speed"},
-        {"family": "speed", "halving": "early"},
     ],
 )
 def test_families_can_be_exported_for_batches_of_any_size(settings: Config, values: dict[str, Any]) -> None:

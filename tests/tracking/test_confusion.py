@@ -112,7 +112,7 @@ def test_the_picture_is_small_and_drawn_in_milliseconds() -> None:
 
 def test_drawing_needs_neither_matplotlib_nor_numpy() -> None:
     code = (
-        "import sys; from pipeline import confusion; confusion.picture([[1, 0], [0, 1]], ['a', 'b'])\n"
+        "import sys; from pipeline.tracking import confusion; confusion.picture([[1, 0], [0, 1]], ['a', 'b'])\n"
         "print([name for name in ('matplotlib', 'numpy', 'torch') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -57,7 +57,7 @@ def test_every_picture_is_validated_once_by_a_network_that_was_not_trained_on_it
         held_out, trained_on = set(part.validation._order.tolist()), set(part.training._positions.tolist())
         assert not held_out & trained_on
         assert len(held_out | trained_on) == 64
-    logits, labels = loop.infer()
+    logits, labels = training.infer()
     assert logits.shape == (64, 2)
     assert labels.bincount().tolist() == [32, 32]
 
@@ -89,17 +89,6 @@ def test_the_speed_of_several_networks_is_all_pictures_by_all_time() -> None:
 
     told = cross_validation.mean([epoch(100.0, 9.0), epoch(50.0, 5.0)], [200, 100])
     assert (told.images_per_second, told.elapsed_s, told.number) == (75.0, 14.0, 4)
-
-
-def test_the_pictures_of_hard_epochs_are_fewer_in_all_folds(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
-) -> None:
-    # Two batches of 16 a fold, of the second epoch one.
-    settings = short.with_values({"train.hard_share": 0.5, "train.hard_from": 0.0, "train.hard_until": 0.67})
-    training_ = Training.of(settings, meta, pictures, cpu, tmp_path)
-    assert training_.images == [96, 48, 96]
-    assert Training.of(short, meta, pictures, cpu, tmp_path).images == [96, 96, 96]
-    assert [epoch.number for epoch in training_.fit()] == [1, 2, 3]
 
 
 def test_without_folds_it_is_the_one_training(

@@ -10,34 +10,27 @@ from pipeline.training.progress import TrainingDisplay
 
 class FourBatches:
     steps = 4
-    pictures = 35
 
     def __len__(self) -> int:
         return 32
 
-    def epoch(self, number: int, chosen: torch.Tensor | None = None) -> Iterator[Batch]:
+    def epoch(self, number: int) -> Iterator[Batch]:
         for _ in range(4):
             yield Batch(torch.zeros(8, 1, 2, 2), torch.zeros(8))
 
 
 def test_the_bar_moves_within_an_epoch_and_starts_where_a_training_goes_on() -> None:
-    with TrainingDisplay(images=[32] * 3, done=1) as display:
+    with TrainingDisplay(3, 32, done=1) as display:
         seen = [display.completed for _ in display.watched(FourBatches()).epoch(2)]
     assert seen == [32, 40, 48, 56]
     assert display.completed == 64
-
-
-def test_the_bar_counts_the_pictures_of_epochs_that_take_fewer() -> None:
-    with TrainingDisplay(images=[48, 48, 32, 16], done=3) as display:
-        assert display.completed == 128
-        assert display.watched(FourBatches()).pictures == 35
 
 
 @pytest.mark.parametrize(("elapsed_s", "left"), [(4, "ETA 8 s"), (130, "ETA 4 min 20 s"), (7200, "ETA 4 h 00 min")])
 def test_the_line_of_an_epoch_tells_its_figures_and_the_time_that_is_left(
     capsys: pytest.CaptureFixture[str], elapsed_s: float, left: str
 ) -> None:
-    with TrainingDisplay(images=[32] * 3, done=0) as display:
+    with TrainingDisplay(3, 32, done=0) as display:
         display.show(Epoch(1, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, elapsed_s))
     line = capsys.readouterr().out
     for text in (
@@ -52,6 +45,6 @@ def test_the_line_of_an_epoch_tells_its_figures_and_the_time_that_is_left(
 
 
 def test_the_last_line_has_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingDisplay(images=[32] * 3, done=2) as display:
+    with TrainingDisplay(3, 32, done=2) as display:
         display.show(Epoch(3, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, 10))
     assert "ETA" not in capsys.readouterr().out

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import config
 from pipeline.config import Model, Scalar
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
@@ -98,8 +99,10 @@ def _trained(name: str, trial: Trial, of: int, folder: Path, fixed: Mapping[str,
     values = {
         key.removeprefix("model."): value
         for key, value in {**fixed, **trial.values}.items()
-        if key.startswith("model.")
+        if key.startswith("model.") and not config.had_no_effect(key, value)
     }
+    if gone := sorted(set(values) - set(Model.model_fields)):
+        raise PipelineError(f"{name} was trained with model.{gone[0]}, which is gone: search again.")
     return Trained(
         name=name,
         trial=of,

@@ -249,6 +249,8 @@ class Session(Watcher):
         for part, new in about.items():
             old = search.about.get(part, {})
             for name in dict.fromkeys([*old, *new]):
+                if name not in new and config.had_no_effect(name, old[name]):
+                    continue
                 if old.get(name) != new.get(name):
                     before, today = _shown(old.get(name)), _shown(new.get(name))
                     differences.append(f"  {part} {name}: it was {before}, it is {today}")

@@ -51,7 +51,7 @@ def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
 
 def test_a_journal_is_locked_by_one_process_and_free_when_that_one_is_killed(path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.search.journal import journal\n"
+        "import sys, time; from pathlib import Path; from pipeline.search.studies.journal import journal\n"
         "storage = journal(Path(sys.argv[1]))\n"
         "storage._backend._kernel_lock.acquire()\n"
         "print('locked', flush=True)\n"
@@ -159,7 +159,7 @@ def test_a_write_that_fails_leaves_no_half_a_line(path: Path, monkeypatch: pytes
 def test_a_second_owner_is_refused_with_the_name_of_the_first(project: Project) -> None:
     with Ledger.open(project, "night"):
         code = (
-            "from pipeline.files import Project\nfrom pipeline.search.ledger import Ledger, Owned\n"
+            "from pipeline.files import Project\nfrom pipeline.search.studies.ledger import Ledger, Owned\n"
             "try:\n    Ledger.open(Project.here(), 'night')\nexcept Owned as error:\n    print(error)\n"
             "with Ledger.open(Project.here(), 'day'):\n    print('free')\n"
         )

@@ -1,4 +1,4 @@
-"""`train.convolutions`: what a training makes of convolutions by Fourier transform."""
+"""What a training makes of convolutions by Fourier transform."""
 
 import itertools
 from pathlib import Path
@@ -59,15 +59,15 @@ def test_it_trains_by_the_transform_and_is_scored_without(auto: Config, cpu: Dev
         assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
 
 
-def test_direct_is_direct_and_gives_the_same_but_for_rounding(
-    auto: Config, cpu: Device, calls: list[torch.Size]
+def test_direct_convolutions_give_the_same_but_for_rounding(
+    auto: Config, cpu: Device, calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    direct = auto.with_values({"train.convolutions": "direct"})
     found = []
-    for settings in (direct, auto):
+    for most_pixels in (0, 10):
         assert not calls
-        parts = Parts.of(settings, STRIPES, striped(12), cpu)
-        found.append([epoch.training_loss for epoch in loop.fit(*parts, settings.train, cpu)])
+        monkeypatch.setattr(fourier, "_MOST_PIXELS", most_pixels)
+        parts = Parts.of(auto, STRIPES, striped(12), cpu)
+        found.append([epoch.training_loss for epoch in loop.fit(*parts, auto.train, cpu)])
     assert calls
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
