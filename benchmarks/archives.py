@@ -1,4 +1,4 @@
-"""Pictures for benchmarks, from an archive or from the folder data/ of a project."""
+"""Images for benchmarks, from an archive or from the folder data/ of a project."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import config, download
 from pipeline.batches import data
-from pipeline.batches.data import Pictures
+from pipeline.batches.data import Images
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
@@ -21,15 +21,15 @@ PARAMS = Path(__file__).parent.parent / "params.yaml"
 RESNET20 = PARAMS.parent / "examples" / "resnet20" / "params.yaml"
 """The ResNet paper's recipe, which the plain loops of tutorials have too."""
 
-HELP = "cifar-10-python.tar.gz, pictures in the ImageFolder layout, or the folder data/ of a project"
+HELP = "cifar-10-python.tar.gz, images in the ImageFolder layout, or the folder data/ of a project"
 
 
 class Archive(NamedTuple):
     """What a data set has."""
 
     meta: Meta
-    training: Pictures
-    test: Pictures
+    training: Images
+    test: Images
 
 
 def read(path: Path) -> Archive:
@@ -54,10 +54,10 @@ def _downloaded(path: Path, values: dict[str, str | int]) -> Archive:
         download.download(project)
         meta, training, test = _read(project, project.data)
         # Into memory, as the folder is about to go.
-        return Archive(meta, *(Pictures(np.array(part.images), part.labels) for part in (training, test)))
+        return Archive(meta, *(Images(np.array(part.pixels), part.labels) for part in (training, test)))
 
 
 def _read(project: Project, folder: Path) -> Archive:
     meta = load_meta(folder / "meta.json")
     parts = (folder / project.training_data.name, folder / project.test_data.name)
-    return Archive(meta, *(data.load_pictures(part, meta) for part in parts))
+    return Archive(meta, *(data.load_images(part, meta) for part in parts))

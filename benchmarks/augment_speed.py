@@ -1,12 +1,12 @@
-"""Augmentation on whole batches, a draw for each picture, beside torchvision's transforms picture by picture.
+"""Augmentation on whole batches, a draw for each image, beside torchvision's transforms image by image.
 
     python benchmarks/augment_speed.py
     python benchmarks/augment_speed.py --batch-size 512 --side 64 --json
 
 Each policy of section `augment` changes batches of noise, uint8 in and out, its draws included; torchvision's
-transforms (v2) of the same name and settings change the same pictures one after the other, and their results are
-stacked. Its MixUp and CutMix take a batch, which has one share for all its pictures, and floating point. The two take
-turns on one thread, after one turn that does not count. Printed are the median microseconds of CPU time a picture of
+transforms (v2) of the same name and settings change the same images one after the other, and their results are
+stacked. Its MixUp and CutMix take a batch, which has one share for all its images, and floating point. The two take
+turns on one thread, after one turn that does not count. Printed are the median microseconds of CPU time an image of
 each, which other processes disturb little, and the median of the ratios of the turns.
 """
 
@@ -56,12 +56,12 @@ def ours(policy: Augment, images: Tensor) -> Callable[[], Tensor]:
 def torchvision(name: str, policy: Augment, images: Tensor) -> Callable[[], Tensor]:
     """Likewise; what mixes returns float32."""
     side = images.shape[1]
-    pictures = list(images.permute(0, 3, 1, 2).contiguous())
+    singles = list(images.permute(0, 3, 1, 2).contiguous())
     labels = torch.arange(len(images)) % 10
     fill = [round(255 * value) for value in FILL]
     mixing = {"mixup": v2.MixUp(alpha=1.0, num_classes=10), "cutmix": v2.CutMix(alpha=1.0, num_classes=10)}
     if name in mixing:
-        batch = torch.stack(pictures).float() / 255
+        batch = torch.stack(singles).float() / 255
         return lambda: mixing[name](batch, labels)[0]
     transform = {
         "crop_flip": v2.Compose(
@@ -71,20 +71,20 @@ def torchvision(name: str, policy: Augment, images: Tensor) -> Callable[[], Tens
         "rand": v2.RandAugment(policy.operations, policy.magnitude, fill=fill),
         "erasing": v2.RandomErasing(p=1.0, value=fill),
     }[name]
-    return lambda: torch.stack([transform(picture) for picture in pictures])
+    return lambda: torch.stack([transform(single) for single in singles])
 
 
-def timed(change: Callable[[], Tensor], pictures: int) -> float:
-    """Microseconds of CPU time a picture."""
+def timed(change: Callable[[], Tensor], images: int) -> float:
+    """Microseconds of CPU time an image."""
     began = time.thread_time()
     change()
-    return (time.thread_time() - began) / pictures * 1e6
+    return (time.thread_time() - began) / images * 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=128, help="pictures (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=32, help="pixels of a picture's side (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=32, help="pixels of an image's side (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=50, help="turns that count (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     arguments = parser.parse_args()
@@ -106,7 +106,7 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(
-        f"CPU microseconds a picture of {arguments.side} x {arguments.side}, batch {arguments.batch_size}, "
+        f"CPU microseconds an image of {arguments.side} x {arguments.side}, batch {arguments.batch_size}, "
         f"one thread, {arguments.turns} turns"
     )
     print(f"  {'':<10} {'ours':>8} {'torchvision':>12} {'times as fast':>14}")

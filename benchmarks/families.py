@@ -1,10 +1,10 @@
-"""Speed, size and memory of every family of networks, as trained on pictures of 32 x 32 pixels.
+"""Speed, size and memory of every family of networks, as trained on images of 32 x 32 pixels.
 
     python benchmarks/families.py
     python benchmarks/families.py --families resnet,vgg16 --batch-size 64 --json
 
 Each takes a few steps on noise in CIFAR-10's shape, by the project's own loop and at the paper's width, in a process of
-its own. Printed are parameters, multiply-accumulate operations (MACs) a picture, the median of images/s over the epochs
+its own. Printed are parameters, multiply-accumulate operations (MACs) an image, the median of images/s over the epochs
 of training, and the peak memory of the process above that of the libraries.
 """
 
@@ -58,10 +58,10 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     device.prepare()
     random = np.random.default_rng(0)
     count = steps * batch_size
-    pictures = data.Pictures(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
+    images = data.Images(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
     network = networks.build(settings.model, meta, seed=0, initial=False)
     batches = data.TrainingBatches(
-        pictures,
+        images,
         np.arange(count),
         batch_size=batch_size,
         policy=settings.augment,
@@ -69,7 +69,7 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
         seed=0,
         device=device.handle,
     )
-    few = data.OrderedBatches(pictures, np.arange(10), batch_size=10, device=device.handle)
+    few = data.OrderedBatches(images, np.arange(10), batch_size=10, device=device.handle)
     epochs = list(loop.fit(network, batches, few, settings.train, device))
     return {
         "parameters": networks.parameters(network),

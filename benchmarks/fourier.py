@@ -1,4 +1,4 @@
-"""What it saves on a CPU to convolve small pictures by their Fourier transform (pipeline/networks/fourier.py).
+"""What it saves on a CPU to convolve small images by their Fourier transform (pipeline/networks/fourier.py).
 
     python benchmarks/fourier.py
     python benchmarks/fourier.py --turns 15 --precision fp32 --json
@@ -35,20 +35,20 @@ SHAPES = [
     *((500, 9, inputs, outputs) for inputs, outputs in ((64, 256), (64, 64))),
     *((500, 7, inputs, outputs) for inputs, outputs in ((128, 128), (48, 96))),
     (500, 15, 64, 256),
-    *((pictures, 7, 256, 256) for pictures in (100, 200, 1000)),
+    *((images, 7, 256, 256) for images in (100, 200, 1000)),
 ]
-"""Pictures, their side, channels that come in and go out."""
+"""Images, their side, channels that come in and go out."""
 RECIPES = {"shipped": PARAMS, "accurate": PARAMS.parent / "examples" / "accurate" / "params.yaml"}
 Work = Callable[[], object]
 
 
-def layer(pictures: int, side: int, inputs: int, outputs: int, device: Device) -> tuple[Work, Work]:
+def layer(images: int, side: int, inputs: int, outputs: int, device: Device) -> tuple[Work, Work]:
     """By the transform, direct: each with its gradients."""
-    features = torch.randn(pictures, inputs, side, side).contiguous(memory_format=torch.channels_last)
+    features = torch.randn(images, inputs, side, side).contiguous(memory_format=torch.channels_last)
     if device.precision == "bf16":
         features = features.bfloat16()
     weight = torch.randn(outputs, inputs, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
-    coming = torch.randn(pictures, outputs, side, side).to(features).contiguous(memory_format=torch.channels_last)
+    coming = torch.randn(images, outputs, side, side).to(features).contiguous(memory_format=torch.channels_last)
     features.requires_grad_()
 
     def work(convolve: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
@@ -114,9 +114,9 @@ def main() -> None:
     device.prepare()
 
     pairs: dict[str, Callable[[], tuple[Work, Work]]] = {}
-    for pictures, side, inputs, outputs in SHAPES:
-        name = f"{inputs} -> {outputs} channels, {pictures} pictures of {side} x {side}"
-        pairs[name] = partial(layer, pictures, side, inputs, outputs, device)
+    for images, side, inputs, outputs in SHAPES:
+        name = f"{inputs} -> {outputs} channels, {images} images of {side} x {side}"
+        pairs[name] = partial(layer, images, side, inputs, outputs, device)
     for recipe, path in RECIPES.items():
         settings = config.load(path)
         pairs[f"step of {recipe}, {settings.train.batch_size} images"] = partial(steps, settings, device)

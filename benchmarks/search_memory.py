@@ -4,7 +4,7 @@
     python benchmarks/search_memory.py --trials 200 --json
 
 `python -m pipeline.tune` trains so many configurations for one epoch each on the handwritten digits, with two workers,
-all records and no models; its processes are looked at every half second. Memory is resident memory. The pictures that
+all records and no models; its processes are looked at every half second. Memory is resident memory. The images that
 the owner draws when all trials have ended are counted by themselves: they need matplotlib, however many trials there
 were.
 """

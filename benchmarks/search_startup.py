@@ -4,7 +4,7 @@
     python benchmarks/search_startup.py --turns 9 --json
 
 `python -m pipeline.tune` on the handwritten digits, with two workers, trains epochs of one step each (a batch that
-holds all pictures). The clock stops when the journal has the first epoch: that is the step, the validation after it, a
+holds all images). The clock stops when the journal has the first epoch: that is the step, the validation after it, a
 checkpoint on disk, and the record of both. Each turn starts a study in a folder that has no database yet, and then
 another one beside it, as every start but the first does. A start that is not counted brings all files into memory.
 """

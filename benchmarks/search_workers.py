@@ -60,8 +60,8 @@ def main() -> None:
             shutil.copy(EXAMPLE / file, folder)
         download.download(Project(folder, folder))
         one_s, alone = run(folder, 1, arguments.trials, arguments.epochs)
-        two_s, together = run(folder, 2, arguments.trials, arguments.epochs)
-        if alone != together:
+        two_s, batch = run(folder, 2, arguments.trials, arguments.epochs)
+        if alone != batch:
             raise SystemExit("The two studies differ: their times can't be compared.")
     figures = {"one_worker_s": one_s, "two_workers_s": two_s, "ratio": two_s / one_s}
     if arguments.json:

@@ -6,7 +6,7 @@
 
 A recipe is a params.yaml: `shipped` is the root's, the others are folders of examples/, such as `resnet20`, after the
 ResNet paper. Each is trained as the stage train does it, with its validation after each epoch. The clock runs from
-the moment that the pictures are in memory to the end of an epoch. After each epoch the test set is scored too, outside
+the moment that the images are in memory to the end of an epoch. After each epoch the test set is scored too, outside
 of that time; a target counts as reached when the accuracy of an epoch is at least as high (Coleman et al. 2017,
 "DAWNBench"). It is a measure of speed: where a value of a recipe was chosen by it, docs/results.md says so. Figures
 "with flips" are those of test-time augmentation, as evaluate.tta flip gives them.

@@ -51,7 +51,7 @@ def record(tracker: Any, number: int, epochs: int, clock: Clock, settle: Callabl
     key = f"study-{number}"
     with clock.call():
         run = tracker.open(key, name=f"trial {number}", parent="study", new=True)
-        with run.together():
+        with run.batch():
             run.log_params({f"train.param_{index}": number / 7 for index in range(12)})
             run.set_tags({f"tag.{index}": f"{number} {index}" for index in range(15)} | {"study.number": number})
             run.log_dataset(
@@ -75,7 +75,7 @@ def record(tracker: Any, number: int, epochs: int, clock: Clock, settle: Callabl
         with clock.call():
             run.log_metrics({f"train.metric_{index}": epoch + number / 7 + index for index in range(7)}, step=epoch)
     settle()
-    with clock.call(), run.together():
+    with clock.call(), run.batch():
         run.log_confusion_matrix(MATRIX, CLASSES)
         run.finish("finished")
     settle()

@@ -3,8 +3,8 @@
     python benchmarks/train_memory.py
     python benchmarks/train_memory.py --batch-size 256 --precision bf16 --json
 
-A ResNet-20 takes 30 steps on 50,000 pictures of noise in CIFAR-10's shape, memory-mapped from disk as a training does
-it, in a process of its own. The libraries alone: the same process before the pictures and the network are there.
+A ResNet-20 takes 30 steps on 50,000 images of noise in CIFAR-10's shape, memory-mapped from disk as a training does
+it, in a process of its own. The libraries alone: the same process before the images and the network are there.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     device = Device.choose("cpu", precision, None, Machine.probe())
     device.prepare()
-    pictures = data.load_pictures(folder, meta)
-    network, _, validation = loop.Parts.of(settings, meta, pictures, device)
+    images = data.load_images(folder, meta)
+    network, _, validation = loop.Parts.of(settings, meta, images, device)
     batches = data.TrainingBatches(
-        pictures,
+        images,
         np.arange(STEPS * batch_size),
         batch_size=batch_size,
         policy=settings.augment,

@@ -4,7 +4,7 @@
     python benchmarks/train_speed.py --data data --images 2560 --repeats 5 --json
 
 Both train a ResNet-20 on CIFAR-10, with the same network, optimiser, batch size, augmentation (crop and flip) and
-number of threads. The plain loop is that of most tutorials: PIL pictures, torchvision transforms, a DataLoader with
+number of threads. The plain loop is that of most tutorials: PIL images, torchvision transforms, a DataLoader with
 2 workers, fp32. Ours runs as it is shipped, and, where that means bf16, in fp32 too. They take turns, an epoch each,
 after one that does not count. Printed are the median images/s of each and the median of the ratios of the turns.
 """
@@ -29,7 +29,7 @@ from torchvision import transforms
 
 from pipeline import config, networks
 from pipeline.batches import data
-from pipeline.batches.data import Pictures
+from pipeline.batches.data import Images
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.machine import Machine
@@ -38,11 +38,11 @@ from pipeline.training import loop
 from pipeline.training.device import Device
 
 
-class PilPictures(Dataset[tuple[Tensor, int]]):
-    """As torchvision.datasets.CIFAR10 does it: each picture becomes a PIL image, then goes through the transforms."""
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """As torchvision.datasets.CIFAR10 does it: each image becomes a PIL image, then goes through the transforms."""
 
-    def __init__(self, pictures: Pictures, meta: Meta) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Images, meta: Meta) -> None:
+        self.images = images
         height = meta.shape[1]
         self.transform = transforms.Compose(
             [
@@ -54,13 +54,13 @@ class PilPictures(Dataset[tuple[Tensor, int]]):
         )
 
     def __len__(self) -> int:
-        return len(self.pictures.labels)
+        return len(self.images.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.pictures.images[index])), int(self.pictures.labels[index])
+        return self.transform(Image.fromarray(self.images.pixels[index])), int(self.images.labels[index])
 
 
-def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device) -> Iterator[float]:
+def plain(settings: Config, meta: Meta, images: Images, device: torch.device) -> Iterator[float]:
     """Images/s of one epoch after the other."""
     network = networks.build(settings.model, meta, seed=0).network.to(device)
     optimizer = optim.SGD(
@@ -71,7 +71,7 @@ def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device
         nesterov=True,
     )
     loader = DataLoader(
-        PilPictures(pictures, meta),
+        PilImages(images, meta),
         settings.train.batch_size,
         shuffle=True,
         drop_last=True,
@@ -81,8 +81,8 @@ def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device
     while True:
         began, loss_sum = time.perf_counter(), 0.0
         network.train()
-        for images, labels in loader:
-            loss = F.cross_entropy(network(images.to(device)), labels.to(device))
+        for pixels, labels in loader:
+            loss = F.cross_entropy(network(pixels.to(device)), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -90,11 +90,11 @@ def plain(settings: Config, meta: Meta, pictures: Pictures, device: torch.device
         yield len(loader) * settings.train.batch_size / (time.perf_counter() - began)
 
 
-def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> Iterator[float]:
+def ours(settings: Config, meta: Meta, images: Images, device: Device) -> Iterator[float]:
     """Likewise."""
-    everything = np.arange(len(pictures.labels))
+    everything = np.arange(len(images.labels))
     batches = data.TrainingBatches(
-        pictures,
+        images,
         everything,
         batch_size=settings.train.batch_size,
         policy=settings.augment,
@@ -102,7 +102,7 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
         seed=0,
         device=device.handle,
     )
-    some = data.OrderedBatches(pictures, everything[:100], batch_size=100, device=device.handle)
+    some = data.OrderedBatches(images, everything[:100], batch_size=100, device=device.handle)
     network = networks.build(settings.model, meta, seed=0)
     for epoch in loop.fit(network, batches, some, settings.train, device):
         yield epoch.images_per_second
@@ -111,7 +111,7 @@ def ours(settings: Config, meta: Meta, pictures: Pictures, device: Device) -> It
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=HELP)
-    parser.add_argument("--images", type=int, default=5120, help="pictures in an epoch (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=5120, help="images in an epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
@@ -119,15 +119,15 @@ def main() -> None:
     if not arguments.data.exists():
         parser.error(f"--data: {arguments.data} does not exist")
 
-    meta, (images, labels), _ = read(arguments.data)
-    pictures = Pictures(np.array(images[: arguments.images]), labels[: arguments.images])
+    meta, (pixels, labels), _ = read(arguments.data)
+    images = Images(np.array(pixels[: arguments.images]), labels[: arguments.images])
     settings = config.load(RESNET20, {"train.epochs": arguments.repeats + 1})
     shipped = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())
     fp32 = Device.choose("auto", "fp32", arguments.threads, Machine.probe())
     shipped.prepare()
-    loops = {"ours": ours(settings, meta, pictures, shipped), "plain": plain(settings, meta, pictures, fp32.handle)}
+    loops = {"ours": ours(settings, meta, images, shipped), "plain": plain(settings, meta, images, fp32.handle)}
     if shipped != fp32:
-        loops["ours_fp32"] = ours(settings, meta, pictures, fp32)
+        loops["ours_fp32"] = ours(settings, meta, images, fp32)
 
     turns: list[dict[str, float]] = []
     # The time that is left follows from what ended in this period, and a turn may take longer than rich's own 30 s.

@@ -49,5 +49,5 @@ cat <<END
   all runs in MLflow    make ui DIR=demo                   (then http://127.0.0.1:5000)
   the search            demo/results/tune/                 (and the study in MLflow, with its trials below it)
   the project           demo/params.yaml: change a value there, and in that folder: dvc repro
-  your own pictures     README.md, "Your own pictures"
+  your own images     README.md, "Your own images"
 END

@@ -26,7 +26,7 @@ def download(project: Project) -> None:
 
     started = time.perf_counter()
     data = config.load(project.params).data
-    with disk.faults_told("writing the data set", project.data):
+    with disk.disk_errors("writing the data set", project.data):
         arrays.clear(project)
         project.data.mkdir(parents=True, exist_ok=True)
         try:
@@ -40,7 +40,7 @@ def download(project: Project) -> None:
     shape = "x".join(map(str, meta["shape"]))
     counts = meta["counts"]
     print(
-        f"{data.name}: {counts['train']:,} training and {counts['test']:,} test pictures of {len(meta['classes'])} "
+        f"{data.name}: {counts['train']:,} training and {counts['test']:,} test images of {len(meta['classes'])} "
         f"classes, {shape}, in {time.perf_counter() - started:.1f} s\n{meta['digest']}"
     )
 

@@ -24,15 +24,16 @@ from pipeline.cli import guarded
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.evaluation.ensembles import Member
     from pipeline.files import Project
-    from pipeline.search.studies.finished import Study, Trained
+    from pipeline.search.studies.finished import Study
 
 DEFAULT_STUDY = "main"
 DEFAULT_TOP = 5
 
 
 @dataclass(frozen=True)
-class Wish:
+class EnsembleOptions:
     """What the command line asks for."""
 
     study: str = DEFAULT_STUDY
@@ -41,72 +42,74 @@ class Wish:
     without: frozenset[int] = frozenset()
 
 
-def ensemble(project: "Project", wish: Wish, console: "Console") -> dict[str, Any]:
+def ensemble(project: "Project", options: EnsembleOptions, console: "Console") -> dict[str, Any]:
     """Does what the command says and returns what ensemble.json has.
 
     Raises ConfigError, DataError, TrackingError; PipelineError where there is nothing to put together.
     """
     from pipeline import config
-    from pipeline.evaluation.mixtures import Bench, groups
-    from pipeline.files import written_whole
+    from pipeline.evaluation.ensembles import Combiner, groups
+    from pipeline.files import atomic_write
     from pipeline.meta import load_meta
     from pipeline.search.studies import finished
 
     settings = config.load(project.params)
     meta = load_meta(project.meta)
-    study = finished.read(project, wish.study, meta, settings.model)
-    members = _members(study, wish, console)
+    study = finished.read(project, options.study, meta, settings.model)
+    members = _members(study, options, console)
     with console.status("reading the networks") as status:
-        bench = Bench(project, settings, meta, study, members, status.update)
-        single, chosen = bench.single(), bench.ensemble()
-        soups = [soup for alike in groups([member.model for member in members]) for soup in bench.soups(alike)]
-        soup = bench.kept(soups)
+        combiner = Combiner(
+            project, settings, meta, (study.validation_share, study.validation_seed), members, status.update
+        )
+        single, chosen = combiner.single(), combiner.ensemble()
+        soups = [soup for alike in groups([member.model for member in members]) for soup in combiner.soups(alike)]
+        soup = combiner.kept(soups)
         mixtures = {"single": single, "ensemble": chosen} | ({"soup": soup} if soup else {})
-        told = {name: bench.told(mixture) for name, mixture in mixtures.items()}
+        told = {name: combiner.told(mixture) for name, mixture in ensembles.items()}
         # Nothing is chosen any more when the test set is read.
-        for name, figures in bench.tested(mixtures).items():
+        for name, figures in combiner.tested(mixtures).items():
             told[name]["test"] = figures
         content = {
             "study": study.name,
             "finished": len(study.trials),
-            "validation_pictures": len(bench.labels),
+            "validation_pictures": len(combiner.labels),
             "test_pictures": meta.counts["test"],
-            "members": bench.described(),
-            "soups": [bench.told(each) for each in soups],
+            "members": combiner.described(),
+            "soups": [combiner.told(each) for each in soups],
             "soup": None,
             **told,
         }
-    with written_whole(project.ensemble_figures) as aside:
+    with atomic_write(project.ensemble_figures) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _track(project, study, wish, content)
+    _track(project, study, options, content)
     _tell(content, console)
     return content
 
 
-def _members(study: "Study", wish: Wish, console: "Console") -> "list[Trained]":
+def _members(study: "Study", options: EnsembleOptions, console: "Console") -> "list[Member]":
     """The networks that are to be put together, the best one first."""
     from pipeline.errors import PipelineError
 
-    there = [*study.trials, *(study.confirmed if wish.confirmed else ())]
-    there = sorted((one for one in there if one.trial not in wish.without), key=lambda one: -one.accuracy)
+    there = [*study.trials, *(study.confirmed if options.confirmed else ())]
+    there = sorted((one for one in there if one.trial not in options.without), key=lambda one: -one.accuracy)
     if there and not any(one.weights.exists() for one in there):
         raise PipelineError(
             f"None of the weights that the study {study.name} trained are left in {there[0].weights.parents[1]}: "
             "search again under another --study of `python -m pipeline.tune`."
         )
-    members = there[: wish.top]
+    members = there[: options.top]
     if len(members) < 2:
         raise PipelineError(
             f"The study {study.name} has {len(members) or 'no'} finished network to put together, and it takes two: "
             f"`python -m pipeline.tune --study {study.name}` with a larger --trials or tune.budget finishes more."
         )
-    if len(members) < wish.top:
+    if len(members) < options.top:
         there_is = f"{len(members)} finished networks"
-        console.print(f"The study {study.name} has {there_is}, not the {wish.top} asked for.", highlight=False)
+        console.print(f"The study {study.name} has {there_is}, not the {options.top} asked for.", highlight=False)
     return members
 
 
-def _track(project: "Project", study: "Study", wish: Wish, content: Mapping[str, Any]) -> None:
+def _track(project: "Project", study: "Study", options: EnsembleOptions, content: Mapping[str, Any]) -> None:
     """A run of its own below the study's: another --top is another run."""
     from pipeline import provenance
     from pipeline.tracking import Tracker
@@ -118,13 +121,13 @@ def _track(project: "Project", study: "Study", wish: Wish, content: Mapping[str,
             parent=f"study-{study.key}",
             new=True,
         )
-        with run.together():
+        with run.batch():
             run.log_params(
                 {
                     "ensemble.study": study.name,
-                    "ensemble.top": wish.top,
-                    "ensemble.confirmed": wish.confirmed,
-                    "ensemble.without": ", ".join(map(str, sorted(wish.without))) or None,
+                    "ensemble.top": options.top,
+                    "ensemble.confirmed": options.confirmed,
+                    "ensemble.without": ", ".join(map(str, sorted(options.without))) or None,
                     **{f"{name}.members": _shown(content[name]["members"]) for name in _NAMES if content[name]},
                 }
             )
@@ -182,7 +185,7 @@ def _tell(content: Mapping[str, Any], console: "Console") -> None:
     elif content["soup"]["validation"]["accuracy"] < content["single"]["validation"]["accuracy"]:
         console.print("The soup is better than its ingredients, but the best network alone is better on validation.")
     console.print(
-        f"Chosen on {content['validation_pictures']:,} validation pictures, scored on {content['test_pictures']:,} "
+        f"Chosen on {content['validation_pictures']:,} validation images, scored on {content['test_pictures']:,} "
         "of the test set. Written: results/ensemble.",
         highlight=False,
     )
@@ -214,8 +217,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     # With --json standard output is for machines alone.
     console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
-    wish = Wish(arguments.study, arguments.top, arguments.confirmed, frozenset(arguments.without))
-    content = ensemble(Project.here(), wish, console)
+    options = EnsembleOptions(arguments.study, arguments.top, arguments.confirmed, frozenset(arguments.without))
+    content = ensemble(Project.here(), options, console)
     if arguments.json:
         print(json.dumps(content, indent=2))
 

@@ -1,11 +1,11 @@
-"""What a training says after each pass over the pictures."""
+"""What a training says after each pass over the images."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one pass over the training pictures."""
+    """The figures of one pass over the training images."""
 
     number: int
     """Counts from 1."""
@@ -14,7 +14,7 @@ class Epoch:
     training_loss: float
     """Mean over its steps, while the weights move; with the label smoothing that was asked for."""
     training_accuracy: float
-    """Share, likewise; of augmented pictures."""
+    """Share, likewise; of augmented images."""
     validation_loss: float
     """Mean cross entropy after the pass, without label smoothing."""
     validation_accuracy: float

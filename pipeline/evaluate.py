@@ -4,7 +4,7 @@
 
 Reads data/test and the model; writes metrics.json (train's last epoch and the test figures) and, below
 results/evaluate, predictions.csv, probabilities.npy, confusion_matrix.csv, per_class.csv and mistakes.npz. Always in
-fp32, the precision of the model that MLflow keeps. All of it is of the pictures as they are; with evaluate.tta flip the
+fp32, the precision of the model that MLflow keeps. All of it is of the images as they are; with evaluate.tta flip the
 figures of test-time augmentation stand beside it, as evaluate.tta_flip. The figures are added to the MLflow run that
 train opened.
 """
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pipeline import cli, config, tracking
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pipeline.batches.data import Batch, Epochs, Pictures
+    from pipeline.batches.data import Batch, Epochs, Images
     from pipeline.meta import Meta
     from pipeline.networks import Classifier
     from pipeline.training.device import Device
@@ -53,13 +53,13 @@ def evaluate(project: Project) -> None:
 
     meta = load_meta(project.meta)
     device = device_of(settings)
-    pictures, batches = _test_set(project, meta, settings, device)
+    images, batches = _test_set(project, meta, settings, device)
     network = network_of(settings.model, project.model, meta)
     macs = networks.macs(network, meta)
     loop.place(network, device)
     warm_up = data.OrderedBatches(
-        pictures,
-        np.arange(len(pictures.labels))[: settings.evaluate.batch_size],
+        images,
+        np.arange(len(images.labels))[: settings.evaluate.batch_size],
         batch_size=settings.evaluate.batch_size,
         device=device.handle,
     )
@@ -70,28 +70,28 @@ def evaluate(project: Project) -> None:
         probabilities = predict(network, batches, device)
         passes_s.append(time.perf_counter() - began)
 
-    metrics = score(probabilities, pictures.labels, settings.evaluate.calibration_bins) | {
+    metrics = score(probabilities, images.labels, settings.evaluate.calibration_bins) | {
         "parameters": networks.parameters(network),
         "macs": macs,
-        "images_per_second": round(len(pictures.labels) / statistics.median(passes_s), 1),
+        "images_per_second": round(len(images.labels) / statistics.median(passes_s), 1),
     }
     flip: dict[str, Metrics] = {}
     if settings.evaluate.tta == "flip":
         flipped = predict(network, batches, device, flip=True)
-        flip["tta_flip"] = score(flipped, pictures.labels, settings.evaluate.calibration_bins)
-    table = per_class(probabilities, pictures.labels, meta.classes)
-    matrix = confusion_matrix(probabilities, pictures.labels)
-    with written_whole(project.probabilities) as aside, aside.open("wb") as file:
+        flip["tta_flip"] = score(flipped, images.labels, settings.evaluate.calibration_bins)
+    table = per_class(probabilities, images.labels, meta.classes)
+    matrix = confusion_matrix(probabilities, images.labels)
+    with atomic_write(project.probabilities) as aside, aside.open("wb") as file:
         np.save(file, probabilities.astype(np.float32))
-    _write_predictions(project.predictions, probabilities, pictures.labels, meta)
+    _write_predictions(project.predictions, probabilities, images.labels, meta)
     _write_csv(project.per_class, list(table), zip(*table.values(), strict=True))
     _write_csv(
         project.confusion_matrix,
         ["actual", *meta.classes],
         ([name, *row] for name, row in zip(meta.classes, matrix.tolist(), strict=True)),
     )
-    _write_mistakes(project.mistakes, probabilities, pictures, settings.evaluate.mistakes)
-    with written_whole(project.metrics) as aside:
+    _write_mistakes(project.mistakes, probabilities, images, settings.evaluate.mistakes)
+    with atomic_write(project.metrics) as aside:
         content = {
             "train": {**_last_epoch(project.history), **_folds(record)},
             "evaluate": {**metrics, **flip},
@@ -135,8 +135,8 @@ def probabilities_of(
     device = device_of(settings)
     network = network_of(model, weights, meta)
     loop.place(network, device)
-    pictures, batches = _test_set(project, meta, settings, device)
-    return predict(network, batches, device, flip=flip), pictures.labels
+    images, batches = _test_set(project, meta, settings, device)
+    return predict(network, batches, device, flip=flip), images.labels
 
 
 def device_of(settings: Config) -> "Device":
@@ -166,7 +166,7 @@ def on_device(network: "Classifier", device: "Device") -> "Classifier":
 
 
 def predict(network: "Classifier", batches: "Epochs", device: "Device", *, flip: bool = False) -> "Floats":
-    """Probabilities float64 [N, classes]; with `flip` the mean of those of each picture and of its mirror image."""
+    """Probabilities float64 [N, classes]; with `flip` the mean of those of each image and of its mirror image."""
     from pipeline.training import loop
 
     logits, _ = loop.infer(network, batches, device)
@@ -215,7 +215,7 @@ def expected_calibration_error(probabilities: "Floats", labels: "Ints", bins: in
 
 
 def per_class(probabilities: "Floats", labels: "Ints", classes: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns class, precision, recall, f1 and support (test pictures), a row a class."""
+    """Columns class, precision, recall, f1 and support (test images), a row a class."""
     from sklearn.metrics import precision_recall_fscore_support
 
     columns = precision_recall_fscore_support(
@@ -234,7 +234,7 @@ def confusion_matrix(probabilities: "Floats", labels: "Ints") -> "Ints":
 
 
 class _Mirrored:
-    """Batches with every picture mirrored left to right."""
+    """Batches with every image mirrored left to right."""
 
     def __init__(self, batches: "Epochs") -> None:
         self._batches = batches
@@ -251,16 +251,16 @@ class _Mirrored:
             yield batch._replace(images=batch.images.flip(-1))
 
 
-def _test_set(project: Project, meta: "Meta", settings: Config, device: "Device") -> "tuple[Pictures, Epochs]":
+def _test_set(project: Project, meta: "Meta", settings: Config, device: "Device") -> "tuple[Images, Epochs]":
     """Raises DataError."""
     import numpy as np
 
     from pipeline.batches import data
 
-    pictures = data.load_pictures(project.test_data, meta)
-    positions = np.arange(len(pictures.labels))
+    images = data.load_images(project.test_data, meta)
+    positions = np.arange(len(images.labels))
     batch_size = settings.evaluate.batch_size
-    return pictures, data.OrderedBatches(pictures, positions, batch_size=batch_size, device=device.handle)
+    return images, data.OrderedBatches(images, positions, batch_size=batch_size, device=device.handle)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -310,25 +310,25 @@ def _write_predictions(path: Path, probabilities: "Floats", labels: "Ints", meta
     _write_csv(path, ["index", "actual", "predicted", "confidence"], rows)
 
 
-def _write_mistakes(path: Path, probabilities: "Floats", pictures: Any, count: int) -> None:
+def _write_mistakes(path: Path, probabilities: "Floats", images: Any, count: int) -> None:
     import numpy as np
 
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != pictures.labels)
+    wrong = np.flatnonzero(predicted != images.labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    with written_whole(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(
             file,
-            images=pictures.images[worst],
+            images=images.pixels[worst],
             index=worst,
-            actual=pictures.labels[worst],
+            actual=images.labels[worst],
             predicted=predicted[worst],
             confidence=confidence[worst].astype(np.float32),
         )
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -87,7 +87,7 @@ class Project:
 
     @property
     def predictions(self) -> Path:
-        """CSV, a row a test picture."""
+        """CSV, a row a test image."""
         return self.evaluate / "predictions.csv"
 
     @property
@@ -102,12 +102,12 @@ class Project:
 
     @property
     def confusion_matrix(self) -> Path:
-        """CSV: a row an actual class, a column a predicted one, numbers of test pictures."""
+        """CSV: a row an actual class, a column a predicted one, numbers of test images."""
         return self.evaluate / "confusion_matrix.csv"
 
     @property
     def mistakes(self) -> Path:
-        """npz: the most certain mistakes with their pictures."""
+        """npz: the most certain mistakes with their images."""
         return self.evaluate / "mistakes.npz"
 
     # Written by report.
@@ -202,7 +202,7 @@ class Project:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, and moves it into place when the block ends without an error.
 
     After a crash at any moment `path` holds either what it held before or all of what was written.

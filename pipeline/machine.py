@@ -39,16 +39,16 @@ class Machine:
         return cls.probe()
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where a worker trains."""
 
     device: str
     threads: int
 
 
-def places(
+def placements(
     machine: Machine, requested: str, threads: int | None, workers: int | None, workers_per_gpu: int
-) -> list[Place]:
+) -> list[Placement]:
     """One for each worker: for `train.device` and `train.threads`, and `workers` if that many are asked for.
 
     On CUDA `workers_per_gpu` to a GPU, all GPUs for `auto` and `cuda`; on a CPU one to a core, or to `train.threads`
@@ -63,10 +63,10 @@ def places(
         devices = [requested]
     if devices == ["cpu"]:
         count = workers or max(1, machine.cores // (threads or 1))
-        return [Place("cpu", threads or 1)] * count
+        return [Placement("cpu", threads or 1)] * count
     count = workers or len(devices) * workers_per_gpu
     share = threads or max(1, machine.cores // count)
-    return [Place(devices[index % len(devices)], share) for index in range(count)]
+    return [Placement(devices[index % len(devices)], share) for index in range(count)]
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""What is known of a data set without its pictures: meta.json, which the stage download writes."""
+"""What is known of a data set without its images: meta.json, which the stage download writes."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of a data set without its pictures."""
+    """What is known of a data set without its images."""
 
     name: str
     classes: tuple[str, ...]
@@ -19,9 +19,9 @@ class Meta:
     """Of each channel, over the training set, pixels scaled to 0..1; `std` likewise."""
     std: tuple[float, ...]
     counts: dict[str, int]
-    """Pictures in `train` and in `test`."""
+    """Images in `train` and in `test`."""
     digest: str
-    """Of all pictures, labels and class names."""
+    """Of all images, labels and class names."""
     source: str
 
 

@@ -3,7 +3,7 @@
     python -m pipeline.report       (or `dvc repro report`)
 
 The page has the result with its interval, learning curves, the confusion matrix, the most certain mistakes as
-pictures, studies of all combinations (`python -m pipeline.study`) if there are any, and how all of it was made. It is
+images, studies of all combinations (`python -m pipeline.study`) if there are any, and how all of it was made. It is
 made from result files alone: neither params.yaml nor the test set is read. The page, learning_curves.png and
 confusion_matrix.png go to results/report and into the run in MLflow.
 """
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cli, tracking
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 if TYPE_CHECKING:
     from pipeline.reporting.results import Mistake, Results
 
 THUMBNAIL = 160
-"""Pixels: larger pictures of mistakes are made smaller, so that 200 of them still fit on a page."""
+"""Pixels: larger images of mistakes are made smaller, so that 200 of them still fit on a page."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the page: its data URI and its size in CSS pixels."""
+class EmbeddedImage:
+    """An image inside the page: its data URI and its size in CSS pixels."""
 
     source: str
     width: float
@@ -38,16 +38,16 @@ class Picture:
 
 
 def report(project: Project) -> None:
-    """The stage: writes the page and its pictures and adds them to the run in MLflow."""
+    """The stage: writes the page and its images and adds them to the run in MLflow."""
     from pipeline.reporting import results
 
     found = results.read(project)
-    index, *pictures = write(project, found)
+    index, *images = write(project, found)
     with tracking.Tracker(project) as tracker:
         run = tracker.open(found.run["key"], name=found.run["name"])
         run.log_file(index, folder="report")
-        for picture in pictures:
-            run.log_file(picture, folder="plots")
+        for image in images:
+            run.log_file(image, folder="plots")
         run.finish("finished")
     print(f"wrote {index.relative_to(project.root)}: open it in a browser")
 
@@ -60,18 +60,18 @@ def write(project: Project, found: "Results") -> list[Path]:
     confusion = plots.confusion_matrix(found.confusion, found.classes)
     curves = plots.learning_curves(found.history)
     content = {
-        project.page: page(found, [_picture(panel) for panel in panels], _picture(confusion)).encode(),
+        project.page: page(found, [_image(panel) for panel in panels], _image(confusion)).encode(),
         project.report / "learning_curves.png": curves,
         project.report / "confusion_matrix.png": confusion,
     }
     for path, data in content.items():
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(data)
     return list(content)
 
 
-def page(found: "Results", curves: Sequence[Picture], confusion: Picture) -> str:
-    """The HTML page; `curves` are one picture for each of the panels of `plots`."""
+def page(found: "Results", curves: Sequence[EmbeddedImage], confusion: EmbeddedImage) -> str:
+    """The HTML page; `curves` are one image for each of the panels of `plots`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -106,7 +106,7 @@ def page(found: "Results", curves: Sequence[Picture], confusion: Picture) -> str
         test=test,
         # One decimal would turn 99.97 % into a perfect 100 %.
         digits=1 if test["accuracy_high"] - test["accuracy_low"] >= 0.002 else 2,
-        test_pictures=found.pictures,
+        test_images=found.images,
         wrong=found.wrong,
         most_frequent=found.most_frequent,
         best_epoch=int(found.history["epoch"][best]),
@@ -117,12 +117,12 @@ def page(found: "Results", curves: Sequence[Picture], confusion: Picture) -> str
         confused=found.most_confused(5),
         weakest_first=sorted(found.per_class, key=lambda score: score.f1),
         mistakes=[(mistake, _thumbnail(mistake)) for mistake in found.mistakes],
-        studies=[(study, _picture(study.figure) if study.figure else None) for study in found.studies],
+        studies=[(study, _image(study.figure) if study.figure else None) for study in found.studies],
         sections=sections,
     )
 
 
-def _picture(png: bytes) -> Picture:
+def _image(png: bytes) -> EmbeddedImage:
     """A PNG file of `plots` for the page."""
     from PIL import Image
 
@@ -130,11 +130,11 @@ def _picture(png: bytes) -> Picture:
 
     with Image.open(io.BytesIO(png)) as image:
         shrink = 96 / PIXELS_AN_INCH  # CSS has 96 pixels an inch
-        return Picture(_data_uri(png), image.width * shrink, image.height * shrink)
+        return EmbeddedImage(_data_uri(png), image.width * shrink, image.height * shrink)
 
 
-def _thumbnail(mistake: "Mistake") -> Picture:
-    """The picture of a mistake for the page."""
+def _thumbnail(mistake: "Mistake") -> EmbeddedImage:
+    """The image of a mistake for the page."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -142,7 +142,7 @@ def _thumbnail(mistake: "Mistake") -> Picture:
     image = Image.fromarray(mistake.pixels[:, :, 0] if grey else mistake.pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     image.save(buffer, format="png")
-    return Picture(_data_uri(buffer.getvalue()), image.width, image.height)
+    return EmbeddedImage(_data_uri(buffer.getvalue()), image.width, image.height)
 
 
 def _data_uri(png: bytes) -> str:

@@ -43,11 +43,11 @@ def study(arguments: argparse.Namespace) -> None:
         _list(project, given, console, as_json=arguments.json)
         return
     from pipeline.search.studies.grid import Grid, name_of
-    from pipeline.search.studies.session import Session, Wish
+    from pipeline.search.studies.session import Session, TuneOptions
 
     settings = settings_of(project, arguments.name, given)
     ending = Grid(project, arguments.name, settings, console, partial(measured, project))
-    found = Session(project, settings, Wish(name_of(arguments.name)), console, ending).run()
+    found = Session(project, settings, TuneOptions(name_of(arguments.name)), console, ending).run()
     if arguments.json:
         options.print_json(found)
 

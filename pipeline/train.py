@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import cli, config, provenance, tracking
 from pipeline.config import Config, Model
 from pipeline.errors import Diverged, OutOfMemory
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 if TYPE_CHECKING:
     from pipeline.epoch import Epoch
@@ -46,14 +46,14 @@ def train(project: Project) -> None:
     meta = load_meta(project.meta)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
-    pictures = data.load_pictures(project.training_data, meta)
+    images = data.load_images(project.training_data, meta)
     start = _Start.of(project.checkpoints / f"train-{_fingerprint(settings, meta)}")
-    training = Training.of(settings, meta, pictures, device, start.folder)
+    training = Training.of(settings, meta, images, device, start.folder)
     history = training.done
     counts = training.counts
     name = f"{_called(settings.model)} on {meta.name}"
     print(
-        f"{name}: {networks.parameters(training.network):,} parameters; {counts['training']:,} pictures to train on, "
+        f"{name}: {networks.parameters(training.network):,} parameters; {counts['training']:,} images to train on, "
         f"{counts['validation']:,} to validate on"
         + (f", in the first of {settings.train.folds} folds" if settings.train.folds else "")
         + f"; {device.name}, {device.threads} threads, {device.precision}"
@@ -109,10 +109,10 @@ def train(project: Project) -> None:
                 "data": asdict(meta) | counts,
                 "values": values,
             }
-            with written_whole(project.run) as aside:
+            with atomic_write(project.run) as aside:
                 aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             run.log_file(project.history)
-            run.log_model(training.network, pictures.images[:2].transpose(0, 3, 1, 2))
+            run.log_model(training.network, images.pixels[:2].transpose(0, 3, 1, 2))
         run.finish("finished")
     start.forget()
     if len(history) < settings.train.epochs:
@@ -136,7 +136,7 @@ class _Start:
         note = folder / "start.json"
         if not note.is_file():
             content = {"key": uuid.uuid4().hex, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-            with written_whole(note) as aside:
+            with atomic_write(note) as aside:
                 aside.write_text(json.dumps(content), encoding="utf-8")
         return cls(folder, **json.loads(note.read_text(encoding="utf-8")))
 
@@ -209,7 +209,7 @@ def _write_history(path: Path, history: Sequence["Epoch"]) -> None:
     rows = [asdict(epoch) for epoch in history]
     for row in rows:
         row["epoch"] = row.pop("number")
-    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["epoch", *(key for key in rows[0] if key != "epoch")], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -40,12 +40,12 @@ def tune(arguments: argparse.Namespace) -> None:
 def _search(arguments: argparse.Namespace, console: "Console") -> None:
     from pipeline import config
     from pipeline.files import Project
-    from pipeline.search.studies.session import Session, Wish
+    from pipeline.search.studies.session import Session, TuneOptions
 
     project = Project.here()
     settings = config.load(project.params, options.overrides(arguments))
-    wish = Wish(arguments.study, arguments.hours, arguments.resume_only, arguments.apply)
-    study = Session(project, settings, wish, console).run()
+    wanted = TuneOptions(arguments.study, arguments.hours, arguments.resume_only, arguments.apply)
+    study = Session(project, settings, wanted, console).run()
     if arguments.json:
         options.print_json(study)
 

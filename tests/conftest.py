@@ -15,7 +15,7 @@ from places import QUICK_STUDY, REPOSITORY
 from stripes import striped
 
 from pipeline import config
-from pipeline.batches.data import Pictures
+from pipeline.batches.data import Images
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.machine import Machine
@@ -77,7 +77,7 @@ def meta() -> Meta:
 
 
 @pytest.fixture
-def pictures() -> Pictures:
+def images() -> Images:
     return striped(8)
 
 

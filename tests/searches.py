@@ -10,9 +10,9 @@ from optuna.storages import InMemoryStorage
 
 from pipeline.config import Range
 from pipeline.epoch import Epoch
-from pipeline.search.engines.base import Failed, Message, Order, Reached
+from pipeline.search.engines.base import Failed, Message, Order, TargetReached
 from pipeline.search.engines.simulated import SimulatedEngine
-from pipeline.search.schedulers.base import GoOn, Left, Seen, Start, Values
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView, Values
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Limits, Owner, Watcher
@@ -38,13 +38,13 @@ def curve(values: Values) -> list[float]:
 class Halves:
     """All start until epoch 3; then the best paused one goes on to the end, until the budget is spent."""
 
-    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         if left.epochs <= 0:
             return None
         if left.trials > 0:
             return Start(3)
         paused = [trial for trial in trials if trial.state == "paused"]
-        return GoOn(max(paused, key=lambda trial: trial.scores[-1]).number, EPOCHS) if paused else None
+        return Resume(max(paused, key=lambda trial: trial.scores[-1]).number, EPOCHS) if paused else None
 
 
 class Stopping(SimulatedEngine):
@@ -54,7 +54,7 @@ class Stopping(SimulatedEngine):
         super().submit(replace(order, until=min(order.until, 5)))
 
     def _say(self, epochs_from_now: int, message: Message) -> None:
-        if isinstance(message, Reached) and message.epoch == 5:
+        if isinstance(message, TargetReached) and message.epoch == 5:
             message = replace(message, over=True)
         super()._say(epochs_from_now, message)
 
@@ -71,7 +71,7 @@ class Diary(Watcher):
     def trained(self, trial: Trial, epoch: Epoch) -> None:
         self.events.append(("trained", trial.number, epoch.number))
 
-    def reached(self, trial: Trial, reached: Reached) -> None:
+    def reached(self, trial: Trial, reached: TargetReached) -> None:
         self.events.append(("reached", trial.number, reached.epoch))
 
     def ended(self, trial: Trial, ended: str, why: str | None) -> None:

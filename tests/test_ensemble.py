@@ -13,9 +13,9 @@ import torch
 from places import QUICK_STUDY
 
 from pipeline import config, ensemble, evaluate, networks
-from pipeline.batches.data import OrderedBatches, Pictures
+from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Choices, Config
-from pipeline.evaluation import mixtures, soup
+from pipeline.evaluation import ensembles, soup
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
 from pipeline.networks import Classifier
@@ -36,32 +36,32 @@ def sure(*ones: float) -> np.ndarray:
 # Of greedy selection.
 
 
-def test_two_networks_that_err_on_different_pictures_do_better_together_than_either() -> None:
+def test_two_networks_that_err_on_different_images_do_better_together_than_either() -> None:
     first, second = sure(0.1, 0.9, 0.1, 0.45), sure(0.55, 0.9, 0.1, 0.9)
     stupid = sure(0.9, 0.1, 0.9, 0.1)
-    assert [mixtures.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
-    counts = mixtures.select(np.stack([stupid, first, second]), LABELS)
+    assert [ensembles.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
+    counts = ensembles.select(np.stack([stupid, first, second]), LABELS)
     assert set(counts) == {1, 2}
     total = sum(count * (first if position == 1 else second) for position, count in counts.items())
-    assert mixtures.rank(total / sum(counts.values()), LABELS)[0] == 1
+    assert ensembles.rank(total / sum(counts.values()), LABELS)[0] == 1
 
 
 def test_a_network_that_no_other_helps_stays_alone() -> None:
     good, bad = sure(0.01, 0.99, 0.01, 0.99), sure(0.4, 0.6, 0.4, 0.6)
-    assert mixtures.select(np.stack([bad, good]), LABELS) == {1: 1}
-    assert mixtures.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
+    assert ensembles.select(np.stack([bad, good]), LABELS) == {1: 1}
+    assert ensembles.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
 
 
 def test_a_network_can_take_part_more_often_than_another() -> None:
-    # The second alone knows the last picture, the first is surer of all others: two to one is the best of both.
+    # The second alone knows the last image, the first is surer of all others: two to one is the best of both.
     first, second = sure(0.1, 0.9, 0.1, 0.4), sure(0.65, 0.4, 0.65, 0.75)
-    counts = mixtures.select(np.stack([first, second]), LABELS)
+    counts = ensembles.select(np.stack([first, second]), LABELS)
     assert counts[0] > counts[1] >= 1
 
 
 def test_of_equal_accuracies_the_likelier_labels_decide() -> None:
-    assert mixtures.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > mixtures.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
-    assert mixtures.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
+    assert ensembles.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > ensembles.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
+    assert ensembles.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
 
 
 # Of soups.
@@ -75,7 +75,7 @@ def test_the_greedy_soup_keeps_what_does_not_lower_the_accuracy() -> None:
         asked.append(some)
         return accuracies[some]
 
-    assert mixtures.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
+    assert ensembles.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
     assert asked == list(accuracies)
 
 
@@ -83,26 +83,26 @@ def test_networks_of_one_architecture_are_a_group_whatever_their_dropout(setting
     small, large = settings.model, settings.model.model_copy(update={"width": 8})
     dropping = small.model_copy(update={"dropout": 0.5})
     plain = small.model_copy(update={"family": "plain"})
-    assert mixtures.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
-    assert mixtures.groups([small, large]) == []
+    assert ensembles.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
+    assert ensembles.groups([small, large]) == []
 
 
 @pytest.fixture
-def trained(settings: Config, meta: Meta, pictures: Pictures, cpu: Device) -> Classifier:
+def trained(settings: Config, meta: Meta, images: Images, cpu: Device) -> Classifier:
     """A network that tells the two classes apart, without shortcuts: they would do so past averaged layers."""
     settings = settings.with_values(
         {"train.epochs": 12, "train.batch_size": 16, "train.validation_share": 0.25, "train.learning_rate": 0.05}
         | {"model.family": "plain", "model.depth": 20}
     )
-    network, batches, validation = loop.Parts.of(settings, meta, pictures, cpu)
+    network, batches, validation = loop.Parts.of(settings, meta, images, cpu)
     epochs = list(loop.fit(network, batches, validation, settings.train, cpu))
     assert epochs[-1].validation_accuracy > 0.8
     return network.eval()
 
 
 @pytest.fixture
-def batches(pictures: Pictures, cpu: Device) -> OrderedBatches:
-    return OrderedBatches(pictures, np.arange(64), batch_size=32, device=cpu.handle)
+def batches(images: Images, cpu: Device) -> OrderedBatches:
+    return OrderedBatches(images, np.arange(64), batch_size=32, device=cpu.handle)
 
 
 def permuted(network: Classifier) -> Classifier:
@@ -119,17 +119,17 @@ def permuted(network: Classifier) -> Classifier:
 
 
 def test_a_network_averaged_with_itself_is_itself(trained: Classifier, batches: OrderedBatches, cpu: Device) -> None:
-    cooked = soup.cooked([trained, copy.deepcopy(trained), trained], batches, cpu)
-    assert cooked is not trained
+    averaged = soup.recalibrate_batch_norm([trained, copy.deepcopy(trained), trained], batches, cpu)
+    assert averaged is not trained
     for name, value in trained.state_dict().items():
-        torch.testing.assert_close(cooked.state_dict()[name], value, rtol=1e-6, atol=0, msg=name)
+        torch.testing.assert_close(averaged.state_dict()[name], value, rtol=1e-6, atol=0, msg=name)
 
 
 def test_the_mean_of_weights_is_that_of_each(settings: Config, meta: Meta) -> None:
-    networks = [networks.build(settings.model, meta, seed) for seed in (0, 1, 2)]
-    states = [network.state_dict() for network in networks]
+    members = [networks.build(settings.model, meta, seed) for seed in (0, 1, 2)]
+    states = [network.state_dict() for network in members]
     before = {name: value.clone() for name, value in states[0].items()}
-    for name, value in soup.mean(networks).state_dict().items():
+    for name, value in soup.mean(members).state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, sum(state[name] for state in states) / 3, msg=name)
     assert all(torch.equal(value, states[0][name]) for name, value in before.items())
@@ -142,20 +142,22 @@ def test_batch_norms_of_a_soup_have_the_statistics_of_its_own_activations(
     for network, scale in ((one, 1.0), (other, 2.0)):
         network.network.stem_norm.running_mean += scale
         network.network.stem_norm.running_var *= scale
-    cooked = soup.cooked([one, other], batches, cpu)
+    averaged = soup.recalibrate_batch_norm([one, other], batches, cpu)
     with torch.inference_mode():
-        seen = [cooked.network.stem((batch.images.float() - cooked.mean) / cooked.std) for batch in batches.epoch(0)]
+        seen = [
+            averaged.network.stem((batch.images.float() - averaged.mean) / averaged.std) for batch in batches.epoch(0)
+        ]
     means = torch.stack([features.mean(dim=(0, 2, 3)) for features in seen]).mean(0)
     variances = torch.stack([features.var(dim=(0, 2, 3)) for features in seen]).mean(0)
-    torch.testing.assert_close(cooked.network.stem_norm.running_mean, means)
-    torch.testing.assert_close(cooked.network.stem_norm.running_var, variances)
-    assert cooked.network.stem_norm.momentum == one.network.stem_norm.momentum
+    torch.testing.assert_close(averaged.network.stem_norm.running_mean, means)
+    torch.testing.assert_close(averaged.network.stem_norm.running_var, variances)
+    assert averaged.network.stem_norm.momentum == one.network.stem_norm.momentum
     # Those of other layers were alike in both, and stay.
-    assert torch.equal(cooked.network.stages[0].first_norm.running_mean, torch.zeros(4))
+    assert torch.equal(averaged.network.stages[0].first_norm.running_mean, torch.zeros(4))
 
 
 def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in_another_order(
-    trained: Classifier, pictures: Pictures, batches: OrderedBatches, cpu: Device
+    trained: Classifier, images: Images, batches: OrderedBatches, cpu: Device
 ) -> None:
     def predicted(network: Classifier) -> np.ndarray:
         return evaluate.predict(network, batches, cpu)
@@ -165,11 +167,11 @@ def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in
     networks = [trained, shuffled, twin]
 
     def accuracy_of(some: tuple[int, ...]) -> float:
-        cooked = soup.cooked([networks[position] for position in some], batches, cpu)
-        return mixtures.rank(predicted(cooked), pictures.labels)[0]
+        averaged = soup.recalibrate_batch_norm([networks[position] for position in some], batches, cpu)
+        return ensembles.rank(predicted(averaged), images.labels)[0]
 
     assert accuracy_of((0, 1)) < accuracy_of((0,)) - 0.1
-    assert mixtures.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
+    assert ensembles.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
 
 
 # Of the command.
@@ -324,7 +326,7 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
     confirmation = Ledger(journal(project.optuna_journal), f"main{CONFIRMATION}")
     scores |= {f"confirm {trial.number}": trial.scores[-1] for trial in confirmation.trials}
     for member in content["members"]:
-        # In bf16 the rounding depends on the batch size: a picture on the border may change sides.
+        # In bf16 the rounding depends on the batch size: an image on the border may change sides.
         border = 1.5 / content["validation_pictures"]
         assert member["validation"]["accuracy"] == pytest.approx(scores[member["name"]], abs=border)
         assert member["trial"] in candidates or member["name"].startswith("trial")

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import config, evaluate, networks, train
 from pipeline.batches import data
-from pipeline.batches.data import OrderedBatches, Pictures
+from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
@@ -65,17 +65,17 @@ def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero
     assert evaluate.confusion_matrix(probabilities, np.array([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
 
 
-def test_with_flips_the_probabilities_are_the_mean_of_a_picture_and_its_mirror_image(
-    settings: Config, meta: Meta, pictures: Pictures, cpu: Device
+def test_with_flips_the_probabilities_are_the_mean_of_an_image_and_its_mirror_image(
+    settings: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     network = networks.build(settings.model, meta, seed=0)
 
-    def predicted(images: np.ndarray, flip: bool = False) -> np.ndarray:
-        batches = OrderedBatches(Pictures(images, pictures.labels), np.arange(64), batch_size=40, device=cpu.handle)
+    def predicted(pixels: np.ndarray, flip: bool = False) -> np.ndarray:
+        batches = OrderedBatches(Images(pixels, images.labels), np.arange(64), batch_size=40, device=cpu.handle)
         return evaluate.predict(network, batches, cpu, flip=flip)
 
-    plain, mirrored = predicted(pictures.images), predicted(np.ascontiguousarray(pictures.images[:, :, ::-1]))
-    flipped = predicted(pictures.images, flip=True)
+    plain, mirrored = predicted(images.pixels), predicted(np.ascontiguousarray(images.pixels[:, :, ::-1]))
+    flipped = predicted(images.pixels, flip=True)
     assert np.abs(plain - mirrored).max() > 0.001
     np.testing.assert_allclose(flipped, (plain + mirrored) / 2, rtol=1e-5)
 
@@ -95,7 +95,7 @@ def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project)
     meta = load_meta(evaluated.meta)
     predictions = rows(evaluated.predictions)
     probabilities = np.load(evaluated.probabilities)
-    test = data.load_pictures(evaluated.test_data, meta)
+    test = data.load_images(evaluated.test_data, meta)
     assert list(metrics) == ["train", "evaluate"]
     assert len(predictions) == len(probabilities) == len(test.labels) == 359
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -113,15 +113,15 @@ def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project)
     assert 0 < metrics["evaluate"]["accuracy_low"] < right < metrics["evaluate"]["accuracy_high"] < 1
 
 
-def test_the_mistakes_kept_are_the_most_certain_ones_with_their_pictures(evaluated: Project) -> None:
+def test_the_mistakes_kept_are_the_most_certain_ones_with_their_images(evaluated: Project) -> None:
     meta = load_meta(evaluated.meta)
-    test = data.load_pictures(evaluated.test_data, meta)
+    test = data.load_images(evaluated.test_data, meta)
     probabilities = np.load(evaluated.probabilities)
     kept = np.load(evaluated.mistakes)
     wrong = probabilities.argmax(axis=1) != test.labels
     assert len(kept["index"]) == min(24, wrong.sum())
     assert (kept["actual"] != kept["predicted"]).all()
-    assert np.array_equal(kept["images"], test.images[kept["index"]])
+    assert np.array_equal(kept["images"], test.pixels[kept["index"]])
     assert (
         kept["confidence"].tolist()
         == sorted(probabilities.max(axis=1)[wrong].tolist(), reverse=True)[: len(kept["index"])]
@@ -180,7 +180,7 @@ def test_figures_with_flips_and_of_folds_stand_beside_the_plain_ones_under_names
         assert evaluate.score(probabilities, labels, 15)["nll"] == pytest.approx(figures["nll"])
     assert pair[0][0].dtype == np.float64
     np.testing.assert_allclose(pair[0][0], np.load(evaluated.probabilities), rtol=1e-6)
-    assert plain["evaluate"]["nll"] != pytest.approx(flip["nll"])  # a mirrored digit is another picture
+    assert plain["evaluate"]["nll"] != pytest.approx(flip["nll"])  # a mirrored digit is another image
 
     client = mlflow.MlflowClient(f"sqlite:///{evaluated.home / 'mlflow.db'}")
     [run] = client.search_runs([client.get_experiment_by_name("pipeline").experiment_id])

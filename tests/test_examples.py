@@ -147,18 +147,18 @@ def test_an_example_says_what_it_is_and_how_it_is_run(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_pictures(tmp_path: Path) -> None:
+def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_images(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for colour, label in ((40, "dark"), (200, "bright")):
         for number in range(12):
-            path = tmp_path / "pictures" / label / f"{number}.png"
+            path = tmp_path / "images" / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(colour - 30, colour + 30, (16, 16, 3), dtype=np.uint8)).save(path)
     root = tmp_path / "resnet18"
     shutil.copytree(REPOSITORY / "examples" / "resnet18", root)
     small: dict[str, Scalar] = {
         "data.name": "folder",
-        "data.url": str(tmp_path / "pictures"),
+        "data.url": str(tmp_path / "images"),
         "data.image_size": 16,
         "model.width": 8,
         "train.epochs": 1,

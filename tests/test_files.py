@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 
 def test_a_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "results" / "metrics.json"
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("half")
         assert not path.exists()
     assert path.read_text() == "half"
@@ -20,7 +20,7 @@ def test_a_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_after_an_error_the_file_is_what_it_was_and_nothing_lies_around(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text("before")
-    with pytest.raises(RuntimeError), written_whole(path) as aside:
+    with pytest.raises(RuntimeError), atomic_write(path) as aside:
         aside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "before"
@@ -32,8 +32,8 @@ def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path.write_text("before")
     code = (
         "import os, sys, pathlib, signal\n"
-        "from pipeline.files import written_whole\n"
-        "with written_whole(pathlib.Path(sys.argv[1])) as aside:\n"
+        "from pipeline.files import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as aside:\n"
         "    aside.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -43,7 +43,7 @@ def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 def test_files_get_the_permissions_that_the_user_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("whole")
     umask = os.umask(0)
     os.umask(umask)

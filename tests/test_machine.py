@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pipeline.machine import Machine, Place, places
+from pipeline.machine import Machine, Placement, placements
 
 LAPTOP = Machine(cores=4)
 SERVER = Machine(cores=16, cuda_devices=2)
@@ -13,22 +13,22 @@ APPLE = Machine(cores=10, mps=True)
 @pytest.mark.parametrize(
     ("machine", "requested", "threads", "workers", "per_gpu", "expected"),
     [
-        (LAPTOP, "auto", None, None, 1, [Place("cpu", 1)] * 4),
-        (LAPTOP, "cpu", 2, None, 1, [Place("cpu", 2)] * 2),
-        (LAPTOP, "cpu", 8, None, 1, [Place("cpu", 8)]),
-        (LAPTOP, "auto", None, 2, 1, [Place("cpu", 1)] * 2),
-        (SERVER, "auto", None, None, 1, [Place("cuda:0", 8), Place("cuda:1", 8)]),
-        (SERVER, "cuda", None, None, 2, [Place(f"cuda:{index}", 4) for index in (0, 1, 0, 1)]),
-        (SERVER, "cuda:1", None, None, 3, [Place("cuda:1", 5)] * 3),
-        (SERVER, "auto", 3, 3, 1, [Place(f"cuda:{index}", 3) for index in (0, 1, 0)]),
-        (SERVER, "cpu", None, None, 1, [Place("cpu", 1)] * 16),
-        (APPLE, "auto", None, None, 1, [Place("mps", 10)]),
+        (LAPTOP, "auto", None, None, 1, [Placement("cpu", 1)] * 4),
+        (LAPTOP, "cpu", 2, None, 1, [Placement("cpu", 2)] * 2),
+        (LAPTOP, "cpu", 8, None, 1, [Placement("cpu", 8)]),
+        (LAPTOP, "auto", None, 2, 1, [Placement("cpu", 1)] * 2),
+        (SERVER, "auto", None, None, 1, [Placement("cuda:0", 8), Placement("cuda:1", 8)]),
+        (SERVER, "cuda", None, None, 2, [Placement(f"cuda:{index}", 4) for index in (0, 1, 0, 1)]),
+        (SERVER, "cuda:1", None, None, 3, [Placement("cuda:1", 5)] * 3),
+        (SERVER, "auto", 3, 3, 1, [Placement(f"cuda:{index}", 3) for index in (0, 1, 0)]),
+        (SERVER, "cpu", None, None, 1, [Placement("cpu", 1)] * 16),
+        (APPLE, "auto", None, None, 1, [Placement("mps", 10)]),
     ],
 )
 def test_workers_go_where_the_machine_serves_them_well(
-    machine: Machine, requested: str, threads: int | None, workers: int | None, per_gpu: int, expected: list[Place]
+    machine: Machine, requested: str, threads: int | None, workers: int | None, per_gpu: int, expected: list[Placement]
 ) -> None:
-    assert places(machine, requested, threads, workers, per_gpu) == expected
+    assert placements(machine, requested, threads, workers, per_gpu) == expected
 
 
 def test_a_glance_agrees_with_the_full_look_on_what_places_depend_on() -> None:

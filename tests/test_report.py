@@ -203,7 +203,7 @@ def write_study(project: Project, name: str = "depth", *, figure: bool = True) -
 
 
 def blob(random: np.random.Generator, side: int, channels: int) -> npt.NDArray[np.uint8]:
-    """A picture that could be of something: a spot of one colour on a ground of another."""
+    """An image that could be of something: a spot of one colour on a ground of another."""
     rows, columns = np.mgrid[:side, :side] / side
     centre, radius = random.uniform(0.3, 0.7, 2), random.uniform(0.15, 0.35, 2)
     inside = np.exp(-(((rows - centre[0]) / radius[0]) ** 2) - ((columns - centre[1]) / radius[1]) ** 2)[..., None]
@@ -249,7 +249,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-DOT = report.Picture("data:image/png;base64,", 300, 200)
+DOT = report.EmbeddedImage("data:image/png;base64,", 300, 200)
 
 
 def page_of(project: Project) -> Page:
@@ -273,13 +273,13 @@ def page(written: Project) -> Page:
 def test_the_headline_gives_the_accuracy_and_its_interval_in_words(tmp_path: Path) -> None:
     figures = {"accuracy": 0.9012, "accuracy_low": 0.8952, "accuracy_high": 0.9069}
     text = page_of(write_results(tmp_path, metrics=figures)).text
-    assert "90.1 % of 10,000 test pictures are recognised; 95 % interval 89.5 to 90.7 %." in text
+    assert "90.1 % of 10,000 test images are recognised; 95 % interval 89.5 to 90.7 %." in text
 
 
 def test_a_nearly_perfect_accuracy_is_not_rounded_to_a_perfect_one(tmp_path: Path) -> None:
     figures = {"accuracy": 0.9997, "accuracy_low": 0.9991, "accuracy_high": 0.9999}
     text = page_of(write_results(tmp_path, metrics=figures)).text
-    assert "99.97 % of 10,000 test pictures are recognised; 95 % interval 99.91 to 99.99 %." in text
+    assert "99.97 % of 10,000 test images are recognised; 95 % interval 99.91 to 99.99 %." in text
 
 
 def test_the_result_table_has_each_figure(page: Page) -> None:
@@ -304,10 +304,8 @@ def test_figures_of_few_classes_have_no_top_5(tmp_path: Path) -> None:
 def test_test_time_augmentation_is_named_as_such_and_leaves_the_headline_alone(tmp_path: Path) -> None:
     flip = {"accuracy": 0.9123, "accuracy_low": 0.9066, "accuracy_high": 0.9177, "nll": 0.3}
     text = page_of(write_results(tmp_path, metrics={"accuracy": 0.9012, "tta_flip": flip})).text  # type: ignore[dict-item]
-    assert "90.1 % of 10,000 test pictures are recognised" in text
-    assert (
-        "Accuracy with test-time augmentation 91.2 % Mean of the predictions for a picture and for its mirror" in text
-    )
+    assert "90.1 % of 10,000 test images are recognised" in text
+    assert "Accuracy with test-time augmentation 91.2 % Mean of the predictions for an image and for its mirror" in text
     assert "95 % interval 90.7 to 91.8 %" in text
 
 
@@ -387,7 +385,7 @@ def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert labelled <= targets
 
 
-def test_the_pictures_are_in_the_page_and_beside_it(written: Project, page: Page) -> None:
+def test_the_images_are_in_the_page_and_beside_it(written: Project, page: Page) -> None:
     assert sorted(path.name for path in written.report.iterdir()) == [
         "confusion_matrix.png",
         "index.html",
@@ -396,8 +394,8 @@ def test_the_pictures_are_in_the_page_and_beside_it(written: Project, page: Page
     inside = [image for image in page.all("img") if "pixels" not in image.get("class", "")]
     assert len(inside) == 4
     for image in inside:
-        with decoded(image) as picture:
-            assert picture.width == pytest.approx(2 * int(image["width"]), abs=2)
+        with decoded(image) as opened:
+            assert opened.width == pytest.approx(2 * int(image["width"]), abs=2)
     assert (written.report / "confusion_matrix.png").read_bytes() == data_of(inside[3])
 
 
@@ -457,7 +455,7 @@ def test_the_labels_of_100_classes_can_be_told_apart(tmp_path: Path) -> None:
     assert 100 * 11 < height / 2 < 100 * 16  # CSS pixels; a line of text takes 9
 
 
-def test_a_class_without_test_pictures_is_drawn_too() -> None:
+def test_a_class_without_test_images_is_drawn_too() -> None:
     assert plots.confusion_matrix(np.array([[3, 1], [0, 0]]), ["cat", "dog"]).startswith(b"\x89PNG")
 
 
@@ -500,26 +498,26 @@ def test_mistakes_are_shown_pixel_by_pixel_with_what_they_are(written: Project, 
             assert (np.asarray(decoded(image)) == mistakes["images"][number]).all()
             actual, predicted = CIFAR[mistakes["actual"][number]], CIFAR[mistakes["predicted"][number]]
             assert image["alt"] == (
-                f"Test picture {mistakes['index'][number]}: actual class {actual}, predicted {predicted}"
+                f"Test image {mistakes['index'][number]}: actual class {actual}, predicted {predicted}"
             )
         assert f"{actual} → {predicted} {100 * mistakes['confidence'][-1]:.1f} %" in page.text
     assert "The 24 of 546 wrong answers that the network was surest of" in page.text
 
 
 @pytest.mark.parametrize(("side", "shown"), [(8, 8), (160, 160), (400, 160)])
-def test_large_pictures_of_mistakes_are_made_smaller(tmp_path: Path, side: int, shown: int) -> None:
+def test_large_images_of_mistakes_are_made_smaller(tmp_path: Path, side: int, shown: int) -> None:
     page = page_of(write_results(tmp_path, side=side, channels=1, mistakes=1))
-    [image] = [image for image in page.all("img") if "Test picture" in image["alt"]]
-    with decoded(image) as picture:
-        assert picture.size == (shown, shown)
-        assert picture.mode == "L"
+    [image] = [image for image in page.all("img") if "Test image" in image["alt"]]
+    with decoded(image) as opened:
+        assert opened.size == (shown, shown)
+        assert opened.mode == "L"
     assert (image.get("class") == "pixels") == (side < 128)
 
 
 def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
     page = page_of(write_results(tmp_path, ("no", "yes"), confusion=np.diag([30, 70]), mistakes=0))
-    assert "Not one of 100 test pictures was taken for another class." in page.text
-    assert "The network made no mistake on 100 test pictures." in page.text
+    assert "Not one of 100 test images was taken for another class." in page.text
+    assert "The network made no mistake on 100 test images." in page.text
 
 
 def test_mistakes_that_were_not_kept_are_not_denied(tmp_path: Path) -> None:
@@ -540,7 +538,7 @@ def test_the_page_says_nothing_of_it_when_the_last_epoch_was_the_best(tmp_path: 
 
 
 @pytest.mark.parametrize(("validation", "told"), [(0.8, True), (0.92, False)])
-def test_the_page_says_when_the_training_pictures_are_known_better_than_new_ones(
+def test_the_page_says_when_the_training_images_are_known_better_than_new_ones(
     tmp_path: Path, validation: float, told: bool
 ) -> None:
     text = page_of(write_results(tmp_path, validation_accuracy=[0.3] * 19 + [validation])).text
@@ -692,7 +690,7 @@ def test_help_needs_no_heavy_library() -> None:
 
 
 @pytest.mark.slow
-def test_the_stage_adds_page_and_pictures_to_the_run_in_mlflow(
+def test_the_stage_adds_page_and_images_to_the_run_in_mlflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import mlflow
@@ -739,7 +737,7 @@ def test_a_browser_shows_the_page_from_disk(written: Project, tmp_path: Path, wi
 
 
 def decoded(image: dict[str, str]) -> Image.Image:
-    """The picture of an <img>."""
+    """The image of an <img>."""
     return Image.open(io.BytesIO(data_of(image)))
 
 

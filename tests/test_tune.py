@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search.studies.display import StudyDisplay
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.session import Session, Wish
+from pipeline.search.studies.session import Session, TuneOptions
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -90,18 +90,18 @@ def test_values_are_set_as_yaml_reads_them(project: Project) -> None:
     class Caught(Exception):
         pass
 
-    def session(project: Project, settings: config.Config, wish: Wish, console: Any) -> Session:
-        seen.update(settings=settings, wish=wish)
+    def session(project: Project, settings: config.Config, options: TuneOptions, console: Any) -> Session:
+        seen.update(settings=settings, options=options)
         raise Caught
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.search.studies.catalog.session.Session", session)
+        patch.setattr("pipeline.search.studies.session.Session", session)
         with pytest.raises(Caught):
             tune.main(words)
     settings = seen["settings"]
     assert (settings.tune.trials, settings.tune.workers, settings.tune.scheduler) == (7, None, "asha")
     assert settings.train.batch_size == 16
-    assert seen["wish"].study == "main"
+    assert seen["options"].study == "main"
 
 
 def test_there_is_no_study_to_list_before_the_first(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,15 +183,15 @@ def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(
     from pipeline.meta import load_meta
 
     meta = load_meta(searched / "data" / "meta.json")
-    pictures = data.load_pictures(searched / "data" / "train", meta)
+    images = data.load_images(searched / "data" / "train", meta)
     trial = optuna_ledger(searched, "main")[winner]
     settings = config.load(searched / "params.yaml").with_values(trial["params"])
     network = networks.build(settings.model, meta, seed=0)
     networks.load(network, searched / ".studies" / "main" / "trials" / f"{winner:04}" / "model.safetensors")
     network.eval()
-    images = torch.from_numpy(np.ascontiguousarray(pictures.images[:8].transpose(0, 3, 1, 2)))
+    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels[:8].transpose(0, 3, 1, 2)))
     with torch.no_grad():
-        assert torch.allclose(loaded(images), network(images), atol=1e-5)
+        assert torch.allclose(loaded(pixels), network(pixels), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -306,7 +306,7 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
 
 def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(project: Project, tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    session = Session(project, config.load(project.params), Wish("main"), console)
+    session = Session(project, config.load(project.params), TuneOptions("main"), console)
     study = owner(tmp_path)
     display = StudyDisplay(console, study.ledger, title="trial", trials=1, epochs=9, budget=1.0)
     before = signal.getsignal(signal.SIGINT)
@@ -323,7 +323,7 @@ def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(project: P
 
 def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    session = Session(project, config.load(project.params), Wish("main"), console)
+    session = Session(project, config.load(project.params), TuneOptions("main"), console)
     study = owner(tmp_path)
     with session._signals(study, StudyDisplay(console, study.ledger, title="", trials=1, epochs=9, budget=1.0)):
         signal.raise_signal(signal.SIGTERM)
@@ -333,12 +333,12 @@ def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) ->
 def test_other_data_under_the_same_name_is_another_study(project: Project) -> None:
     settings = config.load(project.params)
     with Ledger.open(project, "main") as ledger:
-        Session(project, settings, Wish("main"), Console())._check_same(ledger)
-        Session(project, settings, Wish("main"), Console())._check_same(ledger)
+        Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
+        Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
         meta = json.loads(project.meta.read_text())
         project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
         with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
-            Session(project, settings, Wish("main"), Console())._check_same(ledger)
+            Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
 
 
 def test_other_weights_to_begin_with_under_the_same_name_are_another_study(project: Project, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_other_weights_to_begin_with_under_the_same_name_are_another_study(proje
     with Ledger.open(project, "main") as ledger:
         for content in ("one", "one", "another"):
             weights.write_text(content)
-            session = Session(project, settings, Wish("main"), Console())
+            session = Session(project, settings, TuneOptions("main"), Console())
             with (
                 pytest.raises(PipelineError, match=r"content model.weights: it was [0-9a-f]+, it is [0-9a-f]+")
                 if content == "another"
@@ -386,7 +386,7 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
 @pytest.mark.slow
 def test_a_search_of_which_no_trial_can_be_trained_is_an_error(project: Project, migrated: Path) -> None:
     shutil.copy(migrated, project.home)
-    for said in ("model.family vgg11 halves pictures", "The study main is over"):  # the second start trains nothing
+    for said in ("model.family vgg11 halves images", "The study main is over"):  # the second start trains nothing
         done = run("--trials", "1", "--set", "model.family=vgg11", code=1)
         assert said in done.stdout
         assert "No trial was trained to the end: results/tune/trials.csv says why." in done.stderr

@@ -9,38 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.search.engines import worker
-from pipeline.search.engines.worker import Post
+from pipeline.search.engines.worker import WorkerSpec
 
 
-def kills_itself_once(owner: Connection, post: Post) -> None:
+def kills_itself_once(owner: Connection, spec: WorkerSpec) -> None:
     """After the second epoch of its first training, as the kernel does it when memory runs out."""
-    _with_fault(lambda: os.kill(os.getpid(), signal.SIGKILL), post)
-    worker.main(owner, post)
+    _with_fault(lambda: os.kill(os.getpid(), signal.SIGKILL), spec)
+    worker.main(owner, spec)
 
 
-def hangs_once(owner: Connection, post: Post) -> None:
-    _with_fault(lambda: time.sleep(3600), post)
-    worker.main(owner, post)
+def hangs_once(owner: Connection, spec: WorkerSpec) -> None:
+    _with_fault(lambda: time.sleep(3600), spec)
+    worker.main(owner, spec)
 
 
-def raises(owner: Connection, post: Post) -> None:
+def raises(owner: Connection, spec: WorkerSpec) -> None:
     """In each training, after the second epoch."""
 
     def fault() -> None:
         raise ZeroDivisionError("a bug in the network")
 
-    _with_fault(fault, post, always=True)
-    worker.main(owner, post)
+    _with_fault(fault, spec, always=True)
+    worker.main(owner, spec)
 
 
-def cannot_start(owner: Connection, post: Post) -> None:
+def cannot_start(owner: Connection, spec: WorkerSpec) -> None:
     raise SystemExit(3)
 
 
-def _with_fault(fault: Any, post: Post, *, always: bool = False) -> None:
+def _with_fault(fault: Any, spec: WorkerSpec, *, always: bool = False) -> None:
     from pipeline.training import loop
 
-    fit, happened = loop.fit, Path(f"{post.log}.happened")
+    fit, happened = loop.fit, Path(f"{spec.log}.happened")
 
     def faulty(*arguments: Any, **keywords: Any) -> Iterator[Any]:
         for epoch in fit(*arguments, **keywords):

@@ -1,11 +1,11 @@
-"""Augmentation of whole batches on the device, with a draw of its own for each picture.
+"""Augmentation of whole batches on the device, with a draw of its own for each image.
 
-Drawing and applying are apart: `draw` makes the random numbers of many pictures at once, `apply` changes a batch by
-its part of them. (A random transform of torchvision, given a batch, treats all of its pictures alike.) `draw_mixing`
-and `mix` are the same for mixup and cutmix, which take two pictures of a batch.
+Drawing and applying are apart: `draw` makes the random numbers of many images at once, `apply` changes a batch by
+its part of them. (A random transform of torchvision, given a batch, treats all of its images alike.) `draw_mixing`
+and `mix` are the same for mixup and cutmix, which take two images of a batch.
 
 The order is that of torchvision's reference recipes: crop and flip, the operations of `augment.auto`, what blanks a
-part of a picture, then mixing.
+part of an image, then mixing.
 """
 
 import math
@@ -22,31 +22,31 @@ from pipeline.batches import auto_augment
 from pipeline.batches.auto_augment import pixels_at
 from pipeline.config import Augment
 
-# Of the picture, and height by width, of what random erasing blanks (Zhong et al. 2017, as torchvision has them).
+# Of the image, and height by width, of what random erasing blanks (Zhong et al. 2017, as torchvision has them).
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How each of N pictures is changed; None where the policy does not."""
+    """How each of N images is changed; None where the policy does not."""
 
     padding: int
     """Pixels on each side before the crop."""
     reflects: bool
-    """Whether the padding shows the picture mirrored at its border, and not the colour that fills."""
+    """Whether the padding shows the image mirrored at its border, and not the colour that fills."""
     flipped: Tensor | None
     """bool [N]"""
     offset: Tensor | None
-    """int64 [N, 2]: top and left of the crop in the padded picture, 0 to 2 * padding"""
+    """int64 [N, 2]: top and left of the crop in the padded image, 0 to 2 * padding"""
     operation: Tensor | None
     """int64 [N, rounds]: of auto_augment.OPERATIONS; on the CPU always, as it decides what runs"""
     strength: Tensor | None
     """float32 [N, rounds]: of those operations"""
     cut: Tensor | None
-    """int64 [N, 4]: the square that cutout blanks, as a box; it may reach beyond the picture"""
+    """int64 [N, 4]: the square that cutout blanks, as a box; it may reach beyond the image"""
     erased: Tensor | None
-    """int64 [N, 4]: the box that random erasing blanks; without a pixel where chance spares a picture"""
+    """int64 [N, 4]: the box that random erasing blanks; without a pixel where chance spares an image"""
 
     def __getitem__(self, part: slice) -> "Draws":
         return self._each(lambda tensor: tensor[part])
@@ -62,15 +62,15 @@ class Draws:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How each of the B pictures of a batch is mixed with the one before it, the first with the last.
+    """How each of the B images of a batch is mixed with the one before it, the first with the last.
 
-    The order of a training batch is random, so these are partners by chance, and no picture is its own (save alone).
+    The order of a training batch is random, so these are partners by chance, and no image is its own (save alone).
     """
 
     share: Tensor
-    """float32 [B]: of the picture itself, 0 to 1"""
+    """float32 [B]: of the image itself, 0 to 1"""
     box: Tensor | None
-    """int64 [B, 4]: of cutmix, where the other picture shows; None: of mixup, everywhere"""
+    """int64 [B, 4]: of cutmix, where the other image shows; None: of mixup, everywhere"""
 
     def to(self, device: torch.device) -> "Mixing":
         return Mixing(self.share.to(device), None if self.box is None else self.box.to(device))
@@ -83,7 +83,7 @@ def draw(
     random: torch.Generator,
     alternating: Tensor | None = None,
 ) -> Draws:
-    """Draws for `count` pictures of `size` (height, width).
+    """Draws for `count` images of `size` (height, width).
 
     `alternating`, bool [count], says which are mirrored where that is not left to chance.
     """
@@ -107,7 +107,7 @@ def draw(
 
 
 def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
-    """Changes uint8 pictures [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
+    """Changes uint8 images [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
 
     Whatever has to be filled takes the colour `fill` (per channel, 0..1), the mean of the data: it is what a network
     that normalises its input sees as nothing. For random erasing Zhong et al. try random colours too; one colour for
@@ -127,11 +127,11 @@ def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
 def draw_mixing(
     policy: Augment, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator
 ) -> Mixing | None:
-    """How a batch of `count` pictures of `size` (height, width) is mixed; None if the policy mixes nothing.
+    """How a batch of `count` images of `size` (height, width) is mixed; None if the policy mixes nothing.
 
-    The share comes from Beta(alpha, alpha), one a picture. The box of cutmix is around any pixel and has as much of
-    the area as the other picture's share (Yun et al. 2019, section 3.1); it ends at the border, and what is left of
-    the picture then is the share.
+    The share comes from Beta(alpha, alpha), one an image. The box of cutmix is around any pixel and has as much of
+    the area as the other image's share (Yun et al. 2019, section 3.1); it ends at the border, and what is left of
+    the image then is the share.
     """
     if not policy.mixup and not policy.cutmix:
         return None
@@ -152,7 +152,7 @@ def draw_mixing(
 
 
 def mix(images: Tensor, mixing: Mixing) -> Tensor:
-    """Mixes uint8 pictures [B, C, H, W], channels-last in memory, into such ones; mixup rounds to the nearest value."""
+    """Mixes uint8 images [B, C, H, W], channels-last in memory, into such ones; mixup rounds to the nearest value."""
     pixels = images.permute(0, 2, 3, 1)
     if mixing.box is not None:
         mixed = _within(mixing.box, partners(pixels), pixels)
@@ -163,14 +163,14 @@ def mix(images: Tensor, mixing: Mixing) -> Tensor:
 
 
 def partners(batch: Tensor) -> Tensor:
-    """What `mix` mixes into each picture, or the labels of it: of pictures [B, ...] or labels [B] those before."""
+    """What `mix` mixes into each image, or the labels of it: of images [B, ...] or labels [B] those before."""
     return batch.roll(1, dims=0)
 
 
 def _draw_erased(probability: float, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator) -> Tensor:
-    """Boxes int64 [count, 4], anywhere in the picture, of an area and (by its logarithm) an aspect in the range.
+    """Boxes int64 [count, 4], anywhere in the image, of an area and (by its logarithm) an aspect in the range.
 
-    One that is higher or wider than the picture is cut to it, where the paper would draw again: few are, and by little.
+    One that is higher or wider than the image is cut to it, where the paper would draw again: few are, and by little.
     """
     height, width = size
     chance, area, aspect, down, right = torch.rand((5, count), generator=random)
@@ -205,7 +205,7 @@ def _reflected(positions: Tensor, length: int) -> Tensor:
 
 
 def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """uint8 [B, H, W, C]: where a picture's box is, `inside` ([B, H, W, C] or [W, C]), else `outside`.
+    """uint8 [B, H, W, C]: where an image's box is, `inside` ([B, H, W, C] or [W, C]), else `outside`.
 
     A box, int64 [B, 4], is its first row, the row after its last, and likewise for columns. Bytes are chosen by their
     bits, in lines of W * C of them, which PyTorch does several times as fast as torch.where a pixel.
@@ -221,9 +221,9 @@ def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, side: float) -> Tensor:
-    """Pictures uint8 [B, C, H, W] with each side the share `side` of what it is, bilinear with antialiasing.
+    """Images uint8 [B, C, H, W] with each side the share `side` of what it is, bilinear with antialiasing.
 
-    Early epochs learn what is coarse, and that costs less on small pictures (Howard 2018, "Training Imagenet in 3
+    Early epochs learn what is coarse, and that costs less on small images (Howard 2018, "Training Imagenet in 3
     hours for USD 25", progressive resizing).
     """
     size = [max(1, round(side * length)) for length in images.shape[2:]]

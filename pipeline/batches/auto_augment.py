@@ -1,8 +1,8 @@
-"""TrivialAugment and RandAugment on whole batches: an operation of its own for each picture, uint8 in, uint8 out.
+"""TrivialAugment and RandAugment on whole batches: an operation of its own for each image, uint8 in, uint8 out.
 
-Both draw from the same fourteen operations. The pictures of a batch are sorted by operation, so that each runs once
-over all that drew it: the five geometric ones as one warp with a matrix a picture, the six that look at nothing but a
-pixel's value as one lookup in a curve a picture and channel, colour and sharpness by themselves.
+Both draw from the same fourteen operations. The images of a batch are sorted by operation, so that each runs once
+over all that drew it: the five geometric ones as one warp with a matrix an image, the six that look at nothing but a
+pixel's value as one lookup in a curve an image and channel, colour and sharpness by themselves.
 """
 
 from itertools import pairwise
@@ -22,10 +22,10 @@ SIGNED = (*WARPS, "brightness", "contrast", "colour", "sharpness")
 
 
 def strengths(auto: str, size: tuple[int, int] | torch.Size) -> Tensor:
-    """float32 [14, 31]: how strong each operation is at each level, for pictures of `size` (height, width).
+    """float32 [14, 31]: how strong each operation is at each level, for images of `size` (height, width).
 
     Shears are slopes, translations whole pixels, rotations degrees, solarize a threshold, posterize the bits that
-    stay; the other operations go away from the picture as it is (0) by that share.
+    stay; the other operations go away from the image as it is (0) by that share.
 
     trivial has the wide ranges of Mueller & Hutter 2021; their 32 pixels of translation are the side where that is
     less. rand has those of Cubuk et al. 2019 as torchvision has them: translations are a share, 150 of 331 pixels.
@@ -75,8 +75,8 @@ def draw(
 def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
     """uint8 [B, H, W, C] through its operations, a round after the other.
 
-    `operation` has to be on the CPU, wherever the pictures are: it decides what runs, and nobody waits for a device.
-    `colour`, uint8 [C], is what comes in from outside of a picture.
+    `operation` has to be on the CPU, wherever the images are: it decides what runs, and nobody waits for a device.
+    `colour`, uint8 [C], is what comes in from outside of an image.
     """
     for kinds, signed in zip(operation.unbind(1), strength.unbind(1), strict=True):
         images = _round(images, kinds, signed, colour)
@@ -84,7 +84,7 @@ def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -
 
 
 def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> Tensor:
-    """The pixels at `rows` and `columns`, as uint8 [B, H', W', C]; what is outside of a picture is of `colour`.
+    """The pixels at `rows` and `columns`, as uint8 [B, H', W', C]; what is outside of an image is of `colour`.
 
     `rows` and `columns` hold whole numbers, int32 or float32 alike, and broadcast to [B, H', W'].
     """
@@ -102,7 +102,7 @@ def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> 
 
 
 def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
-    """One operation a picture; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
+    """One operation an image; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
     order = kinds.argsort(stable=True)
     back = order.argsort().to(images.device)
     order = order.to(images.device)
@@ -126,7 +126,7 @@ def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> T
 
 
 def _matrices(name: str, strength: Tensor, size: torch.Size) -> Tensor:
-    """float32 [B, 2, 3]: from a place (x, y, 1) of the changed picture, in pixels, to the place that it shows.
+    """float32 [B, 2, 3]: from a place (x, y, 1) of the changed image, in pixels, to the place that it shows.
 
     Shears leave the upper left corner where it is, as in the papers' programs; rotations, counter-clockwise, the
     middle.
@@ -152,7 +152,7 @@ def _warped(images: Tensor, matrices: Tensor, colour: Tensor) -> Tensor:
     """Each pixel is the nearest one of the place it shows.
 
     Nearest, as in the programs of both papers: no value appears that was not there, and bytes are copied as they are.
-    F.grid_sample, which wants the pictures in floating point, takes eight times as long.
+    F.grid_sample, which wants the images in floating point, takes eight times as long.
     """
     _, height, width, _ = images.shape
     x = torch.arange(width, device=images.device) + 0.5
@@ -220,12 +220,12 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _coloured(images: Tensor, share: Tensor) -> Tensor:
-    """Between the picture in grey (a share of 0) and as it is (1), or beyond."""
+    """Between the image in grey (a share of 0) and as it is (1), or beyond."""
     return _between(_grey(images), images.float(), share)
 
 
 def _sharpened(images: Tensor, share: Tensor) -> Tensor:
-    """Between a smoothed picture (a share of 0) and as it is (1), or beyond; pixels at the border stay as they are.
+    """Between a smoothed image (a share of 0) and as it is (1), or beyond; pixels at the border stay as they are.
 
     Smoothed is Pillow's way: the mean of 3 x 3 pixels in which the middle one counts five times.
     """

@@ -21,22 +21,22 @@ from pipeline.errors import DataError
 from pipeline.meta import Meta
 
 
-class Pictures(NamedTuple):
-    """Pictures with their classes."""
+class Images(NamedTuple):
+    """Images with their classes."""
 
-    images: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
     """[N, H, W, C]"""
     labels: npt.NDArray[np.int64]
     """[N]"""
 
 
 class Mix(NamedTuple):
-    """What has been mixed into the pictures of a batch."""
+    """What has been mixed into the images of a batch."""
 
     labels: Tensor
-    """int64 [B]: classes of the pictures mixed in"""
+    """int64 [B]: classes of the images mixed in"""
     share: Tensor
-    """float32 [B]: of a picture's own class in its target; the rest is that of the other"""
+    """float32 [B]: of an image's own class in its target; the rest is that of the other"""
 
 
 class Batch(NamedTuple):
@@ -47,14 +47,14 @@ class Batch(NamedTuple):
     labels: Tensor
     """int64 [B]"""
     mix: Mix | None = None
-    """None: each picture is one picture"""
+    """None: each image is one image"""
 
 
 class Epochs(Protocol):
     """Batches for any epoch, cut anew for each."""
 
     def __len__(self) -> int:
-        """Pictures in an epoch."""
+        """Images in an epoch."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class Epochs(Protocol):
     def epoch(self, number: int) -> Iterator[Batch]: ...
 
 
-def load_pictures(folder: Path, meta: Meta) -> Pictures:
+def load_images(folder: Path, meta: Meta) -> Images:
     """Memory-maps images.npy and labels.npy. Raises DataError if they are missing, damaged or don't fit `meta`."""
     try:
         # Copy on write: torch wants memory that it could write to, and no write ever reaches the file.
@@ -81,22 +81,22 @@ def load_pictures(folder: Path, meta: Meta) -> Pictures:
             f"{folder / 'images.npy'} holds {images.dtype} {list(images.shape)}, but meta.json and labels.npy promise "
             f"uint8 {[len(labels), height, width, channels]}: run `dvc repro -f download`."
         )
-    return Pictures(images, labels)
+    return Images(images, labels)
 
 
 def split(
     labels: npt.NDArray[np.int64], validation_share: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions of the training and of the validation part, a share of each class, at least one picture of each.
+    """Positions of the training and of the validation part, a share of each class, at least one image of each.
 
-    Raises DataError if a class has a single picture.
+    Raises DataError if a class has a single image.
     """
     random = np.random.default_rng(seed)
     validation = []
     for label in np.unique(labels):
         positions = np.flatnonzero(labels == label)
         if len(positions) < 2:
-            raise DataError(f"Class {label} has a single training picture: too few to hold one out for validation.")
+            raise DataError(f"Class {label} has a single training image: too few to hold one out for validation.")
         count = min(max(round(validation_share * len(positions)), 1), len(positions) - 1)
         validation.append(random.permutation(positions)[:count])
     held_out = np.sort(np.concatenate(validation))
@@ -108,8 +108,8 @@ def folds(
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Positions of the training and of the validation part of each of `count` folds, as even as can be.
 
-    Each picture is validated in one fold. Between two folds, the pictures differ by one at most, in all and of each
-    class. Raises DataError if a class has fewer pictures than there are folds.
+    Each image is validated in one fold. Between two folds, the images differ by one at most, in all and of each
+    class. Raises DataError if a class has fewer images than there are folds.
     """
     random = np.random.default_rng(seed)
     dealt = []
@@ -117,8 +117,8 @@ def folds(
         positions = np.flatnonzero(labels == label)
         if len(positions) < count:
             raise DataError(
-                f"Class {label} has too few training pictures ({len(positions)}) for {count} folds, each of which "
-                "validates on one or more: lower train.folds, or add pictures of that class."
+                f"Class {label} has too few training images ({len(positions)}) for {count} folds, each of which "
+                "validates on one or more: lower train.folds, or add images of that class."
             )
         dealt.append(random.permutation(positions))
     # Dealt in turn like cards, from one class on to the next: so neither a class nor the whole is uneven by over one.
@@ -128,7 +128,7 @@ def folds(
 
 
 class TrainingBatches:
-    """Shuffled, augmented batches of the pictures at `positions`.
+    """Shuffled, augmented batches of the images at `positions`.
 
     What epoch `number` (from 1) holds depends on `seed` and `number` alone, not on the epochs before: a training that
     goes on from a checkpoint sees what it would have seen. The last, incomplete batch is left out, as the order changes
@@ -137,7 +137,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         positions: npt.NDArray[np.int64],
         *,
         batch_size: int,
@@ -147,16 +147,16 @@ class TrainingBatches:
         device: torch.device,
         small_epochs: int = 0,
     ) -> None:
-        """Pictures are as small as `policy.small_side` says for the first `small_epochs` epochs."""
-        self._images, self._labels = _on_device(pictures, positions, device)
+        """Images are as small as `policy.small_side` says for the first `small_epochs` epochs."""
+        self._images, self._labels = _on_device(images, positions, device)
         self._positions = torch.from_numpy(positions)
         self._small_epochs = small_epochs
         self._batch_size = min(batch_size, len(positions))
         self._policy = policy
         self._fill = fill
         self._seed = seed
-        # By the place in the whole data, so that a picture's flips are the same in every split.
-        self._flipped_first = torch.randint(2, (len(pictures.labels),), generator=_generator(seed, 0)).bool()[
+        # By the place in the whole data, so that an image's flips are the same in every split.
+        self._flipped_first = torch.randint(2, (len(images.labels),), generator=_generator(seed, 0)).bool()[
             self._positions
         ]
 
@@ -198,12 +198,12 @@ class TrainingBatches:
 
 
 class OrderedBatches:
-    """Batches of the pictures at `positions`, all of them, as they are and in order: the same for every epoch."""
+    """Batches of the images at `positions`, all of them, as they are and in order: the same for every epoch."""
 
     def __init__(
-        self, pictures: Pictures, positions: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
+        self, images: Images, positions: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
     ) -> None:
-        self._images, self._labels = _on_device(pictures, positions, device)
+        self._images, self._labels = _on_device(images, positions, device)
         positions_there = torch.from_numpy(positions)
         self._order = positions_there if device.type == "cpu" else torch.arange(len(positions), device=device)
         self._batch_size = batch_size
@@ -220,13 +220,13 @@ class OrderedBatches:
             yield Batch(self._images[part].permute(0, 3, 1, 2), self._labels[part])
 
 
-def _on_device(pictures: Pictures, positions: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-    """All pictures on a CPU, where they are shared and cost nothing; the ones at `positions` on other devices."""
+def _on_device(images: Images, positions: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    """All images on a CPU, where they are shared and cost nothing; the ones at `positions` on other devices."""
     if device.type == "cpu":
-        return torch.from_numpy(pictures.images), torch.from_numpy(pictures.labels)
+        return torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
     return (
-        torch.from_numpy(pictures.images[positions]).to(device),
-        torch.from_numpy(pictures.labels[positions]).to(device),
+        torch.from_numpy(images.pixels[positions]).to(device),
+        torch.from_numpy(images.labels[positions]).to(device),
     )
 
 

@@ -11,15 +11,15 @@ from pipeline.config.schema import Config
 
 # Keys and sections that a search leaves alone, each with the end of the sentence that says so.
 FIXED = {
-    "data": "all trials are compared on the same pictures",
+    "data": "all trials are compared on the same images",
     "evaluate": "the test set has no part in a search",
     "space": "it describes a search, not a training",
     "tune": "it describes a search, not a training",
     "study": "it describes a search, not a training",
-    "train.folds": "all trials are scored on the same pictures",
+    "train.folds": "all trials are scored on the same images",
     "train.seed": "a trial's seed follows from tune.seed and its number, and luck is no hyperparameter",
-    "train.validation_share": "all trials are scored on the same pictures",
-    "train.validation_seed": "all trials are scored on the same pictures",
+    "train.validation_share": "all trials are scored on the same images",
+    "train.validation_seed": "all trials are scored on the same images",
     "train.epochs": "the scheduler decides how long a trial trains, train.epochs at most",
     "train.device": "it describes the machine, not the training",
     "train.precision": "it describes the machine, not the training",

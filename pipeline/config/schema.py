@@ -13,18 +13,18 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Data(Section):
-    """Which pictures: section `data`, read by the stage download."""
+    """Which images: section `data`, read by the stage download."""
 
     name: Literal["cifar10", "digits", "folder"]
-    """The data set: cifar10, digits (ships inside scikit-learn), or folder (one directory of pictures a class)."""
+    """The data set: cifar10, digits (ships inside scikit-learn), or folder (one directory of images a class)."""
     url: str | None
     """Another place for it: a URL, a file:// URL, a path; null is the official address. Needed for folder."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     """SHA-256 of the archive at data.url; null: CIFAR-10's official checksum, no check for folder."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None
-    """Side in pixels that pictures of a folder are resized to; null for the other data sets."""
+    """Side in pixels that images of a folder are resized to; null for the other data sets."""
     test_share: Share
-    """Share of the pictures that becomes the test set, for digits and for a folder without train/ and test/."""
+    """Share of the images that becomes the test set, for digits and for a folder without train/ and test/."""
     test_seed: Seed
     """Seed of that split."""
 
@@ -89,7 +89,7 @@ class Model(Section):
     trained: Literal["head", "last_stage", "all"]
     """Of pretrained: the new last layer alone, the last stage with it, or all."""
     image_size: Annotated[int, Field(ge=32, le=1024)] | None
-    """Of pretrained: pixels that pictures are resized to on the device; null: as they are."""
+    """Of pretrained: pixels that images are resized to on the device; null: as they are."""
 
     @model_validator(mode="after")
     def _depth_fits_the_family(self) -> Self:
@@ -106,30 +106,30 @@ class Model(Section):
 
 
 class Augment(Section):
-    """How training pictures are changed, each by a draw of its own: section `augment`."""
+    """How training images are changed, each by a draw of its own: section `augment`."""
 
     policy: Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
     """none, flip, crop_flip (pad and crop back), crop_flip_cutout (DeVries & Taylor 2017)."""
     flip: Literal["random", "alternating"]
     """random, or alternating: by chance in the first epoch, then every other epoch (Jordan 2024, section 3.6)."""
     padding: Annotated[float, Field(gt=0, le=0.5)]
-    """Padding of the crop, as a share of the picture's side: 0.125 is 4 of 32 pixels."""
+    """Padding of the crop, as a share of the image's side: 0.125 is 4 of 32 pixels."""
     padding_mode: Literal["constant", "reflect"]
-    """What the padding shows: constant (the mean colour of the data), reflect (the picture, mirrored at its border)."""
+    """What the padding shows: constant (the mean colour of the data), reflect (the image, mirrored at its border)."""
     cutout: Share
-    """Side of the square that cutout blanks, as a share of the picture's side: 0.5 is 16 of 32 pixels."""
+    """Side of the square that cutout blanks, as a share of the image's side: 0.5 is 16 of 32 pixels."""
     small_side: Annotated[float, Field(ge=0.25, le=1)]
-    """Progressive resizing: side of the pictures of the first epochs, as a share of theirs; 1 is without."""
+    """Progressive resizing: side of the images of the first epochs, as a share of theirs; 1 is without."""
     small_until: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the epochs whose pictures are so small."""
+    """Share of the epochs whose images are so small."""
     auto: Literal["none", "trivial", "rand"]
     """none, trivial (TrivialAugment, Mueller & Hutter 2021), rand (RandAugment, Cubuk et al. 2019)."""
     operations: Annotated[int, Field(ge=1, le=10)]
-    """Of rand: how many operations a picture goes through, the paper's N."""
+    """Of rand: how many operations an image goes through, the paper's N."""
     magnitude: Annotated[int, Field(ge=0, le=30)]
     """Of rand: how strong they are, the paper's M."""
     erasing: Annotated[float, Field(ge=0, le=1)]
-    """Probability that a rectangle of a picture is erased (Zhong et al. 2017)."""
+    """Probability that a rectangle of an image is erased (Zhong et al. 2017)."""
     mixup: Annotated[float, Field(ge=0, le=2)]
     """Alpha of mixup (Zhang et al. 2017); 0 is without."""
     cutmix: Annotated[float, Field(ge=0, le=2)]
@@ -140,7 +140,7 @@ class Train(Section):
     """How the network is trained: section and stage `train`."""
 
     seed: Seed
-    """Seed of the initial weights, the order of the pictures and the augmentation."""
+    """Seed of the initial weights, the order of the images and the augmentation."""
     validation_share: Annotated[float, Field(gt=0, le=0.5)]
     """Share of the training set that is held out for validation, of each class."""
     validation_seed: Seed
@@ -148,11 +148,11 @@ class Train(Section):
     folds: Annotated[int, Field(ge=2, le=20)] | None
     """Cross-validation: as many networks, each validated on another part; null: one, on validation_share."""
     epochs: Annotated[int, Field(ge=1, le=10_000)]
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     early_stopping: Annotated[int, Field(ge=1)] | None
     """Epochs without a better validation accuracy after which training stops; null: never. The last epoch counts."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
-    """Pictures a step."""
+    """Images a step."""
     optimizer: Literal["sgd", "adam", "adamw", "muon"]
     """sgd (with Nesterov momentum), adam, adamw, muon (Jordan et al. 2024; adamw for what is no matrix)."""
     learning_rate: Annotated[float, Field(gt=0, le=100)]
@@ -190,13 +190,13 @@ class Evaluate(Section):
     """How the test set is scored: section and stage `evaluate`."""
 
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    """Pictures a step at prediction."""
+    """Images a step at prediction."""
     calibration_bins: Annotated[int, Field(ge=2, le=1000)]
     """Bins of equal width for the expected calibration error (Guo et al. 2017)."""
     mistakes: Annotated[int, Field(ge=0, le=200)]
     """How many of the most certain mistakes are kept for the report."""
     tta: Literal["none", "flip"]
-    """Test-time augmentation, in figures of its own: none, flip (the mean with the mirrored picture's)."""
+    """Test-time augmentation, in figures of its own: none, flip (the mean with the mirrored image's)."""
 
 
 class Tune(Section):
@@ -251,11 +251,11 @@ class Config(Section):
     """All of params.yaml."""
 
     data: Data
-    """Which pictures."""
+    """Which images."""
     model: Model
     """Which network."""
     augment: Augment
-    """How training pictures are changed."""
+    """How training images are changed."""
     train: Train
     """How the network is trained."""
     evaluate: Evaluate

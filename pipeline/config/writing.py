@@ -14,7 +14,7 @@ from pipeline.config.files import read_yaml
 from pipeline.config.loading import parse
 from pipeline.config.messages import all_of
 from pipeline.errors import ConfigError
-from pipeline.files import written_whole
+from pipeline.files import atomic_write
 
 
 def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
@@ -42,7 +42,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
     for name, value in values.items():
         section, _, key = name.partition(".")
         expected[section][key] = value
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
         try:
             is_as_expected = read_yaml(aside) == expected

@@ -46,7 +46,7 @@ class Unusable(Exception):
 def unpack(archive: Archive, into: Path) -> None:
     """Unpacks all of `archive` into the directory `into`. Raises DataError for what is refused (see above)."""
     budget = _Budget(archive, into)
-    with disk.faults_told(f"unpacking {archive.path.name}", into), faults_told(archive):
+    with disk.disk_errors(f"unpacking {archive.path.name}", into), archive_errors(archive):
         if _beginning(archive).startswith(b"PK"):
             _unpack_zip(archive, into, budget)
         else:
@@ -67,7 +67,7 @@ def opened_tar(archive: Archive) -> Iterator[tarfile.TarFile]:
 
 
 @contextmanager
-def faults_told(archive: Archive) -> Iterator[None]:
+def archive_errors(archive: Archive) -> Iterator[None]:
     """Turns Unusable, and what reading a truncated or damaged archive raises, into a DataError.
 
     It must be around all that has the archive open, since a bad archive is moved away.
@@ -156,7 +156,7 @@ def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:
 
 
 def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
-    """Writes what one entry holds; its owner, times and permissions do not matter to pictures.
+    """Writes what one entry holds; its owner, times and permissions do not matter to images.
 
     Not by tar.extract, which refuses what leads outside since Python 3.11.4 only.
     """

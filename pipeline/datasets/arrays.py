@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import disk
 from pipeline.datasets.dataset import DataSet, Part
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 UNPACKED = ".unpacked-"  # what the names of temporary folders below data/ begin with
 _PIXELS_A_COUNT = 1 << 20
@@ -49,16 +49,16 @@ def write(project: Project, dataset: DataSet) -> dict[str, Any]:
     digest = hashlib.sha256()
     histogram = np.zeros((channels, 256), dtype=np.int64)
     parts = (("train", project.training_data, dataset.training), ("test", project.test_data, dataset.test))
-    with disk.faults_told("writing the arrays", project.data, needed_bytes):
+    with disk.disk_errors("writing the arrays", project.data, needed_bytes):
         for name, folder, part in parts:
             shape = (len(part.labels), height, width, channels)
             digest.update(f"{name}/images uint8 {list(shape)}\n".encode())
-            with written_whole(folder / "images.npy") as aside:
+            with atomic_write(folder / "images.npy") as aside:
                 _write_images(aside, shape, part.chunks, digest, histogram if name == "train" else None)
             labels = np.ascontiguousarray(part.labels, dtype="<i8")
             digest.update(f"{name}/labels int64 {list(labels.shape)}\n".encode())
             digest.update(labels.data)
-            with written_whole(folder / "labels.npy") as aside, aside.open("wb") as file:
+            with atomic_write(folder / "labels.npy") as aside, aside.open("wb") as file:
                 np.save(file, labels)
         digest.update(json.dumps(dataset.classes).encode())
         mean, deviation = _mean_and_deviation(histogram)
@@ -74,7 +74,7 @@ def write(project: Project, dataset: DataSet) -> dict[str, Any]:
             "source": dataset.source,
             "archive_sha256": dataset.archive_sha256,
         }
-        with written_whole(project.meta) as aside:
+        with atomic_write(project.meta) as aside:
             aside.write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return meta
 
@@ -104,7 +104,7 @@ def _write_images(
                     for channel, values in enumerate(pixels[start : start + _PIXELS_A_COUNT].T):
                         histogram[channel] += np.bincount(values, minlength=256)
     if count != shape[0]:
-        raise AssertionError(f"{path.name} was announced with {shape[0]} pictures and got {count}")
+        raise AssertionError(f"{path.name} was announced with {shape[0]} images and got {count}")
 
 
 def _mean_and_deviation(histogram: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour pictures of 32x32 pixels, 10 classes, read straight from its archive."""
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32x32 pixels, 10 classes, read straight from its archive."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -55,7 +55,7 @@ def _part(batches: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 
 
 def _chunks(batches: Sequence[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
-    """From rows [N, 3072], all red values first, to pictures [n, 32, 32, 3]."""
+    """From rows [N, 3072], all red values first, to images [n, 32, 32, 3]."""
     for rows in batches:
         for start in range(0, len(rows), _CHUNK):
             yield rows[start : start + _CHUNK].reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
@@ -64,7 +64,7 @@ def _chunks(batches: Sequence[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np
 def _files(archive: Archive) -> dict[str, Any]:
     """By file name: rows and labels of a batch, the class names of batches.meta."""
     files: dict[str, Any] = {}
-    with archives.faults_told(archive), archives.opened_tar(archive) as tar:
+    with archives.archive_errors(archive), archives.opened_tar(archive) as tar:
         for entry in tar:
             archives.refuse_outside(entry.name)
             name = PurePosixPath(entry.name).name
@@ -90,7 +90,7 @@ def _batch(content: dict[str, Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < _CLASSES for label in labels):
         raise pickles.PickleRefused("holds labels that are not whole numbers from 0 to 9")
     if len(labels) != len(rows):
-        raise pickles.PickleRefused(f"holds {len(rows)} pictures and {len(labels)} labels")
+        raise pickles.PickleRefused(f"holds {len(rows)} images and {len(labels)} labels")
     return rows, np.array(labels, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What every source gives: two parts of labelled pictures, and how a test part is split off."""
+"""What every source gives: two parts of labelled images, and how a test part is split off."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Part:
     labels: npt.NDArray[np.int64]
     """[N], positions in the list of classes."""
     chunks: Iterable[npt.NDArray[np.uint8]]
-    """The N pictures in the order of the labels, a few at a time: [n, H, W, C]. They are read once."""
+    """The N images in the order of the labels, a few at a time: [n, H, W, C]. They are read once."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DataSet:
     name: str
     classes: list[str]
     shape: tuple[int, int, int]
-    """Channels, height, width of a picture."""
+    """Channels, height, width of an image."""
     training: Part
     test: Part
     source: str
@@ -36,7 +36,7 @@ class DataSet:
 
 
 def test_split(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """[N], true where a picture belongs to the test part: of each class `share`, but at least one, and two stay.
+    """[N], true where an image belongs to the test part: of each class `share`, but at least one, and two stay.
 
     Every class has a random stream of its own, so that one more class leaves the split of the others as it was.
     """

@@ -1,4 +1,4 @@
-"""The digits that ship inside scikit-learn: 1,797 greyscale pictures of 8x8 pixels, 10 classes, no download.
+"""The digits that ship inside scikit-learn: 1,797 greyscale images of 8x8 pixels, 10 classes, no download.
 
 They are the test part of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998, UCI repository).
 """

@@ -32,7 +32,7 @@ def require(needed_bytes: int, folder: Path, what: str) -> None:
 
 
 @contextmanager
-def faults_told(doing: str, folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
+def disk_errors(doing: str, folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
     """Turns what the disk refuses inside the block into a DataError that says where and what to do."""
     try:
         yield

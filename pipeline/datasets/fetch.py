@@ -17,7 +17,7 @@ from pipeline.datasets import disk, progress
 from pipeline.datasets.address import Address
 from pipeline.datasets.transfer import Transfer
 from pipeline.errors import DataError, DownloadError
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def fetch(address: Address, project: Project, expected: Checksum | None, name: s
         if path.is_dir():
             raise DataError(f"data.url names {path}, which is a directory where an archive is needed.")
         return _as_put_there(path, expected, _checksums(path, expected))
-    with disk.faults_told("fetching the archive", project.downloads):
+    with disk.disk_errors("fetching the archive", project.downloads):
         project.downloads.mkdir(parents=True, exist_ok=True)
         lock = FileLock(project.downloads / f"{name}.lock")
         try:
@@ -126,7 +126,7 @@ def _fetched(address: Address, path: Path, expected: Checksum | None) -> Archive
         )
     # In this order, since a file that its record does not describe counts as the user's own.
     path.unlink(missing_ok=True)
-    with written_whole(_record_file(path)) as aside:
+    with atomic_write(_record_file(path)) as aside:
         record = {"address": str(address), "identity": address.identity, "sha256": found["sha256"]}
         aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     transfer.part.replace(path)
@@ -140,7 +140,7 @@ def _ways_out(path: Path, expected: Checksum | None) -> str:
         "Three ways out:\n"
         "  a mirror: set data.url in params.yaml to another address or to a local file;\n"
         f"  by hand: put the archive at {path}{wanted} and run again;\n"
-        "  no download: set data.name to digits, which ship with scikit-learn, or to folder with pictures of your own."
+        "  no download: set data.name to digits, which ship with scikit-learn, or to folder with images of your own."
     )
 
 

@@ -1,9 +1,9 @@
-"""A folder of pictures in the ImageFolder layout, one directory a class; as a directory, .zip, .tar or compressed tar.
+"""A folder of images in the ImageFolder layout, one directory a class; as a directory, .zip, .tar or compressed tar.
 
 Either `train/` and `test/` hold the classes (a `val/` or `valid/` beside them is not used: validation is split from the
 training part), or the classes lie at the top and a test part is split off. A single directory around all that is looked
-through. Pictures may lie deeper inside the directory of their class. Hidden files and what is no picture by its ending
-are passed over; a picture that can't be read is an error.
+through. Images may lie deeper inside the directory of their class. Hidden files and what is no image by its ending
+are passed over; an image that can't be read is an error.
 """
 
 import os
@@ -23,7 +23,7 @@ from pipeline.datasets import archives, arrays, disk, progress
 from pipeline.datasets.address import Address
 from pipeline.datasets.dataset import FEWEST_TEST, FEWEST_TRAINING, DataSet, Part, test_split
 from pipeline.datasets.fetch import Checksum, fetch
-from pipeline.datasets.images import ENDINGS, PictureReader
+from pipeline.datasets.images import ENDINGS, ImageReader
 from pipeline.errors import DataError
 from pipeline.files import Project
 
@@ -33,7 +33,7 @@ _PASSED_OVER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 @contextmanager
 def opened(data: Data, project: Project) -> Iterator[DataSet]:
-    """The folder at data.url; its pictures are decoded while the block reads them. Raises DataError, DownloadError."""
+    """The folder at data.url; its images are decoded while the block reads them. Raises DataError, DownloadError."""
     assert data.url is not None and data.image_size is not None  # config has checked that
     address = Address.parse(data.url)
     with ExitStack() as stack:
@@ -47,12 +47,12 @@ def opened(data: Data, project: Project) -> Iterator[DataSet]:
             archive_sha256 = archive.sha256
             top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=arrays.UNPACKED, dir=project.data)))
             archives.unpack(archive, top)
-        with disk.faults_told("listing the pictures", top):
+        with disk.disk_errors("listing the images", top):
             listing = _Listing(top, str(address))
             training, test = listing.parts(data.test_share, data.test_seed)
         listing.tell_what_is_passed_over()
-        bar = progress.counted_pictures("decoding", len(training[0]) + len(test[0]))
-        reader = PictureReader(
+        bar = progress.counted_images("decoding", len(training[0]) + len(test[0]))
+        reader = ImageReader(
             side=data.image_size,
             pool=stack.enter_context(ThreadPoolExecutor(os.cpu_count())),
             name_of=listing.name_of,
@@ -73,7 +73,7 @@ _Labelled = tuple[list[Path], npt.NDArray[np.int64]]
 
 
 class _Listing:
-    """The pictures of a folder by class, in an order that does not depend on the file system's."""
+    """The images of a folder by class, in an order that does not depend on the file system's."""
 
     def __init__(self, top: Path, source: str) -> None:
         self._top, self._source = top, source
@@ -81,7 +81,7 @@ class _Listing:
         self.classes: list[str] = []
 
     def parts(self, test_share: float, test_seed: int) -> tuple[_Labelled, _Labelled]:
-        """Training and test part: pictures and labels. Raises DataError for what can't be trained on."""
+        """Training and test part: images and labels. Raises DataError for what can't be trained on."""
         top = self._within_wrapping(self._top)
         folders = {folder.name: folder for folder in self._folders(top)}
         if self._has_parts(set(folders)):
@@ -92,9 +92,9 @@ class _Listing:
             self._check_counts(training, "train/", FEWEST_TRAINING)
             self._check_counts(test, "test/", FEWEST_TEST)
             return self._labelled(training), self._labelled(test)
-        pictures = self._by_class(top)
-        self._check_counts(pictures, "", FEWEST_TRAINING + FEWEST_TEST)
-        paths, labels = self._labelled(pictures)
+        images = self._by_class(top)
+        self._check_counts(images, "", FEWEST_TRAINING + FEWEST_TEST)
+        paths, labels = self._labelled(images)
         in_test = test_split(labels, test_share, test_seed)
         return _chosen(paths, labels, ~in_test), _chosen(paths, labels, in_test)
 
@@ -106,7 +106,7 @@ class _Listing:
             endings = Counter(path.suffix.lower() or "no ending" for path in self._others)
             listed = ", ".join(f"{ending} ({count})" for ending, count in sorted(endings.items()))
             example = self.name_of(min(self._others))
-            _warn(f"passed over {len(self._others)} files that are no pictures of a class: {listed}, such as {example}")
+            _warn(f"passed over {len(self._others)} files that are no images of a class: {listed}, such as {example}")
 
     def _within_wrapping(self, folder: Path) -> Path:
         while len(folders := self._folders(folder)) == 1 and self._folders(folders[0]):
@@ -132,18 +132,18 @@ class _Listing:
 
     def _by_class(self, folder: Path) -> dict[str, list[Path]]:
         self._others += [path for path in folder.iterdir() if not path.is_dir() and not _hidden(path.name)]
-        found = {folder.name: self._pictures(folder) for folder in self._folders(folder)}
+        found = {folder.name: self._images(folder) for folder in self._folders(folder)}
         if len(found) < 2:
             where = self.name_of(folder) if folder != self._top else self._source
             raise DataError(
                 f"{where} has {f'only the class {next(iter(found))}' if found else 'no directories of classes'}: "
-                "at least 2 classes are needed, each a directory of pictures."
+                "at least 2 classes are needed, each a directory of images."
             )
         return found
 
-    def _pictures(self, folder: Path) -> list[Path]:
-        """The pictures at any depth, sorted by their path; links are followed, each directory once."""
-        pictures = []
+    def _images(self, folder: Path) -> list[Path]:
+        """The images at any depth, sorted by their path; links are followed, each directory once."""
+        images = []
         seen = set()
         for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
             folders[:] = sorted(name for name in folders if not _hidden(name))
@@ -154,19 +154,19 @@ class _Listing:
             for name in files:
                 path = Path(place, name)
                 if path.suffix.lower() in ENDINGS and not _hidden(name):
-                    pictures.append(path)
+                    images.append(path)
                 elif not _hidden(name):
                     self._others.append(path)
-        return sorted(pictures, key=lambda path: path.relative_to(folder).as_posix())
+        return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
 
     def _folders(self, folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
 
-    def _labelled(self, pictures: dict[str, list[Path]]) -> _Labelled:
-        self.classes = sorted(pictures)
-        counts = [len(pictures[name]) for name in self.classes]
+    def _labelled(self, images: dict[str, list[Path]]) -> _Labelled:
+        self.classes = sorted(images)
+        counts = [len(images[name]) for name in self.classes]
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        return [path for name in self.classes for path in pictures[name]], labels
+        return [path for name in self.classes for path in images[name]], labels
 
     def _check_same_classes(self, training: set[str], test: set[str]) -> None:
         differences = [
@@ -180,13 +180,13 @@ class _Listing:
                 "Add the missing directories or remove the others."
             )
 
-    def _check_counts(self, pictures: dict[str, list[Path]], part: str, fewest: int) -> None:
-        few = [f"{part}{name} has {len(found)}" for name, found in sorted(pictures.items()) if len(found) < fewest]
+    def _check_counts(self, images: dict[str, list[Path]], part: str, fewest: int) -> None:
+        few = [f"{part}{name} has {len(found)}" for name, found in sorted(images.items()) if len(found) < fewest]
         if few:
             self.tell_what_is_passed_over()
             raise DataError(
-                f"some classes in {self._source} have too few pictures (at least {fewest} are needed): "
-                f"{', '.join(few)}. Add pictures or remove these classes."
+                f"some classes in {self._source} have too few images (at least {fewest} are needed): "
+                f"{', '.join(few)}. Add images or remove these classes."
             )
 
 

@@ -1,6 +1,6 @@
-"""Picture files of any size and mode -> uint8 RGB of one size.
+"""Image files of any size and mode -> uint8 RGB of one size.
 
-A picture is turned as its EXIF data says, transparency is laid on white, greyscale of 16 bits is scaled to 8. The
+An image is turned as its EXIF data says, transparency is laid on white, greyscale of 16 bits is scaled to 8. The
 largest square in its middle is kept and resized with antialiasing (bilinear), which equals resizing the shorter side
 and cropping. Of an animation it is the first frame.
 """
@@ -23,32 +23,32 @@ _ENDINGS = ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm
 ENDINGS = frozenset(_ENDINGS.split())
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _MOST_TOLD = 20
-_GROUP_BYTES = 64 << 20  # decoded pictures that wait to be written
+_GROUP_BYTES = 64 << 20  # decoded images that wait to be written
 
 
 @dataclass(frozen=True)
-class PictureReader:
-    """Decodes pictures on all cores, in the order that is asked for."""
+class ImageReader:
+    """Decodes images on all cores, in the order that is asked for."""
 
     side: int
     """Pixels of the result."""
     pool: ThreadPoolExecutor
     name_of: Callable[[Path], str]
-    """How a picture is called in errors."""
+    """How an image is called in errors."""
     advance: Callable[[int], None]
-    """Is told how many pictures more are done."""
+    """Is told how many images more are done."""
 
     def chunks(self, paths: Sequence[Path], later: Sequence[Path] = ()) -> Iterator[npt.NDArray[np.uint8]]:
-        """Pictures [n, side, side, 3] in the order of `paths`.
+        """Images [n, side, side, 3] in the order of `paths`.
 
         Raises DataError that names up to 20 unreadable ones; those among `later` are looked for too before it does.
         """
         size = max(1, min(4 * (os.cpu_count() or 1), _GROUP_BYTES // (3 * self.side**2)))
         for start in range(0, len(paths), size):
             decoded = self._decode(paths[start : start + size])
-            if any(isinstance(picture, str) for picture in decoded):
+            if any(isinstance(image, str) for image in decoded):
                 raise self._unreadable(paths[start:], later, size)
-            yield np.stack([picture for picture in decoded if not isinstance(picture, str)])
+            yield np.stack([image for image in decoded if not isinstance(image, str)])
 
     def _unreadable(self, paths: Sequence[Path], later: Sequence[Path], size: int) -> DataError:
         rest = [*paths, *later]
@@ -60,12 +60,12 @@ class PictureReader:
             if len(problems) > _MOST_TOLD:
                 problems[_MOST_TOLD:] = ["  and more"]
                 break
-        count = "one picture" if len(problems) == 1 else "some pictures"
+        count = "one image" if len(problems) == 1 else "some images"
         listed = "\n".join(problems)
         return DataError(f"{count} can't be read; mend or remove what is named here and run again:\n{listed}")
 
     def _decode(self, paths: Sequence[Path]) -> list[npt.NDArray[np.uint8] | str]:
-        """Each picture, or why it can't be read."""
+        """Each image, or why it can't be read."""
         # Filters belong to the whole process, so they are set here and not in the threads.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,43 +80,43 @@ class PictureReader:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which could fill the memory; make it smaller"
         except UnidentifiedImageError:
-            return "it is no picture in a known format" if path.stat().st_size else "it is empty"
+            return "it is no image in a known format" if path.stat().st_size else "it is empty"
         except Exception as error:  # on damaged files the decoders of Pillow raise nearly anything
             return str(error) or type(error).__name__
 
 
 def rgb(path: Path, side: int) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 [side, side, 3]. Raises whatever Pillow does for a file that is no whole picture."""
+    """The image as uint8 [side, side, 3]. Raises whatever Pillow does for a file that is no whole image."""
     if not path.is_file():
         raise ValueError("it is no file (a link that leads nowhere?)")
-    with Image.open(path, formats=_formats()) as picture:
+    with Image.open(path, formats=_formats()) as image:
         # JPEG can be decoded at a half, a quarter or an eighth of its size; twice the result keeps the antialiasing.
-        picture.draft(None, (2 * side, 2 * side))
-        upright = ImageOps.exif_transpose(picture)
+        image.draft(None, (2 * side, 2 * side))
+        upright = ImageOps.exif_transpose(image)
         return np.asarray(ImageOps.fit(_eight_bit_rgb(upright), (side, side), Image.Resampling.BILINEAR))
 
 
 @functools.cache
 def _formats() -> list[str]:
-    """What may be inside a picture file, whatever its ending: PostScript in a .png would start Ghostscript."""
+    """What may be inside an image file, whatever its ending: PostScript in a .png would start Ghostscript."""
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _eight_bit_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        return _from_wide_values(picture).convert("RGB")
-    if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, "white")
-        opaque.alpha_composite(picture.convert("RGBA"))
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _from_wide_values(image).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _from_wide_values(picture: Image.Image) -> Image.Image:
+def _from_wide_values(image: Image.Image) -> Image.Image:
     """Greyscale with whole values 0..65535, or with fractions 0..1 or 0..255, as greyscale of 8 bits."""
-    values = np.asarray(picture).astype(np.float64)
-    highest = 65535 if picture.mode != "F" else 1 if values.max() <= 1 else 255
+    values = np.asarray(image).astype(np.float64)
+    highest = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= highest):
         raise ValueError(f"its values go from {values.min():g} to {values.max():g}, where 0 to {highest} are allowed")
     return Image.fromarray(np.rint(values * (255 / highest)).astype(np.uint8))

@@ -7,7 +7,7 @@ from pathlib import Path
 import requests
 
 from pipeline.datasets.address import Address
-from pipeline.files import written_whole
+from pipeline.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Origin:
         _beside(part).unlink(missing_ok=True)
 
     def save(self, part: Path) -> None:
-        with written_whole(_beside(part)) as aside:
+        with atomic_write(_beside(part)) as aside:
             aside.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @property

@@ -95,4 +95,4 @@ def uint8_array(value: Any, columns: int) -> npt.NDArray[np.uint8]:
             if code in ("u1", b"u1") and width == columns and rows > 0 and len(values) == rows * columns:
                 array = np.frombuffer(values, dtype=np.uint8)
                 return array.reshape(rows, columns, order="F" if by_columns else "C")
-    raise PickleRefused(f"holds no uint8 array of N x {columns} values where its pictures should be")
+    raise PickleRefused(f"holds no uint8 array of N x {columns} values where its images should be")

@@ -28,8 +28,8 @@ def counted_bytes(description: str, total: int | None, done: int = 0) -> Iterato
 
 
 @contextmanager
-def counted_pictures(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over pictures; the block calls what it gets with each number of pictures that is done."""
+def counted_images(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over images; the block calls what it gets with each number of images that is done."""
     with _bar(MofNCompleteColumn()) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)

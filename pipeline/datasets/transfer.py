@@ -139,7 +139,7 @@ class Transfer:
         if response.status_code == 416:
             return
         with (
-            disk.faults_told(f"fetching {self.source}", self.part.parent, size_bytes),
+            disk.disk_errors(f"fetching {self.source}", self.part.parent, size_bytes),
             progress.counted_bytes(self.part.stem, size_bytes, offset) as advance,
             self.part.open("ab" if offset else "wb") as file,
         ):

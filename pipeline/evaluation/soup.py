@@ -33,11 +33,11 @@ def mean(networks: Sequence[Classifier]) -> Classifier:
     return averaged
 
 
-def cooked(networks: Sequence[Classifier], batches: Epochs, device: Device) -> Classifier:
+def recalibrate_batch_norm(networks: Sequence[Classifier], batches: Epochs, device: Device) -> Classifier:
     """The mean of networks that are on the device, with statistics of its own in its batch norms.
 
     What a layer of averaged weights puts out has neither the means of the networks' outputs nor their variances
-    (Izmailov et al. 2018, section 3.2), so they are measured: over `batches`, pictures that the networks were trained
+    (Izmailov et al. 2018, section 3.2), so they are measured: over `batches`, images that the networks were trained
     on, without augmentation, as those to be predicted come without. Statistics that all networks share (of layers that
     none of them trained) stay.
     """

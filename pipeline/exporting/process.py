@@ -64,7 +64,7 @@ class Exporter:
     """The exporting process as its parent sees it. It starts with the first job, and again after it died."""
 
     def __init__(self, meta: Path, training_data: Path) -> None:
-        """`meta` describes the pictures and classes; the first pictures of `training_data` serve as example."""
+        """`meta` describes the images and classes; the first images of `training_data` serve as example."""
         self._meta = meta
         self._training_data = training_data
         self._process: SpawnProcess | None = None
@@ -204,8 +204,8 @@ class _Writer:
 
         torch.set_num_threads(1)
         self._meta = load_meta(meta)
-        pictures = data.load_pictures(training_data, self._meta).images[:2]
-        self._example: npt.NDArray[np.uint8] = pictures.transpose(0, 3, 1, 2).copy()
+        images = data.load_images(training_data, self._meta).pixels[:2]
+        self._example: npt.NDArray[np.uint8] = images.transpose(0, 3, 1, 2).copy()
         self._architectures: dict[Model, tuple[Classifier, Graph | None]] = {}
         self._any: Graph | None = None
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import Model
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files import written_whole
+from pipeline.files import atomic_write
 from pipeline.meta import Meta
 from pipeline.networks import pretrained
 from pipeline.networks.deep_resnet import DeepResNet
@@ -31,7 +31,7 @@ Network: TypeAlias = ResNet | DeepResNet | VGG | Speed
 class Classifier(nn.Module):
     """Normalisation by a mean and standard deviation of each channel, then a network.
 
-    `mean` and `std` are for pixels scaled to 0..1. Pictures of one channel become as many as `mean` has.
+    `mean` and `std` are for pixels scaled to 0..1. Images of one channel become as many as `mean` has.
     """
 
     mean: Tensor
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         return list(self.network.classify.parameters())
 
     def see(self, images: Tensor) -> None:
-        """Shows pictures, uint8 [N, C, H, W], to a network that sets weights by some before it is trained."""
+        """Shows images, uint8 [N, C, H, W], to a network that sets weights by some before it is trained."""
         if isinstance(self.network, Speed):
             self.network.whiten(self._normalised(images))
 
@@ -62,15 +62,15 @@ class Classifier(nn.Module):
 
 
 def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Classifier:
-    """An untrained network for the pictures and classes of `meta`; equal seeds give equal weights.
+    """An untrained network for the images and classes of `meta`; equal seeds give equal weights.
 
     Without `initial` no weights of ImageNet are read or fetched: for a network that others will be loaded into.
-    Raises ConfigError if the family can't take such pictures or model.weights is no file for it, DownloadError.
+    Raises ConfigError if the family can't take such images or model.weights is no file for it, DownloadError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(model, meta)
-    _check_pictures(network, model, meta)
+    _check_images(network, model, meta)
     if not isinstance(network, Pretrained):
         return Classifier(network, meta.mean, meta.std)
     if initial:
@@ -109,13 +109,13 @@ def _network(model: Model, meta: Meta) -> Network:
             return Speed(model.depth, model.width, stages=model.stages, **ends)
 
 
-def _check_pictures(network: Network, model: Model, meta: Meta) -> None:
-    """Raises ConfigError unless at least one whole pixel is left of a picture, and its channels are usable."""
+def _check_images(network: Network, model: Model, meta: Meta) -> None:
+    """Raises ConfigError unless at least one whole pixel is left of an image, and its channels are usable."""
     channels, *sides = meta.shape
     if isinstance(network, Pretrained):
         if channels not in (1, len(pretrained.MEAN)):
             raise ConfigError(
-                f"model.family pretrained takes pictures of 1 or 3 channels, those of {meta.name} have {channels}: "
+                f"model.family pretrained takes images of 1 or 3 channels, those of {meta.name} have {channels}: "
                 "set model.family to one that is trained from scratch, such as resnet18."
             )
         sides = [model.image_size] if model.image_size is not None else sides
@@ -129,9 +129,9 @@ def _check_pictures(network: Network, model: Model, meta: Meta) -> None:
                 f"set model.family to resnet, which needs {ResNet.stride}, or " if min(sides) >= ResNet.stride else ""
             )
         raise ConfigError(
-            f"model.family {model.family} halves pictures until {network.stride} x {network.stride} pixels are one, so "
+            f"model.family {model.family} halves images until {network.stride} x {network.stride} pixels are one, so "
             f"they must have at least as many; those of {meta.name} have {' x '.join(map(str, sides))}: {remedy}take "
-            "larger pictures (data.image_size, of a folder)."
+            "larger images (data.image_size, of a folder)."
         )
 
 
@@ -141,7 +141,7 @@ def parameters(classifier: nn.Module) -> int:
 
 
 def macs(classifier: nn.Module, meta: Meta) -> int:
-    """Multiply-accumulate operations of convolutions and matrix products for one picture."""
+    """Multiply-accumulate operations of convolutions and matrix products for one image."""
     classifier.eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         classifier(torch.zeros(1, *meta.shape, dtype=torch.uint8))
@@ -151,7 +151,7 @@ def macs(classifier: nn.Module, meta: Meta) -> int:
 def save(classifier: Classifier, path: Path) -> None:
     """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code."""
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(safetensors.torch.save(weights))
 
 

@@ -27,9 +27,9 @@ class DeepResNet(nn.Module):
     """A stem, four stages at `width`, 2, 4 and 8 `width` channels (64 in the paper), and a linear layer.
 
     resnet18 and resnet34 are of basic blocks, the others of bottlenecks, whose outputs have four times those channels.
-    Each stage but the first halves the picture; where the shape changes, shortcuts are projections (option B). The
+    Each stage but the first halves the image; where the shape changes, shortcuts are projections (option B). The
     stem imagenet, a 7x7 convolution and a max pool, leaves a quarter of each side before all that; the stem small, for
-    pictures of some 32 pixels, is a 3x3 convolution that leaves it whole.
+    images of some 32 pixels, is a 3x3 convolution that leaves it whole.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class DeepResNet(nn.Module):
         super().__init__()
         self.stem = stem
         self.stride = 8 if stem == "small" else 32
-        """Pixels of the picture, to a side, that a pixel of the last features stands for."""
+        """Pixels of the image, to a side, that a pixel of the last features stands for."""
         block = BasicBlock if name in BASIC else Bottleneck
         if stem == "small":
             self.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
@@ -64,7 +64,7 @@ class DeepResNet(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
+        """Normalised images [N, C, H, W] -> logits [N, classes]."""
         features = F.relu(self.bn1(self.conv1(images)), inplace=True)
         if self.stem == "imagenet":
             features = F.max_pool2d(features, kernel_size=3, stride=2, padding=1)

@@ -1,7 +1,7 @@
-"""3x3 convolutions of small pictures by their Fourier transform, for which a CPU multiplies a third as often.
+"""3x3 convolutions of small images by their Fourier transform, for which a CPU multiplies a third as often.
 
-A convolution of pictures is a product of their spectra, frequency by frequency (Mathieu et al. 2013, arXiv 1312.5851;
-on CPUs quicker than Winograd's method: Zlateski et al. 2018, arXiv 1809.07851). Of pictures of a few pixels a side the
+A convolution of images is a product of their spectra, frequency by frequency (Mathieu et al. 2013, arXiv 1312.5851;
+on CPUs quicker than Winograd's method: Zlateski et al. 2018, arXiv 1809.07851). Of images of a few pixels a side the
 transform itself is one small matrix, so all of it is products of matrices, which a CPU does best. The result is that
 of `torch.nn.functional.conv2d` but for rounding, of which it has as much.
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 _MOST_PIXELS = 10
-"""A side. The transform of larger pictures costs more than it saves."""
-_LEAST_PICTURES = 200
+"""A side. The transform of larger images costs more than it saves."""
+_LEAST_IMAGES = 200
 """Kernels are transformed anew in each step, which has to be shared by so many."""
 _LEAST_CHANNELS = 96
 """Geometric mean of those that come in and go out: with fewer, memory is what takes the time."""
@@ -24,10 +24,10 @@ _LEAST_CHANNELS = 96
 
 def pays(features: Tensor, weight: Tensor) -> bool:
     """Whether it is quicker than a direct convolution, with its gradients. Measured: benchmarks/fourier.py."""
-    pictures, _, height, width = features.shape
+    images, _, height, width = features.shape
     return (
         features.device.type == "cpu"
-        and pictures >= _LEAST_PICTURES
+        and images >= _LEAST_IMAGES
         and max(height, width) <= _MOST_PIXELS
         and math.sqrt(weight.shape[0] * weight.shape[1]) >= _LEAST_CHANNELS
     )
@@ -40,27 +40,27 @@ def convolve(features: Tensor, weight: Tensor) -> Tensor:
     """
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
-    pictures, inputs, height, width = features.shape
+    images, inputs, height, width = features.shape
     outputs = len(weight)
     waves = _waves(height, width)
     transform = waves.pixels.to(features.device, dtype)
     with torch.autocast(kind, enabled=False):
-        pixels = features.to(dtype).permute(0, 2, 3, 1).reshape(pictures, height * width, inputs)
+        pixels = features.to(dtype).permute(0, 2, 3, 1).reshape(images, height * width, inputs)
         spectra = transform @ pixels
         kernels = weight.permute(2, 3, 1, 0).reshape(9, inputs * outputs)
         alone, cosines, sines = (
             (part.to(kernels) @ kernels).to(dtype).view(-1, inputs, outputs)
             for part in (waves.alone, waves.cosines, waves.sines)
         )
-        # Of a row [cosine, sine] of the pictures: as complex numbers, one times the conjugate of the other.
+        # Of a row [cosine, sine] of the images: as complex numbers, one times the conjugate of the other.
         pairs = torch.cat([torch.cat([cosines, -sines], dim=2), torch.cat([sines, cosines], dim=2)], dim=1)
         products: Tensor = _Products.apply(spectra, alone, pairs)
         convolved = transform.mT @ products
-    return convolved.view(pictures, height, width, outputs).permute(0, 3, 1, 2)
+    return convolved.view(images, height, width, outputs).permute(0, 3, 1, 2)
 
 
 class _Waves(NamedTuple):
-    """The frequencies of pictures with a row and a column of zeros, which pads them on all sides: the plane is round.
+    """The frequencies of images with a row and a column of zeros, which pads them on all sides: the plane is round.
 
     Of most, one stands for itself and its mirror, with a cosine and a sine. Few are their own, with a cosine alone.
     """
@@ -145,9 +145,9 @@ class _Products(torch.autograd.Function):
 
 def _matrices(spectra: Tensor, alone: Tensor) -> list[Tensor]:
     """Views of the spectra [N, F, C]: of each frequency alone [N, C], then of each pair [N, 2 C]."""
-    pictures, _, channels = spectra.shape
+    images, _, channels = spectra.shape
     split = len(alone)
     return [
         *spectra[:, :split].unbind(1),
-        *spectra[:, split:].view(pictures, -1, 2 * channels).unbind(1),
+        *spectra[:, split:].view(images, -1, 2 * channels).unbind(1),
     ]

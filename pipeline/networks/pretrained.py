@@ -1,6 +1,6 @@
 """A ResNet that begins with the weights of a training on ImageNet, as torchvision gives them out.
 
-Its pictures are to be normalised by the MEAN and STD of ImageNet's, with which those weights were trained.
+Its images are to be normalised by the MEAN and STD of ImageNet's, with which those weights were trained.
 """
 
 import socket
@@ -41,7 +41,7 @@ class Pretrained(DeepResNet):
     """A deep ResNet of ImageNet's shape, all or part of it frozen.
 
     `trained` is what is trained: head (the last layer alone), last_stage (and the last stage), or all. Batch norms of
-    the frozen part keep ImageNet's statistics in training too. Pictures are resized to `image_size`, bilinearly.
+    the frozen part keep ImageNet's statistics in training too. Images are resized to `image_size`, bilinearly.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Pretrained(DeepResNet):
             part.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures [N, 3, H, W] -> logits [N, classes]."""
+        """Normalised images [N, 3, H, W] -> logits [N, classes]."""
         if self.image_size is not None:
-            # A smaller picture is made of means, else it would be of every so many pixels one.
+            # A smaller image is made of means, else it would be of every so many pixels one.
             shrunk = self.image_size < min(images.shape[2:])
             images = F.interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=shrunk)
         return super().forward(images)

@@ -1,4 +1,4 @@
-"""The ResNet for small pictures (He et al. 2015, "Deep residual learning for image recognition", section 4.2)."""
+"""The ResNet for small images (He et al. 2015, "Deep residual learning for image recognition", section 4.2)."""
 
 from typing import Literal
 
@@ -14,13 +14,13 @@ Shortcut = Literal["identity", "projection", "none"]
 class ResNet(nn.Module):
     """A 3x3 convolution, three stages of n blocks at `width`, 2 `width` and 4 `width` channels, and a linear layer.
 
-    The second and the third stage halve the picture. `shortcut` says what is added where the shape changes: with
+    The second and the third stage halve the image. `shortcut` says what is added where the shape changes: with
     identity, which has no parameters, and projection it is the paper's option A and its option B. With none nothing is
     added anywhere: the paper's plain network, of the same weights.
     """
 
     stride = 4
-    """Pixels of the picture, to a side, that a pixel of the last features stands for."""
+    """Pixels of the image, to a side, that a pixel of the last features stands for."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
+        """Normalised images [N, C, H, W] -> logits [N, classes]."""
         features = self.stages(F.relu(self.stem_norm(self.stem(images)), inplace=True))
         logits: Tensor = self.classify(self.dropout(features.mean(dim=(2, 3))))
         return logits

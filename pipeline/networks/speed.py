@@ -19,7 +19,7 @@ LOGIT_SCALE = 1 / 9
 WIDTHS = {"doubling": (1, 2, 4), "wide": (1, 4, 4)}
 """Channels of the stages over those of the first. Wide are the paper's, 64/256/256."""
 _LEAST_VARIANCE = 5e-4
-"""Added to the variance of each component, of pictures with unit variance: what is mostly noise is not blown up."""
+"""Added to the variance of each component, of images with unit variance: what is mostly noise is not blown up."""
 
 
 class Speed(nn.Module):
@@ -27,8 +27,8 @@ class Speed(nn.Module):
 
     The paper's network (section 3.1) made for a CPU: stages of `width` channels times WIDTHS of `stages`; a whitening
     without a bias to train, so that no gradient has to be taken through the largest feature maps; the last stage pooled
-    as a whole, so that pictures of any size from 9 pixels on will do. Of ordinary families it is the one that needs to
-    see pictures before it is trained: `whiten`.
+    as a whole, so that images of any size from 9 pixels on will do. Of ordinary families it is the one that needs to
+    see images before it is trained: `whiten`.
     """
 
     stride = 9
@@ -56,7 +56,7 @@ class Speed(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Sets the first layer to the principal components of patches of normalised pictures [N, C, H, W].
+        """Sets the first layer to the principal components of patches of normalised images [N, C, H, W].
 
         Each component is scaled to unit variance (section 3.2, after Page 2019).
         """
@@ -66,7 +66,7 @@ class Speed(nn.Module):
         self.patches.weight.copy_(torch.cat([components, -components]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures [N, C, H, W] -> logits [N, classes]."""
+        """Normalised images [N, C, H, W] -> logits [N, classes]."""
         features = self.stages(F.silu(self.patches(images)))
         logits: Tensor = self.classify(self.dropout(features.amax(dim=(2, 3))))
         return LOGIT_SCALE * logits

@@ -1,4 +1,4 @@
-"""VGG for small pictures (Simonyan & Zisserman 2014, "Very deep convolutional networks", table 1), with batch norms."""
+"""VGG for small images (Simonyan & Zisserman 2014, "Very deep convolutional networks", table 1), with batch norms."""
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ class VGG(nn.Module):
     """
 
     stride = 32
-    """Pixels of the picture, to a side, that a pixel of the last features stands for."""
+    """Pixels of the image, to a side, that a pixel of the last features stands for."""
 
     def __init__(self, name: str, width: int, *, channels: int, classes: int, dropout: float = 0.0) -> None:
         """`name` is one of CONVOLUTIONS."""
@@ -44,7 +44,7 @@ class VGG(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures [N, C, H, W], of at least 32 pixels to a side -> logits [N, classes]."""
+        """Normalised images [N, C, H, W], of at least 32 pixels to a side -> logits [N, classes]."""
         features = self.pool(self.features(images)).flatten(1)
         logits: Tensor = self.classify(self.dropout(features))
         return logits

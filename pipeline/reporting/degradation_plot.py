@@ -2,7 +2,7 @@
 
 On the left the error over the epochs, a panel a kind of network, a colour a depth; on the right what is left at the
 end over depth. Training is thin and dashed; validation, and on the right test, is bold. Where both rise with depth that
-is no overfitting but degradation. As with the pictures of plots.py, the same input gives the same bytes.
+is no overfitting but degradation. As with the images of plots.py, the same input gives the same bytes.
 """
 
 import math
@@ -34,7 +34,7 @@ Colours: TypeAlias = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the study, and how it learned. Errors are shares of the pictures, 0..1."""
+    """A network of the study, and how it learned. Errors are shares of the images, 0..1."""
 
     kind: str
     """What it is beside its depth, such as resnet."""

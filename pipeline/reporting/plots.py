@@ -1,6 +1,6 @@
-"""The pictures of a report as PNG files: learning curves and the confusion matrix.
+"""The images of a report as PNG files: learning curves and the confusion matrix.
 
-The same input gives the same bytes, whatever a user's matplotlibrc says. A picture's pixels are half a CSS pixel, so
+The same input gives the same bytes, whatever a user's matplotlibrc says. An image's pixels are half a CSS pixel, so
 that it is sharp on every screen.
 """
 
@@ -26,7 +26,7 @@ WITH_COUNTS = 20
 
 PIXELS_AN_INCH = 192
 INK, FRAME, GRID = "#1b1f24", "#8a929b", "#e3e6e9"
-FONT = "DejaVu Sans"  # ships inside matplotlib, so a picture does not depend on the machine's fonts
+FONT = "DejaVu Sans"  # ships inside matplotlib, so an image does not depend on the machine's fonts
 STYLE = {
     "font.family": FONT,
     "font.size": 9,
@@ -170,10 +170,10 @@ def _label(name: str, index: int) -> str:
 
 
 def png(figure: Figure, bbox: Literal["tight"] | None = None) -> bytes:
-    """`bbox` tight cuts the picture to what is drawn."""
+    """`bbox` tight cuts the image to what is drawn."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    # matplotlib's version is no part of the picture.
+    # matplotlib's version is no part of the image.
     metadata = {"Software": None}
     figure.savefig(buffer, format="png", dpi=PIXELS_AN_INCH, metadata=metadata, bbox_inches=bbox, pad_inches=0.1)
     return buffer.getvalue()

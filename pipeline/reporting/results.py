@@ -93,7 +93,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` of the `support` test pictures of one class were taken for another."""
+    """`count` of the `support` test images of one class were taken for another."""
 
     actual: str
     predicted: str
@@ -103,7 +103,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly classified test picture: uint8 [H, W, 1 or 3], its place in the test set, and what was predicted."""
+    """A wrongly classified test image: uint8 [H, W, 1 or 3], its place in the test set, and what was predicted."""
 
     pixels: npt.NDArray[np.uint8]
     index: int
@@ -158,18 +158,18 @@ class Results:
         return [score.name for score in self.per_class]
 
     @property
-    def pictures(self) -> int:
-        """Test pictures."""
+    def images(self) -> int:
+        """Test images."""
         return int(self.confusion.sum())
 
     @property
     def wrong(self) -> int:
-        """Wrongly classified test pictures."""
+        """Wrongly classified test images."""
         return int(self.confusion.sum() - self.confusion.trace())
 
     @property
     def most_frequent(self) -> float:
-        """Share of the most frequent class among the test pictures."""
+        """Share of the most frequent class among the test images."""
         return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
 
     def most_confused(self, number: int) -> list[Confusion]:
@@ -248,8 +248,8 @@ def _studies(project: Project) -> list[Study]:
                 )
                 for row in rows
             ]
-        picture = project.study_figure(name)
-        found.append(Study(name, keys, trials, picture.read_bytes() if picture.exists() else None))
+        image = project.study_figure(name)
+        found.append(Study(name, keys, trials, image.read_bytes() if image.exists() else None))
     return found
 
 
@@ -284,7 +284,7 @@ def _confusion(path: Path, classes: Sequence[str]) -> Matrix:
         raise ValueError("its rows and columns are not the classes of the data set")
     confusion = np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64)
     if confusion.shape != (len(classes), len(classes)) or confusion.min() < 0 or not confusion.any():
-        raise ValueError("it does not hold counts of test pictures")
+        raise ValueError("it does not hold counts of test images")
     return confusion
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a study as PNG files: its history, what mattered, and the configurations side by side.
+"""The images of a study as PNG files: its history, what mattered, and the configurations side by side.
 
 As with those of a training, in plots.py, the same input gives the same bytes.
 """
@@ -34,7 +34,7 @@ class Point:
 
     number: int
     accuracy: float
-    """0..1, on the validation pictures, after the last epoch that it trained."""
+    """0..1, on the validation images, after the last epoch that it trained."""
     state: Literal["finished", "paused"]
     """paused: it has not trained to its end, and perhaps never will."""
 

@@ -156,7 +156,7 @@ class Run:
         return self._earlier_steps | self._outbox.steps
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def batch(self) -> Iterator[None]:
         """What is recorded in the block is on disk when the block ends, not earlier: one wait for the disk, not many.
 
         An error in the block leaves recorded what was recorded before it.
@@ -208,13 +208,13 @@ class Run:
     def log_confusion_matrix(self, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
         """As confusion_matrix.png and as the table confusion_matrix.json; the run's earlier ones are replaced.
 
-        `matrix` has a row an actual class and a column a predicted one, and holds numbers of pictures.
+        `matrix` has a row an actual class and a column a predicted one, and holds numbers of images.
         """
         from pipeline.tracking import confusion
 
         folder = self._outbox.new_folder() / "artifacts"
         folder.mkdir()
-        (folder / "confusion_matrix.png").write_bytes(confusion.picture(matrix, classes))
+        (folder / "confusion_matrix.png").write_bytes(confusion.image(matrix, classes))
         table = _table(confusion.columns(matrix, classes))
         (folder / "confusion_matrix.json").write_text(table, encoding="utf-8")
         self._log(folder, None, table="confusion_matrix.json")
@@ -230,7 +230,7 @@ class Run:
         classes: int,
         context: str,
     ) -> None:
-        """As an input of the run: uint8 pictures of `shape` (C, H, W) with a label each, `counts` of them by part.
+        """As an input of the run: uint8 images of `shape` (C, H, W) with a label each, `counts` of them by part.
 
         `context` says what they are used for, such as training. Of `digest` MLflow keeps 36 characters.
         """
@@ -249,7 +249,7 @@ class Run:
         """As the run's model, with signature and input example, in a format without pickle.
 
         `network` (on any device, left as it is) takes uint8 pixels [N, C, H, W] and returns logits; `example` are at
-        least 2 such pictures. A network that can't be exported is said to be so, and costs no more.
+        least 2 such images. A network that can't be exported is said to be so, and costs no more.
         """
         from pipeline.exporting import mlflow_model
 

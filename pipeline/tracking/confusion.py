@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture, drawn in milliseconds, and as a table.
+"""A confusion matrix as an image, drawn in milliseconds, and as a table.
 
 For what a search records of each of its trials. The report draws a finer one, at its leisure (plots.py).
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Font = FreeTypeFont | ImageFont
 
 Matrix = Sequence[Sequence[int]]
-"""A row an actual class, a column a predicted one: numbers of pictures."""
+"""A row an actual class, a column a predicted one: numbers of images."""
 
 WITH_COUNTS = 20
 """Up to so many classes the cells hold their counts, and rows and columns have their names."""
@@ -32,7 +32,7 @@ _NAME_SIZE, _TITLE_SIZE = 17, 19
 _NAME_LETTERS = 16
 
 
-def picture(matrix: Matrix, classes: Sequence[str]) -> bytes:
+def image(matrix: Matrix, classes: Sequence[str]) -> bytes:
     """PNG: a heat map whose colours are shares of the row, with counts and names up to WITH_COUNTS classes."""
     from PIL import Image, ImageDraw
 
@@ -107,7 +107,7 @@ def _colour(level: int) -> bytes:
 
 @lru_cache(1)
 def _palette() -> "Image":
-    """What a picture consists of: colours of cells, and what is between each of them and the ink on it."""
+    """What an image consists of: colours of cells, and what is between each of them and the ink on it."""
     from PIL import Image
 
     cells = [_colour(round(255 * step / 99)) for step in range(100)]

@@ -27,7 +27,7 @@ def log_dataset(
     classes: int,
     context: str,
 ) -> None:
-    """`source` is an address or a path, `counts` says how many pictures each part has, `shape` is [C, H, W]."""
+    """`source` is an address or a path, `counts` says how many images each part has, `shape` is [C, H, W]."""
     import numpy as np
     from mlflow.data.schema import TensorDatasetSchema
     from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.epoch import Epoch
-from pipeline.files import written_whole
+from pipeline.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Checkpoint:
         # Into memory first: of a full disk torch.save itself would say no more than that writing failed.
         serialized = io.BytesIO()
         torch.save(content, serialized)
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(serialized.getbuffer())
             with suppress(FileNotFoundError):
                 path.replace(_before(path))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.batches import data
-from pipeline.batches.data import Epochs, Pictures
+from pipeline.batches.data import Epochs, Images
 from pipeline.config import Config, Train
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
@@ -42,16 +42,16 @@ class Training:
     """The epochs of each network. One that was killed may leave some of them an epoch ahead."""
 
     @classmethod
-    def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device, folder: Path) -> "Training":
+    def of(cls, config: Config, meta: Meta, images: Images, device: Device, folder: Path) -> "Training":
         """The training that `config` asks for, as far as the checkpoints in `folder` have it. Raises DataError."""
         train = config.train
         if train.folds is None:
-            parts = [Parts.of(config, meta, pictures, device)]
+            parts = [Parts.of(config, meta, images, device)]
         else:
             parts = [
-                Parts.on(positions, seed, config, meta, pictures, device)
+                Parts.on(positions, seed, config, meta, images, device)
                 for positions, seed in zip(
-                    data.folds(pictures.labels, train.folds, train.validation_seed), seeds(train), strict=True
+                    data.folds(images.labels, train.folds, train.validation_seed), seeds(train), strict=True
                 )
             ]
         names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]
@@ -80,7 +80,7 @@ class Training:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pictures that the network that is kept is trained and validated on."""
+        """Images that the network that is kept is trained and validated on."""
         first = self.parts[0]
         return {"training": first.training.total, "validation": len(first.validation)}
 
@@ -122,7 +122,7 @@ class Training:
             yield self._mean(number)
 
     def infer(self) -> tuple[Tensor, Tensor]:
-        """Logits and labels of the validation pictures: with folds of all pictures, each by the one that was not
+        """Logits and labels of the validation images: with folds of all images, each by the one that was not
         trained on it."""
         found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
         return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
@@ -141,9 +141,9 @@ class Training:
 
 
 def mean(epochs: Sequence[Epoch], images: Sequence[int]) -> Epoch:
-    """One epoch of several networks as one, from how many pictures each of them was trained on.
+    """One epoch of several networks as one, from how many images each of them was trained on.
 
-    Losses, accuracies and the learning rate are means; the seconds add up, and the speed is all pictures by all time.
+    Losses, accuracies and the learning rate are means; the seconds add up, and the speed is all images by all time.
     """
     if len(epochs) == 1:
         return epochs[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 from pipeline import networks
-from pipeline.batches.data import Batch, Epochs, OrderedBatches, Pictures, TrainingBatches, split
+from pipeline.batches.data import Batch, Epochs, Images, OrderedBatches, TrainingBatches, split
 from pipeline.config import Config, Train
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
@@ -45,13 +45,13 @@ class Parts(NamedTuple):
     validation: OrderedBatches
 
     @classmethod
-    def of(cls, config: Config, meta: Meta, pictures: Pictures, device: Device) -> "Parts":
+    def of(cls, config: Config, meta: Meta, images: Images, device: Device) -> "Parts":
         """The untrained network and the two parts of the training set that `config` asks for.
 
         Raises DataError and ConfigError.
         """
-        positions = split(pictures.labels, config.train.validation_share, config.train.validation_seed)
-        return cls.on(positions, config.train.seed, config, meta, pictures, device)
+        positions = split(images.labels, config.train.validation_share, config.train.validation_seed)
+        return cls.on(positions, config.train.seed, config, meta, images, device)
 
     @classmethod
     def on(
@@ -60,19 +60,19 @@ class Parts(NamedTuple):
         seed: int,
         config: Config,
         meta: Meta,
-        pictures: Pictures,
+        images: Images,
         device: Device,
     ) -> "Parts":
         """Those with given `positions` for training and for validation, and a given seed of all that is drawn."""
         training, validation = positions
         batch_size = config.train.batch_size
         network = networks.build(config.model, meta, seed)
-        network.see(_some(pictures, training))
+        network.see(_some(images, training))
         small_epochs = _small_epochs(config, network, meta)
         return cls(
             network=network,
             training=TrainingBatches(
-                pictures,
+                images,
                 training,
                 batch_size=batch_size,
                 policy=config.augment,
@@ -81,7 +81,7 @@ class Parts(NamedTuple):
                 device=device.handle,
                 small_epochs=small_epochs,
             ),
-            validation=OrderedBatches(pictures, validation, batch_size=batch_size, device=device.handle),
+            validation=OrderedBatches(images, validation, batch_size=batch_size, device=device.handle),
         )
 
 
@@ -114,13 +114,13 @@ def fit(
         schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
     average = Average(network, moving, config.ema) if config.ema else None
-    course = _Course(moving, optimizer, schedule, average, config, device)
+    state = _TrainState(moving, optimizer, schedule, average, config, device)
     while not over(done, config):
         number = len(done) + 1
         began = time.perf_counter()
-        with out_of_memory_told(config, device):
+        with memory_errors(config, device):
             with _seeded(config.seed, number, device):
-                passed = course.train_epoch(training, number)
+                passed = state.train_epoch(training, number)
             device.synchronize()
             trained_s = time.perf_counter() - began
             logits, labels = infer(network, validation, device)
@@ -158,25 +158,25 @@ def over(epochs: Sequence[Epoch], config: Train) -> bool:
 
 
 def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:
-    """How many epochs have small pictures. Raises ConfigError if they are too small for the network."""
+    """How many epochs have small images. Raises ConfigError if they are too small for the network."""
     if config.augment.small_side == 1:
         return 0
     side, needed = round(config.augment.small_side * min(meta.shape[1:])), network.network.stride
     resizes = config.model.family == "pretrained" and config.model.image_size is not None
     if side < needed and not resizes:
         raise ConfigError(
-            f"augment.small_side is {config.augment.small_side}, which makes pictures of {side} pixels a side, but "
+            f"augment.small_side is {config.augment.small_side}, which makes images of {side} pixels a side, but "
             f"model.family {config.model.family} needs {needed}: raise it, or set it to 1 to go without."
         )
     return round(config.augment.small_until * config.train.epochs)
 
 
-def _some(pictures: Pictures, positions: npt.NDArray[np.int64]) -> Tensor:
-    """Pictures from all over a part, uint8 [N, C, H, W]: up to 2,000, fewer of large ones."""
-    _, height, width, _ = pictures.images.shape
+def _some(images: Images, positions: npt.NDArray[np.int64]) -> Tensor:
+    """Images from all over a part, uint8 [N, C, H, W]: up to 2,000, fewer of large ones."""
+    _, height, width, _ = images.pixels.shape
     count = min(2_000, max(1, 2_000_000 // (height * width)), len(positions))
     chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
-    return torch.from_numpy(pictures.images[chosen]).permute(0, 3, 1, 2)
+    return torch.from_numpy(images.pixels[chosen]).permute(0, 3, 1, 2)
 
 
 def place(network: nn.Module, device: Device) -> None:
@@ -186,7 +186,7 @@ def place(network: nn.Module, device: Device) -> None:
 
 
 def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, Tensor]:
-    """Logits float32 [N, classes] and labels int64 [N] of all pictures, on the device, in evaluation mode."""
+    """Logits float32 [N, classes] and labels int64 [N] of all images, on the device, in evaluation mode."""
     network.eval()
     logits, labels = [], []
     with torch.inference_mode(), device.autocast():
@@ -205,7 +205,7 @@ def _seeded(seed: int, number: int, device: Device) -> Iterator[None]:
 
 
 class _Pass(NamedTuple):
-    """What one pass over the training pictures comes to: means over its steps, and the last learning rate."""
+    """What one pass over the training images comes to: means over its steps, and the last learning rate."""
 
     loss: float
     accuracy: float
@@ -214,7 +214,7 @@ class _Pass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Course:
+class _TrainState:
     """What moves from step to step."""
 
     network: nn.Module
@@ -267,7 +267,7 @@ def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
 
 
 def _main_labels(batch: Batch) -> Tensor:
-    """The label that the greater part of each picture has, int64 [B]."""
+    """The label that the greater part of each image has, int64 [B]."""
     return batch.labels if batch.mix is None else torch.where(batch.mix.share >= 0.5, batch.labels, batch.mix.labels)
 
 
@@ -280,7 +280,7 @@ def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:
 
 
 @contextmanager
-def out_of_memory_told(config: Train, device: Device) -> Iterator[None]:
+def memory_errors(config: Train, device: Device) -> Iterator[None]:
     """Raises OutOfMemory in place of what PyTorch raises when an allocation fails."""
     try:
         yield

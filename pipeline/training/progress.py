@@ -51,7 +51,7 @@ class TrainingDisplay:
 
     @property
     def completed(self) -> float:
-        """Pictures trained on so far."""
+        """Images trained on so far."""
         return self._progress.tasks[0].completed
 
     def advance(self, number: int, images: int) -> None:

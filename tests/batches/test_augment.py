@@ -26,9 +26,9 @@ def policy(name: str, **others: float | str) -> Augment:
 
 @pytest.fixture
 def images() -> Tensor:
-    """One picture of 8 x 8 pixels, all different in the first channel, 64 times."""
-    picture = torch.stack([torch.arange(64).view(8, 8) * 3, torch.full((8, 8), 7), torch.full((8, 8), 9)], dim=-1)
-    return picture.to(torch.uint8).expand(64, 8, 8, 3).contiguous()
+    """One image of 8 x 8 pixels, all different in the first channel, 64 times."""
+    image = torch.stack([torch.arange(64).view(8, 8) * 3, torch.full((8, 8), 7), torch.full((8, 8), 9)], dim=-1)
+    return image.to(torch.uint8).expand(64, 8, 8, 3).contiguous()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -45,11 +45,11 @@ def border() -> Tensor:
     return (torch.tensor(FILL) * 255).round().to(torch.uint8)[:, None, None]
 
 
-def test_none_leaves_pictures_as_they_are(images: Tensor) -> None:
+def test_none_leaves_images_as_they_are(images: Tensor) -> None:
     assert torch.equal(changed(images, "none"), images.permute(0, 3, 1, 2))
 
 
-def test_flip_mirrors_about_half_of_the_pictures_and_changes_nothing_else(images: Tensor) -> None:
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else(images: Tensor) -> None:
     plain = images.permute(0, 3, 1, 2)
     mirrored = [torch.equal(one, plain[0].flip(2)) for one in changed(images, "flip")]
     same = [torch.equal(one, plain[0]) for one in changed(images, "flip")]
@@ -58,12 +58,12 @@ def test_flip_mirrors_about_half_of_the_pictures_and_changes_nothing_else(images
 
 
 @pytest.mark.parametrize("name", ["crop_flip", "crop_flip_cutout"])
-def test_each_picture_of_a_batch_gets_a_draw_of_its_own(images: Tensor, name: str) -> None:
+def test_each_image_of_a_batch_gets_a_draw_of_its_own(images: Tensor, name: str) -> None:
     # 25 places of the crop, mirrored or not: 64 draws of 50 give about 36 different ones.
     assert len({one.numpy().tobytes() for one in changed(images, name)}) > 20
 
 
-def test_a_crop_is_the_picture_moved_by_up_to_the_padding_with_the_fill_colour_around(images: Tensor) -> None:
+def test_a_crop_is_the_image_moved_by_up_to_the_padding_with_the_fill_colour_around(images: Tensor) -> None:
     padded = border()[:, 0, 0].expand(12, 12, 3).clone()
     padded[2:10, 2:10] = images[0]
     crops = [padded[top : top + 8, left : left + 8] for top in range(5) for left in range(5)]
@@ -71,7 +71,7 @@ def test_a_crop_is_the_picture_moved_by_up_to_the_padding_with_the_fill_colour_a
     assert all(one.contiguous().numpy().tobytes() in allowed for one in changed(images, "crop_flip"))
 
 
-def test_a_padding_that_reflects_shows_the_picture_mirrored_at_its_border(images: Tensor) -> None:
+def test_a_padding_that_reflects_shows_the_image_mirrored_at_its_border(images: Tensor) -> None:
     padded = F.pad(images[:1].permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect")[0].to(torch.uint8)
     crops = [padded[:, top : top + 8, left : left + 8] for top in range(5) for left in range(5)]
     allowed = {one.contiguous().numpy().tobytes() for crop in crops for one in (crop, crop.flip(2))}
@@ -93,13 +93,13 @@ def test_cutout_blanks_one_square_of_its_side_or_less_at_the_border(images: Tens
 ALL = {"auto": "rand", "erasing": 0.5}
 
 
-def test_equal_seeds_change_pictures_alike(images: Tensor) -> None:
+def test_equal_seeds_change_images_alike(images: Tensor) -> None:
     assert torch.equal(changed(images, "crop_flip_cutout", 3, **ALL), changed(images, "crop_flip_cutout", 3, **ALL))
     assert not torch.equal(changed(images, "crop_flip_cutout", 3), changed(images, "crop_flip_cutout", 4))
 
 
 @pytest.mark.parametrize("others", [{}, ALL])
-def test_a_part_of_the_draws_belongs_to_that_part_of_the_pictures(images: Tensor, others: dict[str, str]) -> None:
+def test_a_part_of_the_draws_belongs_to_that_part_of_the_images(images: Tensor, others: dict[str, str]) -> None:
     draws = augment.draw(policy("crop_flip_cutout", **others), 64, (8, 8), seeded())
     whole = augment.apply(images, draws, FILL)
     assert torch.equal(augment.apply(images[16:32], draws[16:32], FILL), whole[16:32])
@@ -117,7 +117,7 @@ def test_batches_are_channels_last_in_memory(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_pictures_of_any_channels_and_sides_go_through_all_of_it(channels: int) -> None:
+def test_images_of_any_channels_and_sides_go_through_all_of_it(channels: int) -> None:
     images = torch.randint(256, (32, 9, 14, channels), dtype=torch.uint8, generator=seeded())
     draws = augment.draw(policy("crop_flip_cutout", auto="trivial", erasing=0.5), 32, (9, 14), seeded())
     out = augment.apply(images, draws, (0.5,) * channels)
@@ -136,7 +136,7 @@ def blanked(images: Tensor, probability: float) -> Tensor:
     return (changed(images, "none", erasing=probability) == border()).all(dim=1)
 
 
-def test_erasing_blanks_a_rectangle_of_the_papers_area_and_aspect_somewhere_in_the_picture() -> None:
+def test_erasing_blanks_a_rectangle_of_the_papers_area_and_aspect_somewhere_in_the_image() -> None:
     boxes = augment.draw(policy("none", erasing=1.0), 4_000, (64, 64), seeded()).erased
     assert boxes is not None
     top, bottom, left, right = boxes.unbind(1)
@@ -154,7 +154,7 @@ def test_erasing_blanks_a_rectangle_of_the_papers_area_and_aspect_somewhere_in_t
     assert 31 < middle < 33
 
 
-def test_erasing_is_a_draw_for_each_picture_with_its_probability(images: Tensor) -> None:
+def test_erasing_is_a_draw_for_each_image_with_its_probability(images: Tensor) -> None:
     for one in blanked(images, 1.0):
         assert one.any()
         assert torch.equal(one, one.any(dim=1)[:, None] & one.any(dim=0)[None])
@@ -182,7 +182,7 @@ def test_without_an_alpha_nothing_is_mixed() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 2.0])
-def test_the_share_of_mixup_is_of_the_beta_distribution_a_draw_a_picture(alpha: float) -> None:
+def test_the_share_of_mixup_is_of_the_beta_distribution_a_draw_an_image(alpha: float) -> None:
     share = mixing(20_000, mixup=alpha).share.double()
     assert share.dtype == torch.float64
     assert 0 <= share.min() <= share.max() <= 1
@@ -190,7 +190,7 @@ def test_the_share_of_mixup_is_of_the_beta_distribution_a_draw_a_picture(alpha: 
     assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
 
 
-def test_mixup_adds_the_picture_before_and_rounds() -> None:
+def test_mixup_adds_the_image_before_and_rounds() -> None:
     images = torch.randint(256, (16, 3, 5, 7), dtype=torch.uint8, generator=seeded())
     images = images.contiguous(memory_format=torch.channels_last)
     drawn = mixing(16, mixup=1.0)
@@ -202,14 +202,14 @@ def test_mixup_adds_the_picture_before_and_rounds() -> None:
     assert torch.equal(augment.partners(torch.arange(16)), torch.arange(-1, 15) % 16)
 
 
-def test_mixup_leaves_pictures_alone_that_are_all_their_own(images: Tensor) -> None:
+def test_mixup_leaves_images_alone_that_are_all_their_own(images: Tensor) -> None:
     white = torch.full((4, 3, 8, 8), 255, dtype=torch.uint8)
     assert torch.equal(augment.mix(white, Mixing(torch.tensor([0.0, 0.3, 0.7, 1.0]), None)), white)
     plain = images.permute(0, 3, 1, 2)
     assert torch.equal(augment.mix(plain, Mixing(torch.ones(64), None)), plain)
 
 
-def test_cutmix_shows_the_picture_before_in_a_box_whose_area_is_its_share() -> None:
+def test_cutmix_shows_the_image_before_in_a_box_whose_area_is_its_share() -> None:
     images = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(100, 3, 9, 14)
     drawn = mixing(100, (9, 14), cutmix=1.0)
     mixed = augment.mix(images.contiguous(memory_format=torch.channels_last), drawn)
@@ -222,7 +222,7 @@ def test_cutmix_shows_the_picture_before_in_a_box_whose_area_is_its_share() -> N
     assert len({tuple(box) for box in drawn.box.tolist()}) > 80 if drawn.box is not None else False
 
 
-def test_a_box_of_cutmix_keeps_the_form_of_the_picture_and_may_end_at_its_border() -> None:
+def test_a_box_of_cutmix_keeps_the_form_of_the_image_and_may_end_at_its_border() -> None:
     drawn = mixing(20_000, (60, 120), cutmix=1.0)
     assert drawn.box is not None
     top, bottom, left, right = drawn.box.unbind(1)
@@ -247,7 +247,7 @@ def test_equal_seeds_mix_alike() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_changes_pictures_as_the_cpu_does(images: Tensor) -> None:
+def test_a_gpu_changes_images_as_the_cpu_does(images: Tensor) -> None:
     device = torch.device("cuda")
     draws = augment.draw(policy("crop_flip_cutout", auto="rand", erasing=0.5), 64, (8, 8), seeded())
     there = augment.apply(images.to(device), draws.to(device), FILL)
@@ -259,7 +259,7 @@ def test_a_gpu_changes_pictures_as_the_cpu_does(images: Tensor) -> None:
         assert away.abs().max() <= 1
 
 
-def test_resized_pictures_are_those_of_the_floating_point_path_rounded() -> None:
+def test_resized_images_are_those_of_the_floating_point_path_rounded() -> None:
     images = torch.randint(0, 256, (3, 3, 20, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     small = augment.resized(images.contiguous(memory_format=torch.channels_last), 0.75)
     assert small.shape == (3, 3, 15, 24)

@@ -115,7 +115,7 @@ def test_a_single_channel_goes_through_every_operation() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 2, 3), (2, 9, 1), (5, 3, 4)])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_smallest_pictures_and_any_channels_survive_every_operation(name: str, shape: tuple[int, ...]) -> None:
+def test_the_smallest_images_and_any_channels_survive_every_operation(name: str, shape: tuple[int, ...]) -> None:
     image = torch.randint(256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out = changed(image, name, 0.4, torch.zeros(shape[2], dtype=torch.uint8))
     assert out.shape == image.shape
@@ -124,7 +124,7 @@ def test_the_smallest_pictures_and_any_channels_survive_every_operation(name: st
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("name", ["contrast", "autocontrast", "equalize", "colour", "sharpness"])
-def test_a_picture_of_one_value_has_nothing_to_stretch(name: str, value: int) -> None:
+def test_an_image_of_one_value_has_nothing_to_stretch(name: str, value: int) -> None:
     flat = torch.full((1, 8, 8, 3), value, dtype=torch.uint8)
     assert torch.equal(changed(flat, name, 0.9), flat)
 
@@ -143,7 +143,7 @@ def test_what_comes_in_from_outside_is_of_the_colour() -> None:
     assert not out[0, :, 3:].any()
 
 
-def test_each_picture_of_a_batch_goes_through_its_own_operations_in_their_order() -> None:
+def test_each_image_of_a_batch_goes_through_its_own_operations_in_their_order() -> None:
     images = torch.stack([smooth(16, 16, seed=number) for number in range(64)])
     kinds, strength = auto_augment.draw(policy("rand", operations=3), 64, (16, 16), torch.Generator().manual_seed(0))
     whole = auto_augment.apply(images, kinds, strength, COLOUR)
@@ -154,7 +154,7 @@ def test_each_picture_of_a_batch_goes_through_its_own_operations_in_their_order(
         assert torch.equal(whole[place], alone[0])
 
 
-def test_applying_leaves_the_pictures_that_it_was_given() -> None:
+def test_applying_leaves_the_images_that_it_was_given() -> None:
     images = torch.stack([smooth(8, 8)] * 14)
     before = images.clone()
     auto_augment.apply(images, torch.arange(14)[:, None], torch.full((14, 1), 0.5), COLOUR)

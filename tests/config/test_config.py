@@ -140,7 +140,7 @@ CUTOUT = {"low": 0.25, "high": 0.6}
         ("train.validation_share", [0.1], "space.train.validation_share can't be searched: all trials are scored on"),
         ("train.epochs", [1, 2], "space.train.epochs can't be searched: the scheduler decides"),
         ("train.device", ["cpu"], "space.train.device can't be searched: it describes the machine"),
-        ("data.name", ["digits"], "space.data.name can't be searched: all trials are compared on the same pictures"),
+        ("data.name", ["digits"], "space.data.name can't be searched: all trials are compared on the same images"),
         (
             "evaluate.batch_size",
             [1],

@@ -1,4 +1,4 @@
-"""A project in a temporary folder, archives and pictures made small, and a server on loopback that can misbehave."""
+"""A project in a temporary folder, archives and images made small, and a server on loopback that can misbehave."""
 
 import io
 import json
@@ -160,14 +160,14 @@ def answer() -> type[Answer]:
 
 
 def batch(count: int, seed: int) -> dict[Any, Any]:
-    """A CIFAR batch of `count` random pictures, as Python 3 would write it."""
+    """A CIFAR batch of `count` random images, as Python 3 would write it."""
     rows = np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
     return {"batch_label": "a batch", "labels": [index % 10 for index in range(count)], "data": rows, "filenames": []}
 
 
 @dataclass
 class Cifar:
-    """CIFAR-10 made small: five batches of 20 pictures and a test batch of 10."""
+    """CIFAR-10 made small: five batches of 20 images and a test batch of 10."""
 
     contents: dict[str, Any] = field(
         default_factory=lambda: {
@@ -198,21 +198,21 @@ def cifar() -> Cifar:
     return Cifar()
 
 
-def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+def image(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
     """Random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 @pytest.fixture
-def make_pictures() -> Callable[[Path, dict[str, int]], Path]:
-    """`make_pictures(folder, {"cat": 5, "dog": 4})`: so many PNG pictures below the folder, a directory a class."""
+def make_images() -> Callable[[Path, dict[str, int]], Path]:
+    """`make_pictures(folder, {"cat": 5, "dog": 4})`: so many PNG images below the folder, a directory a class."""
 
     def make(folder: Path, classes: dict[str, int]) -> Path:
         for name, count in classes.items():
             (folder / name).mkdir(parents=True)
             for index in range(count):
-                picture(sum(name.encode()) * 1000 + index).save(folder / name / f"{index:03}.png")
+                image(sum(name.encode()) * 1000 + index).save(folder / name / f"{index:03}.png")
         return folder
 
     return make

@@ -55,7 +55,7 @@ def written_by_python_2(content: dict[str, Any]) -> bytes:
     return b"\x80\x02}(" + string("data") + array + string("labels") + labels + b"u."
 
 
-def test_pictures_and_labels_come_out_as_they_went_in(run, cifar):
+def test_images_and_labels_come_out_as_they_went_in(run, cifar):
     project = run(cifar.packed())
     batches = [cifar.contents[f"data_batch_{number}"] for number in range(1, 6)]
     for folder, parts in ((project.training_data, batches), (project.test_data, [cifar.contents["test_batch"]])):
@@ -154,9 +154,9 @@ LABELS = [0] * 20
         ({"data": rows_of(20, 3071), "labels": LABELS}, "holds no uint8 array"),
         (pickle.dumps({"data": rows_of(0, 3072), "labels": []}, 4), "holds no uint8 array"),
         ({"data": rows_of(20, 3, 32, 32), "labels": LABELS}, "holds no uint8 array"),
-        ({"data": b"pictures", "labels": LABELS}, "holds no uint8 array"),
+        ({"data": b"images", "labels": LABELS}, "holds no uint8 array"),
         ({"labels": LABELS}, "holds no uint8 array"),
-        ({"data": GOOD, "labels": [0] * 19}, "holds 20 pictures and 19 labels"),
+        ({"data": GOOD, "labels": [0] * 19}, "holds 20 images and 19 labels"),
         ({"data": GOOD, "labels": [*[0] * 19, 10]}, "holds labels that are not whole numbers from 0 to 9"),
         ({"data": GOOD, "labels": [*[0] * 19, -1]}, "holds labels that are not whole numbers from 0 to 9"),
         ({"data": GOOD, "labels": [*[0] * 19, True]}, "holds labels that are not whole numbers from 0 to 9"),
@@ -171,7 +171,7 @@ LABELS = [0] * 20
         (b"\x80\x02Pname\n.", "is no valid pickle"),  # asks for something outside of the pickle
     ],
 )
-def test_a_batch_that_holds_anything_but_pictures_and_labels_is_refused(run, cifar, content, words):
+def test_a_batch_that_holds_anything_but_images_and_labels_is_refused(run, cifar, content, words):
     cifar.contents["data_batch_2"] = content
     with pytest.raises(DataError, match=f"is not CIFAR-10's: cifar-10-batches-py/data_batch_2 {words}"):
         run(cifar.packed())

@@ -35,10 +35,10 @@ def run(project: Project, code: str = "from pipeline.download import main; raise
 
 @pytest.fixture
 def folder_project(
-    make_project: Callable[..., Project], make_pictures: Callable[..., Path], tmp_path: Path
+    make_project: Callable[..., Project], make_images: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Project]:
-    make_pictures(tmp_path / "pictures", {"cat": 6, "dog": 5})
-    yield make_project(name="folder", url=str(tmp_path / "pictures"), image_size=8, test_share=0.3)
+    make_images(tmp_path / "images", {"cat": 6, "dog": 5})
+    yield make_project(name="folder", url=str(tmp_path / "images"), image_size=8, test_share=0.3)
 
 
 def test_digits_are_written_as_arrays_that_can_be_memory_mapped(make_project):
@@ -89,7 +89,7 @@ def test_the_test_part_of_digits_is_stratified_and_follows_its_seed(make_project
     per_class = json.loads(first["meta.json"])["per_class"]
     assert all(abs(a - b) <= 1 for a, b in zip(per_class["train"], per_class["test"], strict=True))
     images = np.concatenate([np.load(folder / "images.npy") for folder in (project.training_data, project.test_data)])
-    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no picture is lost and none is in both parts
+    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no image is lost and none is in both parts
     make_project(name="digits", test_share=0.5, test_seed=2)
     download(project)
     assert contents(project.data)["test/labels.npy"] != first["test/labels.npy"] or (
@@ -110,13 +110,13 @@ def test_the_end_says_what_was_written(folder_project, capsys):
     download(folder_project)
     digest = json.loads(folder_project.meta.read_text(encoding="utf-8"))["digest"]
     printed = capsys.readouterr().out
-    assert "folder: 7 training and 4 test pictures of 2 classes, 3x8x8" in printed
+    assert "folder: 7 training and 4 test images of 2 classes, 3x8x8" in printed
     assert digest in printed
 
 
 def test_a_failed_run_leaves_neither_its_own_arrays_nor_those_of_a_former_run(folder_project, tmp_path, contents):
     download(folder_project)
-    (tmp_path / "pictures" / "dog" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "dog" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"dog/broken\.png"):
         download(folder_project)
     assert contents(folder_project.data) == {}
@@ -125,7 +125,7 @@ def test_a_failed_run_leaves_neither_its_own_arrays_nor_those_of_a_former_run(fo
 def test_wrong_parameters_are_told_before_anything_is_removed(folder_project, make_project, contents):
     download(folder_project)
     before = contents(folder_project.data)
-    make_project(name="folder", url="pictures", image_size=None)
+    make_project(name="folder", url="images", image_size=None)
     with pytest.raises(ConfigError, match=r"data\.image_size must be given"):
         download(folder_project)
     assert contents(folder_project.data) == before
@@ -161,13 +161,13 @@ def test_after_a_kill_at_any_move_the_next_run_completes(folder_project, content
     assert contents(folder_project.data) == whole
 
 
-def test_a_kill_while_pictures_are_decoded_leaves_nothing_that_the_next_run_trips_over(
+def test_a_kill_while_images_are_decoded_leaves_nothing_that_the_next_run_trips_over(
     folder_project, make_project, tmp_path, contents
 ):
     download(folder_project)
     arrays = {name: data for name, data in contents(folder_project.data).items() if name != "meta.json"}
-    shutil.make_archive(str(tmp_path / "pictures"), "zip", tmp_path / "pictures")
-    project = make_project(name="folder", url=str(tmp_path / "pictures.zip"), image_size=8, test_share=0.3)
+    shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
+    project = make_project(name="folder", url=str(tmp_path / "images.zip"), image_size=8, test_share=0.3)
     code = (
         "import os, signal\n"
         "from pipeline.datasets import images\n"

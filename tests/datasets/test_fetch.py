@@ -81,7 +81,7 @@ def test_an_archive_put_there_by_hand_needs_no_network(dead_url, get, project):
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}"])
 def test_a_local_file_is_read_where_it_lies(tmp_path, get, project, form):
-    path = tmp_path / "my pictures.zip"
+    path = tmp_path / "my images.zip"
     path.write_bytes(BODY)
     url = form.format(path if form == "{}" else str(path).replace(" ", "%20"))
     assert get(url, sha256(BODY)) == Archive(path, sha256(BODY).value, fetched=False)
@@ -446,7 +446,7 @@ def test_an_address_that_leads_to_no_archive_is_told(get, project, url, words):
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("https://host/pictures.tar.gz?v=1#top", "pictures.tar.gz"),
+        ("https://host/images.tar.gz?v=1#top", "images.tar.gz"),
         ("https://host/a/..%2F..%2Fetc%2Fpasswd", "_.._etc_passwd"),
         ("https://host/.hidden", "hidden"),
         ("https://host/", "archive"),

@@ -1,4 +1,4 @@
-"""Folders of pictures: layouts, what is passed over, and what can't be used."""
+"""Folders of images: layouts, what is passed over, and what can't be used."""
 
 import errno
 import io
@@ -22,10 +22,10 @@ from pipeline.files import Project
 
 @pytest.fixture
 def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """`run()`: downloads from `tmp_path / "pictures"`, returns what meta.json holds; after an error nothing is left."""
+    """`run()`: downloads from `tmp_path / "images"`, returns what meta.json holds; after an error nothing is left."""
 
     def run(**data: Any) -> dict[str, Any]:
-        settings = {"url": str(tmp_path / "pictures"), "image_size": 8, "test_share": 0.4}
+        settings = {"url": str(tmp_path / "images"), "image_size": 8, "test_share": 0.4}
         project = make_project(name="folder", **{**settings, **data})
         try:
             download(project)
@@ -40,26 +40,26 @@ def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[..., d
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "pictures", {"dog": 5, "cat": 10})
+def images(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    return make_images(tmp_path / "images", {"dog": 5, "cat": 10})
 
 
 @pytest.fixture
-def parts(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    make_pictures(tmp_path / "pictures" / "train", {"dog": 5, "cat": 3})
-    make_pictures(tmp_path / "pictures" / "test", {"dog": 2, "cat": 1})
-    return tmp_path / "pictures"
+def parts(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    make_images(tmp_path / "images" / "train", {"dog": 5, "cat": 3})
+    make_images(tmp_path / "images" / "test", {"dog": 2, "cat": 1})
+    return tmp_path / "images"
 
 
 # Layouts.
 
 
-def test_classes_are_sorted_by_name_and_each_gives_its_share_to_the_test_part(run, pictures):
+def test_classes_are_sorted_by_name_and_each_gives_its_share_to_the_test_part(run, images):
     meta = run()
     assert meta["classes"] == ["cat", "dog"]
     assert meta["per_class"] == {"train": [6, 3], "test": [4, 2]}
     assert meta["shape"] == [3, 8, 8]
-    assert (meta["source"], meta["archive_sha256"]) == (str(pictures), None)
+    assert (meta["source"], meta["archive_sha256"]) == (str(images), None)
 
 
 def test_train_and_test_inside_are_kept_as_they_are(run, parts):
@@ -74,25 +74,25 @@ def test_a_validation_part_is_not_used_and_the_user_is_told(run, parts, name, ca
     assert f"{name}/ in {parts} is not used: validation is split from train/" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("layout", ["pictures", "parts"])
+@pytest.mark.parametrize("layout", ["images", "parts"])
 def test_a_single_directory_around_it_is_looked_through(run, request, tmp_path, layout):
     folder = request.getfixturevalue(layout)
     digest = run()["digest"]
     (tmp_path / "wrapped" / "deeper").mkdir(parents=True)
-    (tmp_path / "wrapped" / "README.md").write_text("pictures", encoding="utf-8")
-    folder.rename(tmp_path / "wrapped" / "deeper" / "pictures")
+    (tmp_path / "wrapped" / "README.md").write_text("images", encoding="utf-8")
+    folder.rename(tmp_path / "wrapped" / "deeper" / "images")
     assert run(url=str(tmp_path / "wrapped"))["digest"] == digest
 
 
-def test_pictures_deeper_inside_their_class_count_and_links_are_followed_once(run, pictures):
+def test_images_deeper_inside_their_class_count_and_links_are_followed_once(run, images):
     digest = run()["digest"]
-    (pictures / "cat" / "more").mkdir()
-    (pictures / "cat" / "009.png").rename(pictures / "cat" / "more" / "009.png")
+    (images / "cat" / "more").mkdir()
+    (images / "cat" / "009.png").rename(images / "cat" / "more" / "009.png")
     assert run()["per_class"]["train"] == [6, 3]
-    (pictures / "cat" / "more" / "around").symlink_to(pictures / "cat")
-    elsewhere = pictures.parent / "elsewhere"
-    (pictures / "cat" / "more").rename(elsewhere)
-    (pictures / "cat" / "z").symlink_to(elsewhere)
+    (images / "cat" / "more" / "around").symlink_to(images / "cat")
+    elsewhere = images.parent / "elsewhere"
+    (images / "cat" / "more").rename(elsewhere)
+    (images / "cat" / "z").symlink_to(elsewhere)
     assert run()["digest"] == digest
 
 
@@ -118,11 +118,11 @@ class Listed:
         pass
 
 
-def test_the_order_of_the_listing_changes_nothing(run, pictures, make_pictures, monkeypatch, contents, tmp_path):
-    twice = make_pictures(tmp_path / "elsewhere", {"more": 2}) / "more"
-    for name in ("a", "z"):  # which of the two links counts decides where its pictures stand beside m.png
-        (pictures / "cat" / name).symlink_to(twice)
-    (pictures / "cat" / "009.png").rename(pictures / "cat" / "m.png")
+def test_the_order_of_the_listing_changes_nothing(run, images, make_images, monkeypatch, contents, tmp_path):
+    twice = make_images(tmp_path / "elsewhere", {"more": 2}) / "more"
+    for name in ("a", "z"):  # which of the two links counts decides where its images stand beside m.png
+        (images / "cat" / name).symlink_to(twice)
+    (images / "cat" / "009.png").rename(images / "cat" / "m.png")
     listdir, scandir = os.listdir, os.scandir
     seen, written = [], []
     for backwards in (False, True):
@@ -137,20 +137,20 @@ def test_the_order_of_the_listing_changes_nothing(run, pictures, make_pictures, 
         with monkeypatch.context() as patch:
             patch.setattr(os, "listdir", listed)
             patch.setattr(os, "scandir", scanned)
-            seen.append(([path.name for path in pictures.iterdir()], next(os.walk(pictures / "cat"))[1]))
+            seen.append(([path.name for path in images.iterdir()], next(os.walk(images / "cat"))[1]))
             run()
         written.append(contents(tmp_path / "project" / "data"))
     assert seen == [(["cat", "dog"], ["a", "z"]), (["dog", "cat"], ["z", "a"])]
     assert written[0] == written[1]
 
 
-def test_the_split_follows_its_seed(run, pictures):
+def test_the_split_follows_its_seed(run, images):
     digests = {run(test_seed=seed)["digest"] for seed in (0, 1, 0)}
     assert len(digests) == 2
 
 
 @pytest.mark.parametrize(("share", "test"), [(0.01, 1), (0.25, 2), (0.5, 5), (0.99, 8)])
-def test_a_split_leaves_one_picture_for_the_test_and_two_for_training(share, test):
+def test_a_split_leaves_one_image_for_the_test_and_two_for_training(share, test):
     labels = np.repeat([0, 1], [10, 3])
     in_test = split_off(labels, share, 0)
     assert np.bincount(labels[in_test]).tolist() == [test, 1]
@@ -164,17 +164,17 @@ def archived(folder: Path, form: str) -> Path:
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "gztar", "xztar"])
-def test_an_archive_gives_the_same_arrays_as_the_directory(run, pictures, form):
+def test_an_archive_gives_the_same_arrays_as_the_directory(run, images, form):
     digest = run()["digest"]
-    archive = archived(pictures, form)
-    shutil.rmtree(pictures)
+    archive = archived(images, form)
+    shutil.rmtree(images)
     meta = run(url=str(archive))
     assert meta["digest"] == digest
     assert len(meta["archive_sha256"]) == 64
 
 
-def test_an_archive_is_fetched_from_a_server_once(run, pictures, server, tmp_path):
-    server.files["cats.zip"] = archived(pictures, "zip").read_bytes()
+def test_an_archive_is_fetched_from_a_server_once(run, images, server, tmp_path):
+    server.files["cats.zip"] = archived(images, "zip").read_bytes()
     meta = run(url=server.url("cats.zip?token=hush"))
     assert run(url=server.url("cats.zip?token=hush")) == meta
     assert len(server.requests) == 1
@@ -182,16 +182,16 @@ def test_an_archive_is_fetched_from_a_server_once(run, pictures, server, tmp_pat
     assert (tmp_path / "project" / "downloads" / "cats.zip").is_file()
 
 
-def test_a_relative_path_is_relative_to_the_project(run, pictures, tmp_path):
+def test_a_relative_path_is_relative_to_the_project(run, images, tmp_path):
     (tmp_path / "project").mkdir()
-    shutil.move(pictures, tmp_path / "project" / "mine")
+    shutil.move(images, tmp_path / "project" / "mine")
     meta = run(url="mine")
     assert meta["counts"] == {"train": 9, "test": 6}
     assert meta["source"] == "mine"
 
 
-def test_a_truncated_archive_without_checksum_is_not_used_a_second_time(run, pictures, server):
-    whole = archived(pictures, "gztar").read_bytes()
+def test_a_truncated_archive_without_checksum_is_not_used_a_second_time(run, images, server):
+    whole = archived(images, "gztar").read_bytes()
     server.announce_length = False  # so that nothing but the content tells
     server.files["cats.tar.gz"] = whole[: len(whole) // 2]
     with pytest.raises(DataError, match=r"cats\.tar\.gz is truncated or damaged .* renamed to cats\.tar\.gz\.rejected"):
@@ -209,14 +209,14 @@ def test_an_archive_with_an_entry_outside_leaves_nothing_unpacked(run, tmp_path)
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_checksum_for_a_directory_is_refused(run, pictures):
+def test_a_checksum_for_a_directory_is_refused(run, images):
     with pytest.raises(DataError, match=r"data\.sha256 is for archives"):
         run(sha256=64 * "0")
 
 
-def test_pictures_inside_the_folder_that_the_stage_writes_are_refused_and_stay(run, make_pictures, tmp_path, contents):
-    folder = make_pictures(tmp_path / "project" / "data" / "train", {"cat": 3, "dog": 3})
-    with pytest.raises(AssertionError):  # `run` finds the user's pictures, which is right here
+def test_images_inside_the_folder_that_the_stage_writes_are_refused_and_stay(run, make_images, tmp_path, contents):
+    folder = make_images(tmp_path / "project" / "data" / "train", {"cat": 3, "dog": 3})
+    with pytest.raises(AssertionError):  # `run` finds the user's images, which is right here
         run(url="data")
     assert len(contents(folder)) == 6
 
@@ -224,7 +224,7 @@ def test_pictures_inside_the_folder_that_the_stage_writes_are_refused_and_stay(r
 # What is passed over.
 
 
-def test_hidden_files_and_those_of_operating_systems_change_nothing(run, pictures, capsys):
+def test_hidden_files_and_those_of_operating_systems_change_nothing(run, images, capsys):
     digest = run()["digest"]
     for name in (
         "__MACOSX/._001.png",
@@ -234,29 +234,29 @@ def test_hidden_files_and_those_of_operating_systems_change_nothing(run, picture
         "dog/Thumbs.db",
         "desktop.ini",
     ):
-        (pictures / name).parent.mkdir(exist_ok=True)
-        (pictures / name).write_bytes(b"?")
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"?")
     assert run()["digest"] == digest
     assert capsys.readouterr().err == ""
 
 
-def test_other_files_are_passed_over_with_one_warning(run, pictures, capsys):
+def test_other_files_are_passed_over_with_one_warning(run, images, capsys):
     digest = run()["digest"]
     for name in ("cat/notes.txt", "cat/boxes.csv", "dog/notes.TXT", "preview.png", "dog/LICENSE"):
-        (pictures / name).write_bytes(b"?")
+        (images / name).write_bytes(b"?")
     assert run()["digest"] == digest
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"warning: passed over 5 files that are no pictures of a class: .csv (1), .png (1), .txt (2), no ending (1), "
-        f"such as {pictures}: cat/boxes.csv"
+        f"warning: passed over 5 files that are no images of a class: .csv (1), .png (1), .txt (2), no ending (1), "
+        f"such as {images}: cat/boxes.csv"
     )
 
 
 # What can't be used.
 
 
-def test_unreadable_pictures_of_both_parts_are_all_named(run, parts):
-    (parts / "train" / "cat" / "001.png").write_bytes(b"no picture")
+def test_unreadable_images_of_both_parts_are_all_named(run, parts):
+    (parts / "train" / "cat" / "001.png").write_bytes(b"no image")
     (parts / "train" / "dog" / "002.png").write_bytes(b"")
     whole = (parts / "test" / "dog" / "001.png").read_bytes()
     (parts / "test" / "dog" / "001.png").write_bytes(whole[: len(whole) // 2])
@@ -264,18 +264,18 @@ def test_unreadable_pictures_of_both_parts_are_all_named(run, parts):
     with pytest.raises(DataError) as error:
         run()
     assert str(error.value).splitlines() == [
-        "some pictures can't be read; mend or remove what is named here and run again:",
-        f"  {parts}: train/cat/001.png: it is no picture in a known format",
+        "some images can't be read; mend or remove what is named here and run again:",
+        f"  {parts}: train/cat/001.png: it is no image in a known format",
         f"  {parts}: train/dog/002.png: it is empty",
         f"  {parts}: test/cat/gone.jpg: it is no file (a link that leads nowhere?)",
         f"  {parts}: test/dog/001.png: image file is truncated",
     ]
 
 
-def test_of_many_unreadable_pictures_twenty_are_named(run, make_pictures, tmp_path):
-    folder = make_pictures(tmp_path / "pictures", {"cat": 30, "dog": 3})
+def test_of_many_unreadable_images_twenty_are_named(run, make_images, tmp_path):
+    folder = make_images(tmp_path / "images", {"cat": 30, "dog": 3})
     for path in (folder / "cat").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(DataError) as error:
         run()
     lines = str(error.value).splitlines()
@@ -283,20 +283,20 @@ def test_of_many_unreadable_pictures_twenty_are_named(run, make_pictures, tmp_pa
     assert lines[-1] == "  and more"
 
 
-def test_a_picture_made_to_fill_the_memory_is_an_error(run, pictures, monkeypatch):
+def test_an_image_made_to_fill_the_memory_is_an_error(run, images, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
-    Image.new("RGB", (15, 15)).save(pictures / "cat" / "big.png")
-    Image.new("RGB", (50, 50)).save(pictures / "cat" / "bigger.png")
+    Image.new("RGB", (15, 15)).save(images / "cat" / "big.png")
+    Image.new("RGB", (50, 50)).save(images / "cat" / "bigger.png")
     with pytest.raises(DataError) as error:
         run()
     assert "cat/big.png: it has more than 200 pixels" in str(error.value)
     assert "cat/bigger.png: it has more than 200 pixels" in str(error.value)
 
 
-def test_classes_with_too_few_pictures_are_all_named_with_their_counts(run, pictures, make_pictures):
-    make_pictures(pictures, {"bee": 2, "ant": 0})
-    (pictures / "ant" / "readme.txt").write_text("no ants yet", encoding="utf-8")
-    with pytest.raises(DataError, match=r"too few pictures \(at least 3 are needed\): ant has 0, bee has 2\. Add"):
+def test_classes_with_too_few_images_are_all_named_with_their_counts(run, images, make_images):
+    make_images(images, {"bee": 2, "ant": 0})
+    (images / "ant" / "readme.txt").write_text("no ants yet", encoding="utf-8")
+    with pytest.raises(DataError, match=r"too few images \(at least 3 are needed\): ant has 0, bee has 2\. Add"):
         run()
 
 
@@ -307,52 +307,52 @@ def test_classes_with_too_few_pictures_are_all_named_with_their_counts(run, pict
         ("test", 0, r"\(at least 1 are needed\): test/bee has 0\."),
     ],
 )
-def test_too_few_pictures_in_a_part_are_told(run, parts, make_pictures, part, count, words):
+def test_too_few_images_in_a_part_are_told(run, parts, make_images, part, count, words):
     for name in ("train", "test"):
-        make_pictures(parts / name, {"bee": count if name == part else 2})
+        make_images(parts / name, {"bee": count if name == part else 2})
     with pytest.raises(DataError, match=words):
         run()
 
 
-def test_different_classes_in_train_and_test_are_told(run, parts, make_pictures):
-    make_pictures(parts / "train", {"bee": 2})
-    make_pictures(parts / "test", {"ant": 2, "fly": 2})
+def test_different_classes_in_train_and_test_are_told(run, parts, make_images):
+    make_images(parts / "train", {"bee": 2})
+    make_images(parts / "test", {"ant": 2, "fly": 2})
     with pytest.raises(DataError, match=r"only in train/: bee/; only in test/: ant/, fly/"):
         run()
 
 
-def test_one_class_is_not_enough(run, tmp_path, make_pictures):
-    make_pictures(tmp_path / "pictures", {"cat": 5})
+def test_one_class_is_not_enough(run, tmp_path, make_images):
+    make_images(tmp_path / "images", {"cat": 5})
     with pytest.raises(DataError, match="has only the class cat: at least 2 classes are needed"):
         run()
 
 
 def test_no_class_is_not_enough(run, tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="has no directories of classes"):
         run()
 
 
 @pytest.mark.parametrize("names", [("train", "val"), ("test", "val"), ("train", "valid")])
-def test_parts_without_a_training_or_test_part_are_not_taken_for_classes(run, tmp_path, make_pictures, names):
+def test_parts_without_a_training_or_test_part_are_not_taken_for_classes(run, tmp_path, make_images, names):
     for name in names:
-        make_pictures(tmp_path / "pictures" / name, {"cat": 3, "dog": 3})
+        make_images(tmp_path / "images" / name, {"cat": 3, "dog": 3})
     with pytest.raises(DataError, match=f"has {'/, '.join(sorted(names))}/ but not both train/ and test/"):
         run()
 
 
-def test_parts_beside_classes_are_told(run, parts, make_pictures):
-    make_pictures(parts, {"bee": 3})
+def test_parts_beside_classes_are_told(run, parts, make_images):
+    make_images(parts, {"bee": 3})
     with pytest.raises(DataError, match="has train/ and test/ and beside them bee/: are these classes or parts"):
         run()
 
 
-def test_train_may_be_the_name_of_a_class(run, tmp_path, make_pictures):
-    make_pictures(tmp_path / "pictures", {"bus": 3, "train": 3})
+def test_train_may_be_the_name_of_a_class(run, tmp_path, make_images):
+    make_images(tmp_path / "images", {"bus": 3, "train": 3})
     assert run()["classes"] == ["bus", "train"]
 
 
-def test_a_directory_that_may_not_be_read_is_told(run, pictures, monkeypatch):
+def test_a_directory_that_may_not_be_read_is_told(run, images, monkeypatch):
     scanned = os.scandir
 
     def scandir(path: Any) -> Any:
@@ -361,5 +361,5 @@ def test_a_directory_that_may_not_be_read_is_told(run, pictures, monkeypatch):
         return scanned(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(DataError, match=r"listing the pictures failed: .*dog can't be accessed \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"listing the images failed: .*dog can't be accessed \(Permission denied\)"):
         run()

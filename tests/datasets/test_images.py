@@ -1,4 +1,4 @@
-"""Pictures of any size and mode become RGB of one size."""
+"""Images of any size and mode become RGB of one size."""
 
 import warnings
 from pathlib import Path
@@ -22,7 +22,7 @@ def colour_of(path: Path, side: int = 8) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize(
-    ("picture", "ending", "expected"),
+    ("image", "ending", "expected"),
     [
         (Image.new("RGB", (20, 30), RED), "png", RED),
         (Image.new("RGB", (20, 30), RED), "webp", RED),
@@ -49,23 +49,23 @@ def colour_of(path: Path, side: int = 8) -> tuple[int, ...]:
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
 )
-def test_each_mode_and_format_gives_the_colour_that_a_person_sees(tmp_path, picture, ending, expected):
-    path = tmp_path / f"picture.{ending}"
-    picture.save(path, **({"lossless": True} if ending == "webp" else {}))
+def test_each_mode_and_format_gives_the_colour_that_a_person_sees(tmp_path, image, ending, expected):
+    path = tmp_path / f"image.{ending}"
+    image.save(path, **({"lossless": True} if ending == "webp" else {}))
     assert colour_of(path) == expected
 
 
 def test_a_palette_with_a_transparent_entry_is_laid_on_white(tmp_path):
-    picture = Image.new("P", (10, 10), 0)
-    picture.putpalette([*RED, 0, 0, 0])
-    picture.save(tmp_path / "a.png", transparency=b"\x00")
+    image = Image.new("P", (10, 10), 0)
+    image.putpalette([*RED, 0, 0, 0])
+    image.save(tmp_path / "a.png", transparency=b"\x00")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert colour_of(tmp_path / "a.png") == WHITE
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_a_picture_is_turned_as_its_exif_data_says(tmp_path, ending):
+def test_an_image_is_turned_as_its_exif_data_says(tmp_path, ending):
     pixels = np.zeros((16, 16, 3), dtype=np.uint8)
     pixels[:8] = 255  # bright above; orientation 3 turns it by 180 degrees
     exif = Image.Exif()
@@ -78,10 +78,10 @@ def test_a_picture_is_turned_as_its_exif_data_says(tmp_path, ending):
 
 @pytest.mark.parametrize("size", [(60, 20), (20, 60)])
 def test_the_middle_square_is_kept(tmp_path, size):
-    picture = Image.new("RGB", size, RED)
+    image = Image.new("RGB", size, RED)
     # Two pixels more on each side, since the antialiasing of the edge looks at them as well.
-    picture.paste(GREY, ((size[0] - 24) // 2, (size[1] - 24) // 2, (size[0] + 24) // 2, (size[1] + 24) // 2))
-    picture.save(tmp_path / "a.png")
+    image.paste(GREY, ((size[0] - 24) // 2, (size[1] - 24) // 2, (size[0] + 24) // 2, (size[1] + 24) // 2))
+    image.save(tmp_path / "a.png")
     assert colour_of(tmp_path / "a.png", side=10) == GREY
 
 
@@ -93,17 +93,17 @@ def test_shrinking_averages_instead_of_dropping_pixels(tmp_path):
     assert 120 <= inner.min() <= inner.max() <= 135
 
 
-def test_a_large_jpeg_gives_nearly_what_a_lossless_picture_gives(tmp_path):
+def test_a_large_jpeg_gives_nearly_what_a_lossless_image_gives(tmp_path):
     slope = np.linspace(0, 255, 800)
     pixels = np.stack([np.tile(slope, (600, 1)), np.tile(slope[:600, None], (1, 800)), np.full((600, 800), 90)], axis=2)
-    picture = Image.fromarray(pixels.astype(np.uint8))
-    picture.save(tmp_path / "a.png")
-    picture.save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.jpg", quality=95, subsampling=0)
     difference = rgb(tmp_path / "a.png", 32).astype(int) - rgb(tmp_path / "a.jpg", 32)
     assert abs(difference).max() <= 4
 
 
-def test_a_picture_of_its_size_keeps_every_pixel(tmp_path):
+def test_an_image_of_its_size_keeps_every_pixel(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(rgb(tmp_path / "a.png", 8), pixels)
@@ -115,7 +115,7 @@ def test_values_beyond_sixteen_bits_are_refused(tmp_path):
         rgb(tmp_path / "a.tiff", 8)
 
 
-def test_postscript_behind_the_ending_of_a_picture_is_not_executed(tmp_path):
+def test_postscript_behind_the_ending_of_an_image_is_not_executed(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     with pytest.raises(OSError, match="cannot identify image file"):
         rgb(tmp_path / "a.png", 8)

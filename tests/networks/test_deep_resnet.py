@@ -70,7 +70,7 @@ def test_the_name_counts_the_layers_with_weights_but_for_shortcuts(name: str) ->
 
 
 @pytest.mark.parametrize(("stem", "side"), [("small", 32), ("imagenet", 8)])
-def test_the_stem_leaves_a_small_picture_whole_or_a_quarter_of_each_side(stem: str, side: int) -> None:
+def test_the_stem_leaves_a_small_image_whole_or_a_quarter_of_each_side(stem: str, side: int) -> None:
     network = DeepResNet("resnet18", 4, stem=stem, channels=3, classes=10)
     shapes: dict[str, tuple[int, ...]] = {}
     for name in ("layer1", "layer2", "layer3", "layer4"):

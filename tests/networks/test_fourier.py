@@ -48,7 +48,7 @@ def test_in_bf16_it_is_as_near_as_the_direct_one(side: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "side", "inputs", "outputs", "expected"),
+    ("images", "side", "inputs", "outputs", "expected"),
     [
         (500, 7, 256, 256, True),
         (200, 10, 64, 144, True),
@@ -57,10 +57,10 @@ def test_in_bf16_it_is_as_near_as_the_direct_one(side: int) -> None:
         (500, 7, 64, 96, False),
     ],
 )
-def test_it_pays_for_many_small_pictures_of_many_channels(
-    pictures: int, side: int, inputs: int, outputs: int, expected: bool
+def test_it_pays_for_many_small_images_of_many_channels(
+    images: int, side: int, inputs: int, outputs: int, expected: bool
 ) -> None:
-    features = torch.zeros(1).expand(pictures, inputs, side, side)
+    features = torch.zeros(1).expand(images, inputs, side, side)
     assert fourier.pays(features, torch.zeros(1).expand(outputs, inputs, 3, 3)) is expected
 
 

@@ -29,14 +29,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         return convolve(features, weight)
 
     monkeypatch.setattr(fourier, "convolve", noted)
-    monkeypatch.setattr(fourier, "_LEAST_PICTURES", 16)
+    monkeypatch.setattr(fourier, "_LEAST_IMAGES", 16)
     monkeypatch.setattr(fourier, "_LEAST_CHANNELS", 8)
     return found
 
 
 @pytest.fixture(params=[0.0, 0.9])
 def auto(settings: Config, request: pytest.FixtureRequest) -> Config:
-    """Three steps of 16 pictures an epoch, with and without averaged weights."""
+    """Three steps of 16 images an epoch, with and without averaged weights."""
     return settings.with_values(
         {
             "model.family": "speed",

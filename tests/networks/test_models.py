@@ -18,7 +18,7 @@ DEEP = ("resnet50", "resnet101", "resnet152", "pretrained")
 def built(
     settings: Config, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0, **values: Any
 ) -> networks.Classifier:
-    """An untrained network of few weights for pictures of three classes."""
+    """An untrained network of few weights for images of three classes."""
     meta = Meta("noise", ("a", "b", "c"), shape, (0.5,) * shape[0], (0.25,) * shape[0], {}, "", "")
     values = {"width": 4, "backbone": "resnet18", "image_size": None} | values
     model = settings.with_values({f"model.{key}": value for key, value in values.items()}).model
@@ -51,13 +51,13 @@ def test_every_family_gives_a_logit_a_class_also_in_bf16_and_channels_last_and_e
     weights = [torch.cat([value.flatten() for value in network.parameters()]) for network in (first, second, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    pictures = torch.randint(256, (2, 1, 32, 40), dtype=torch.uint8)
-    expected = first.eval()(pictures)
+    images = torch.randint(256, (2, 1, 32, 40), dtype=torch.uint8)
+    expected = first.eval()(images)
     turned = second.eval().to(memory_format=torch.channels_last)
-    torch.testing.assert_close(turned(pictures), expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+    torch.testing.assert_close(turned(images), expected, rtol=1e-3, atol=1e-3 * expected.std().item())
     first.train()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = first(pictures)
+        logits = first(images)
     assert logits.shape == (2, 3)
     logits.float().sum().backward()
     assert all(parameter.grad is not None for parameter in first.parameters() if parameter.requires_grad)
@@ -67,12 +67,12 @@ def test_every_family_gives_a_logit_a_class_also_in_bf16_and_channels_last_and_e
 def test_dropout_is_before_the_last_layer_of_every_family_and_the_head_is_that_layer(
     settings: Config, family: str
 ) -> None:
-    pictures = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
     features = []
     for dropout in (0.0, 0.5):
         classifier = built(settings, family=family, dropout=dropout).train()
         classifier.network.classify.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].detach()))
-        classifier(pictures)
+        classifier(images)
     whole, thinned = features
     torch.testing.assert_close(thinned[thinned != 0], 2 * whole[thinned != 0])
     assert (thinned[whole != 0] == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
@@ -100,8 +100,8 @@ def test_families_can_be_exported_for_batches_of_any_size(settings: Config, valu
     example = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
     exported = torch.export.export(classifier, (example,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
     for count in (1, 2, 5):
-        pictures = torch.randint(256, (count, 1, 32, 32), dtype=torch.uint8)
-        torch.testing.assert_close(exported.module()(pictures), classifier(pictures))
+        images = torch.randint(256, (count, 1, 32, 32), dtype=torch.uint8)
+        torch.testing.assert_close(exported.module()(images), classifier(images))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_families_can_be_exported_for_batches_of_any_size(settings: Config, valu
         ({"family": "speed"}, (8, 8), "8 x 8: "),
     ],
 )
-def test_pictures_too_small_for_the_halvings_of_a_family_are_told(
+def test_images_too_small_for_the_halvings_of_a_family_are_told(
     settings: Config, values: dict[str, Any], sides: tuple[int, int], remedy: str
 ) -> None:
     least = {"vgg11": 32, "resnet18": 32 if "stem" in values else 8, "plain": 4, "speed": 9}[values["family"]]
@@ -125,7 +125,7 @@ def test_pictures_too_small_for_the_halvings_of_a_family_are_told(
     built(settings, (1, least, least), **values).eval()(torch.zeros(1, 1, least, least, dtype=torch.uint8))
 
 
-def test_macs_of_a_resnet_18_on_cifar_pictures_and_a_vgg_16_are_those_that_are_known(settings: Config) -> None:
+def test_macs_of_a_resnet_18_on_cifar_images_and_a_vgg_16_are_those_that_are_known(settings: Config) -> None:
     """0.56 and 0.31 billion: the figures of the usual networks for CIFAR-10 of these names."""
     cifar = Meta("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     found = []
@@ -135,7 +135,7 @@ def test_macs_of_a_resnet_18_on_cifar_pictures_and_a_vgg_16_are_those_that_are_k
     assert found == [0.56, 0.31]
 
 
-def test_macs_of_a_resnet_20_on_cifar_pictures_are_the_published_41_million(settings: Config, meta: Meta) -> None:
+def test_macs_of_a_resnet_20_on_cifar_images_are_the_published_41_million(settings: Config, meta: Meta) -> None:
     resnet20 = settings.with_values({"model.depth": 20, "model.width": 16}).model
     cifar = Meta("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     assert round(networks.macs(networks.build(resnet20, cifar, 0), cifar) / 1e6, 1) == 40.6

@@ -70,7 +70,7 @@ def pixels(meta: Meta) -> Tensor:
 
 
 def expected_logits(theirs: nn.Module, classifier: networks.Classifier, images: Tensor) -> Tensor:
-    """What torchvision's network says of pictures in 0..1, with the last layer of ours."""
+    """What torchvision's network says of images in 0..1, with the last layer of ours."""
     network = copy.deepcopy(theirs)
     network.fc = classifier.network.classify
     normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -94,7 +94,7 @@ def test_a_file_of_torchvision_gives_its_features_behind_imagenets_normalisation
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_grey_pictures_are_repeated_to_three_channels_and_resized(
+def test_grey_images_are_repeated_to_three_channels_and_resized(
     settings: Config, theirs: nn.Module, file: Path, size: int
 ) -> None:
     classifier = built(settings, file, GREY, image_size=size).eval()
@@ -250,10 +250,10 @@ def test_nothing_is_read_or_fetched_for_a_network_that_other_weights_are_loaded_
         assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in trained.state_dict().items())
 
 
-def test_pictures_of_two_channels_and_small_ones_that_are_not_resized_are_told(settings: Config) -> None:
+def test_images_of_two_channels_and_small_ones_that_are_not_resized_are_told(settings: Config) -> None:
     two = Meta("two", ("a", "b"), (2, 40, 40), (0.5,) * 2, (0.5,) * 2, {}, "", "")
     small = Meta("digits", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), {}, "", "")
-    with pytest.raises(ConfigError, match=r"takes pictures of 1 or 3 channels, those of two have 2: set model.family"):
+    with pytest.raises(ConfigError, match=r"takes images of 1 or 3 channels, those of two have 2: set model.family"):
         built(settings, None, two, initial=False)
     with pytest.raises(ConfigError, match=r"those of digits have 8 x 8: set model.image_size to 224, or take larger"):
         built(settings, None, small, initial=False)

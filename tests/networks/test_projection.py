@@ -19,8 +19,8 @@ def test_a_narrow_network_with_projections_trains_without_writing_beyond_its_mem
         "import torch; from pipeline.networks.resnet import ResNet\n"
         "network = ResNet(8, 4, shortcut='projection', channels=1, classes=10).to(memory_format=torch.channels_last)\n"
         "for _ in range(20):\n"
-        "    pictures = torch.rand(64, 1, 8, 8).contiguous(memory_format=torch.channels_last)\n"
-        "    network(pictures).square().mean().backward()\n"
+        "    images = torch.rand(64, 1, 8, 8).contiguous(memory_format=torch.channels_last)\n"
+        "    network(images).square().mean().backward()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ def test_depth_counts_the_layers_with_weights(depth: int) -> None:
 
 
 @pytest.mark.parametrize(("channels", "size", "width", "classes"), [(1, 8, 4, 2), (3, 33, 5, 100), (4, 4, 1, 7)])
-def test_any_picture_size_channel_count_and_width_give_a_logit_a_class(
+def test_any_image_size_channel_count_and_width_give_a_logit_a_class(
     channels: int, size: int, width: int, classes: int
 ) -> None:
     network = ResNet(8, width, channels=channels, classes=classes)

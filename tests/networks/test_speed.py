@@ -13,7 +13,7 @@ from pipeline.networks.speed import PATCH, Speed, Stage
 COLOUR = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
 
 
-def pictures(count: int = 64) -> torch.Tensor:
+def images(count: int = 64) -> torch.Tensor:
     """Smooth ones, whose neighbouring pixels agree: [N, 3, 32, 32]."""
     random = torch.Generator().manual_seed(0)
     return F.interpolate(torch.randn(count, 3, 8, 8, generator=random), size=32, mode="bilinear")
@@ -37,14 +37,14 @@ def test_its_depth_counts_the_layers_with_weights(depth: int, convolutions: int)
 
 
 def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
-    network, seen = Speed(5, 8, channels=3, classes=2), pictures()
+    network, seen = Speed(5, 8, channels=3, classes=2), images()
     network.whiten(seen)
     components = 3 * PATCH**2
     outputs = network.patches(seen).transpose(0, 1).flatten(1)
     assert torch.equal(outputs[:components], -outputs[components:])
     covariance = outputs[:components] @ outputs[:components].T / outputs.shape[1]
     assert torch.allclose(covariance, torch.diag(covariance.diagonal()), atol=1e-3)
-    # The smallest components of smooth pictures are nearly noise: they are kept from growing.
+    # The smallest components of smooth images are nearly noise: they are kept from growing.
     assert (covariance.diagonal() < 1.01).all()
     assert covariance.diagonal().max() > 0.99
     assert not network.patches.weight.requires_grad
@@ -72,15 +72,15 @@ def test_a_stage_leaves_half_of_the_pixels(side: int) -> None:
     assert Stage(4, 6, 2)(torch.rand(2, 4, side, side + 1)).shape == (2, 6, side // 2, (side + 1) // 2)
 
 
-def test_a_classifier_shows_it_the_pictures_that_it_whitens_by(settings: Config) -> None:
+def test_a_classifier_shows_it_the_images_that_it_whitens_by(settings: Config) -> None:
     model = settings.model.model_copy(update={"family": "speed", "depth": 5, "width": 8})
     classifier = networks.build(model, COLOUR, seed=0)
     before = classifier.network.patches.weight.clone()
-    classifier.see((pictures() * 40 + 128).clamp(0, 255).to(torch.uint8))
+    classifier.see((images() * 40 + 128).clamp(0, 255).to(torch.uint8))
     assert not torch.equal(classifier.network.patches.weight, before)
 
 
-def test_a_picture_that_is_too_small_for_it_gets_a_sentence(settings: Config, meta: Meta) -> None:
+def test_an_image_that_is_too_small_for_it_gets_a_sentence(settings: Config, meta: Meta) -> None:
     model = settings.model.model_copy(update={"family": "speed", "depth": 8, "width": 8})
     with pytest.raises(ConfigError, match=r"model\.family speed .* 9 x 9"):
         networks.build(model, meta, seed=0)

@@ -31,7 +31,7 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 def share(png: bytes, colour: str) -> float:
-    """The part of the picture that has a colour."""
+    """The part of the image that has a colour."""
     wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
     return float(np.mean(np.abs(pixels(png) - wanted).max(axis=2) < 0.02))
 
@@ -44,7 +44,7 @@ def share(png: bytes, colour: str) -> float:
         lambda: parallel_coordinates(LINES, [RATE, POLICY, CUTOUT]),
     ],
 )
-def test_a_picture_is_the_same_again_whatever_the_users_settings(
+def test_an_image_is_the_same_again_whatever_the_users_settings(
     draw: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = draw()
@@ -80,7 +80,7 @@ def test_the_line_of_the_best_is_that_of_finished_trials() -> None:
 
 
 def rows_of(png: bytes, colour: str, above: float = 0.85) -> np.ndarray:
-    """Rows of the picture that hold a colour; `above` leaves the legend out."""
+    """Rows of the image that hold a colour; `above` leaves the legend out."""
     wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
     rows = np.flatnonzero((np.abs(pixels(png) - wanted).max(axis=2) < 0.02).any(axis=1))
     return rows[rows < above * len(pixels(png))]

@@ -1,4 +1,4 @@
-"""pipeline.tracking.confusion: the picture is looked at pixel by pixel, where a person would look."""
+"""pipeline.tracking.confusion: the image is looked at pixel by pixel, where a person would look."""
 
 import io
 import subprocess
@@ -39,7 +39,7 @@ def corners(image: Image.Image, number: int) -> list[list[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("number", [2, 10, 20, 21, 100])
 def test_shares_of_a_row_are_told_by_colours(number: int) -> None:
-    image = opened(confusion.picture(matrix(number), [f"class {index}" for index in range(number)]))
+    image = opened(confusion.image(matrix(number), [f"class {index}" for index in range(number)]))
     colours = corners(image, number)
     for row in range(number):
         for column in range(number):
@@ -55,20 +55,20 @@ def test_shares_of_a_row_are_told_by_colours(number: int) -> None:
 def test_colours_are_those_of_the_shares_to_a_few_levels() -> None:
     for thousandths in (0, 5, 20, 100, 360, 640, 1000):
         rows = [[1000 - thousandths, thousandths], [0, 1]]
-        seen = corners(opened(confusion.picture(rows, ("no", "yes"))), 2)[0][1]
+        seen = corners(opened(confusion.image(rows, ("no", "yes"))), 2)[0][1]
         wanted = confusion._colour(round(255 * (thousandths / 1000) ** 0.5))
         assert all(abs(one - other) <= 6 for one, other in zip(seen, wanted, strict=True)), thousandths
 
 
-def test_a_class_without_pictures_is_a_white_row() -> None:
-    colours = corners(opened(confusion.picture([[0, 0], [1, 3]], ("none", "some"))), 2)
+def test_a_class_without_images_is_a_white_row() -> None:
+    colours = corners(opened(confusion.image([[0, 0], [1, 3]], ("none", "some"))), 2)
     assert min(colours[0][0]) > 235
     assert min(colours[0][1]) > 235
 
 
 def test_rows_columns_and_cells_are_written_on_up_to_twenty_classes_and_not_beyond() -> None:
     def dark_pixels(number: int, columns: slice) -> int:
-        image = opened(confusion.picture([[0] * number for _ in range(number)], ["name"] * number)).convert("L")
+        image = opened(confusion.image([[0] * number for _ in range(number)], ["name"] * number)).convert("L")
         cell = confusion._cell(number)
         left = image.width - 20 - number * cell
         strip = image.crop((columns.start or 0, 20, columns.stop or left - 1, 20 + number * cell))
@@ -97,22 +97,22 @@ def test_the_table_has_the_names_and_the_counts_by_actual_class() -> None:
     }
 
 
-def test_the_picture_is_small_and_drawn_in_milliseconds() -> None:
+def test_the_image_is_small_and_drawn_in_milliseconds() -> None:
     rows = [[1000 if row == column else 11 * row + column for column in range(10)] for row in range(10)]
-    content = confusion.picture(rows, CIFAR10)
-    assert content == confusion.picture(rows, CIFAR10)
+    content = confusion.image(rows, CIFAR10)
+    assert content == confusion.image(rows, CIFAR10)
     assert len(content) < 50_000
     times = []
     for _ in range(10):
         begun = time.thread_time()
-        confusion.picture(rows, CIFAR10)
+        confusion.image(rows, CIFAR10)
         times.append(time.thread_time() - begun)
     assert min(times) < 0.02  # 5 ms where nobody else computes
 
 
 def test_drawing_needs_neither_matplotlib_nor_numpy() -> None:
     code = (
-        "import sys; from pipeline.tracking import confusion; confusion.picture([[1, 0], [0, 1]], ['a', 'b'])\n"
+        "import sys; from pipeline.tracking import confusion; confusion.image([[1, 0], [0, 1]], ['a', 'b'])\n"
         "print([name for name in ('matplotlib', 'numpy', 'torch') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -62,8 +62,8 @@ def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
         browser.save_screenshot(str(tmp_path / "metrics.png"))
 
         browser.get(f"{run}/artifacts/plots/curves.png{training}")
-        wait_until(lambda: 300 in picture_widths(browser), "the picture")
-        browser.save_screenshot(str(tmp_path / "picture.png"))
+        wait_until(lambda: 300 in image_widths(browser), "the image")
+        browser.save_screenshot(str(tmp_path / "image.png"))
 
         browser.find_element(By.XPATH, "//*[text()='per_class.json']").click()
         for text in ("precision", "aeroplane"):
@@ -89,7 +89,7 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
         assert places[best] < places[worst]
 
         browser.get(f"{page}/{by_name['study main']}/artifacts/optimisation_history.png{training}")
-        wait_until(lambda: max(picture_widths(browser), default=0) > 500, "the optimisation history")
+        wait_until(lambda: max(image_widths(browser), default=0) > 500, "the optimisation history")
         browser.save_screenshot(str(tmp_path / "history.png"))
 
         browser.get(f"{page}/{finished.info.run_id}{training}")
@@ -97,7 +97,7 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
             see(browser, text, tmp_path / "trial.png")
 
         browser.get(f"{page}/{finished.info.run_id}/artifacts/confusion_matrix.png{training}")
-        wait_until(lambda: max(picture_widths(browser), default=0) > 300, "the confusion matrix")
+        wait_until(lambda: max(image_widths(browser), default=0) > 300, "the confusion matrix")
         browser.save_screenshot(str(tmp_path / "confusion.png"))
 
         compared = quote(json.dumps([by_name[name] for name in trials]))
@@ -112,8 +112,8 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
 
 
 def record(project: Project) -> None:
-    picture = project.root / "curves.png"
-    Image.new("RGB", (300, 200), "teal").save(picture)
+    image = project.root / "curves.png"
+    Image.new("RGB", (300, 200), "teal").save(image)
     with Tracker(project) as tracker:
         run = tracker.open("a", name="resnet20 on digits")
         run.log_params({"train.learning_rate": 0.1, "train.epochs": 20})
@@ -130,7 +130,7 @@ def record(project: Project) -> None:
         for epoch in range(1, 21):
             figures = {"train.training_loss": 1 / epoch, "train.validation_accuracy": 1 - 1 / epoch}
             run.log_metrics(figures, step=epoch)
-        run.log_file(picture, folder="plots")
+        run.log_file(image, folder="plots")
         run.log_table({"class": ["aeroplane", "bird"], "precision": [0.5, 1.0]}, "per_class.json")
         run.log_model(Network(), np.zeros((2, 3, 8, 8), np.uint8))
         run.finish("finished")
@@ -144,9 +144,9 @@ def see(browser: Chrome, text: str, screenshot: Path) -> None:
         browser.save_screenshot(str(screenshot))
 
 
-def picture_widths(browser: Chrome) -> list[int]:
-    """Of the pictures on the page, in pixels, as they were served."""
-    widths: list[int] = browser.execute_script("return Array.from(document.images, picture => picture.naturalWidth)")
+def image_widths(browser: Chrome) -> list[int]:
+    """Of the images on the page, in pixels, as they were served."""
+    widths: list[int] = browser.execute_script("return Array.from(document.images, image => image.naturalWidth)")
     return widths
 
 

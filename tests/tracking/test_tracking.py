@@ -121,14 +121,14 @@ def free_port() -> int:
 
 
 def record_everything(run: Run, folder: Path) -> None:
-    picture = folder / "curves.png"
-    picture.write_bytes(b"picture")
+    image = folder / "curves.png"
+    image.write_bytes(b"image")
     run.log_params({"train.epochs": 20, "train.threads": None, "train.learning_rate": 0.1, "model.family": "resnet"})
     run.log_metrics({"train.loss": 1.5, "train.accuracy": 0.25}, step=1)
     run.log_metrics({"train.loss": math.nan, "train.accuracy": 0.5}, step=2)
     run.set_tags({"seed": 0, "git.dirty": True})
-    run.log_file(picture, folder="plots")
-    picture.unlink()
+    run.log_file(image, folder="plots")
+    image.unlink()
     run.log_text("hello", "notes/hello.txt")
     run.log_table({"class": ["cat", "dog"], "precision": np.array([0.5, 1.0])}, "per_class.json")
     run.log_dataset(
@@ -392,7 +392,7 @@ class TestARun:
         with Tracker(project) as tracker:
             run = tracker.open("a")
             synced.clear()
-            with pytest.raises(ZeroDivisionError), run.together():
+            with pytest.raises(ZeroDivisionError), run.batch():
                 run.log_params({"train.epochs": 1})
                 run.log_metrics({"train.loss": 1.0}, step=1)
                 run.set_tags({"seed": 1 // 0})
@@ -446,13 +446,13 @@ class TestARun:
             assert len(searches) == 1
         assert [run.info.run_name for run in runs(client(project))] == ["first", "second"]
 
-    def test_has_its_latest_confusion_matrix_as_a_picture_and_a_table(self, project: Project) -> None:
+    def test_has_its_latest_confusion_matrix_as_an_image_and_a_table(self, project: Project) -> None:
         with Tracker(project) as tracker:
             run = tracker.open("a")
             run.log_confusion_matrix([[1, 0], [0, 1]], ["cat", "dog"])
             wait_until(lambda: not tracker.waiting)
             run.log_confusion_matrix([[8, 2], [1, 9]], ["cat", "dog"])
-            run.log_bytes(b"picture", "plots/curves.png")
+            run.log_bytes(b"image", "plots/curves.png")
         run_after = only_run(project)
         assert files(client(project), run_after) == ["confusion_matrix.json", "confusion_matrix.png", "plots"]
         assert files(client(project), run_after, "plots") == ["plots/curves.png"]
@@ -651,16 +651,16 @@ class TestAModel:
         (output,) = only_run(project).outputs.model_outputs
         return f"models:/{output.model_id}"
 
-    def test_gives_the_networks_logits_for_any_number_of_pictures(self, location: str) -> None:
+    def test_gives_the_networks_logits_for_any_number_of_images(self, location: str) -> None:
         assert self.network.training, "the network is left as it is"
         self.network.eval()
         graph, function = mlflow.pytorch.load_model(location), mlflow.pyfunc.load_model(location)
         for count in (1, 2, 5):
-            pictures = np.random.default_rng(count).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+            images = np.random.default_rng(count).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
             with torch.no_grad():
-                expected = self.network(torch.from_numpy(pictures))
-                torch.testing.assert_close(graph(torch.from_numpy(pictures)), expected)
-            np.testing.assert_allclose(function.predict(pictures), expected.numpy(), rtol=1e-5, atol=1e-6)
+                expected = self.network(torch.from_numpy(images))
+                torch.testing.assert_close(graph(torch.from_numpy(images)), expected)
+            np.testing.assert_allclose(function.predict(images), expected.numpy(), rtol=1e-5, atol=1e-6)
 
     def test_has_signature_example_and_no_pickle(self, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
         function = mlflow.pyfunc.load_model(location)

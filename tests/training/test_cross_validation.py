@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from pipeline import train
-from pipeline.batches.data import Pictures
+from pipeline.batches.data import Images
 from pipeline.config import Config
 from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
 from pipeline.files import Project
 from pipeline.meta import Meta
-from pipeline.search.engines.base import Message, Order, Paused, Reached, Trained
-from pipeline.search.engines.worker import Post, _Bench
+from pipeline.search.engines.base import EpochDone, Message, Order, Paused, TargetReached
+from pipeline.search.engines.worker import WorkerSpec, _Trainer
 from pipeline.training import cross_validation, loop
 from pipeline.training.cross_validation import Training
 from pipeline.training.device import Device
@@ -47,10 +47,10 @@ def equal(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor
     )
 
 
-def test_every_picture_is_validated_once_by_a_network_that_was_not_trained_on_it(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+def test_every_image_is_validated_once_by_a_network_that_was_not_trained_on_it(
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    training = Training.of(short, meta, pictures, cpu, tmp_path)
+    training = Training.of(short, meta, images, cpu, tmp_path)
     validated = np.concatenate([part.validation._order.numpy() for part in training.parts])
     assert sorted(validated) == list(range(64))
     for part in training.parts:
@@ -63,13 +63,13 @@ def test_every_picture_is_validated_once_by_a_network_that_was_not_trained_on_it
 
 
 def test_an_epoch_is_told_by_the_means_of_what_each_network_would_tell_alone(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    training_ = Training.of(short, meta, pictures, cpu, tmp_path)
+    training_ = Training.of(short, meta, images, cpu, tmp_path)
     told = list(training_.fit())
     alone = []
     for part, seed in zip(
-        Training.of(short, meta, pictures, cpu, tmp_path / "other").parts,
+        Training.of(short, meta, images, cpu, tmp_path / "other").parts,
         cross_validation.seeds(short.train),
         strict=True,
     ):
@@ -83,7 +83,7 @@ def test_an_epoch_is_told_by_the_means_of_what_each_network_would_tell_alone(
     assert told == training_.done
 
 
-def test_the_speed_of_several_networks_is_all_pictures_by_all_time() -> None:
+def test_the_speed_of_several_networks_is_all_images_by_all_time() -> None:
     def epoch(speed: float, elapsed_s: float) -> Epoch:
         return Epoch(4, 0.1, 1.0, 0.5, 1.0, 0.5, speed, elapsed_s)
 
@@ -92,11 +92,11 @@ def test_the_speed_of_several_networks_is_all_pictures_by_all_time() -> None:
 
 
 def test_without_folds_it_is_the_one_training(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     single = short.with_values({"train.folds": None})
-    whole = Training.of(single, meta, pictures, cpu, tmp_path)
-    parts = Parts.of(single, meta, pictures, cpu)
+    whole = Training.of(single, meta, images, cpu, tmp_path)
+    parts = Parts.of(single, meta, images, cpu)
     assert figures(list(whole.fit())) == figures(list(loop.fit(*parts, single.train, cpu)))
     assert equal(weights(whole), [parts.network.state_dict()])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.before"]
@@ -105,49 +105,49 @@ def test_without_folds_it_is_the_one_training(
 
 @pytest.mark.parametrize("values", [{}, {"train.ema": 0.9, "model.dropout": 0.3}], ids=["plain", "ema and dropout"])
 def test_folds_that_were_killed_in_the_middle_of_an_epoch_end_with_the_same_numbers(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path, values: dict[str, float]
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, values: dict[str, float]
 ) -> None:
     settings = short.with_values(values)
-    undisturbed = Training.of(settings, meta, pictures, cpu, tmp_path / "undisturbed")
+    undisturbed = Training.of(settings, meta, images, cpu, tmp_path / "undisturbed")
     whole = list(undisturbed.fit())
 
     folder = tmp_path / "killed"
-    first = list(itertools.islice(Training.of(settings, meta, pictures, cpu, folder).fit(), 1))
+    first = list(itertools.islice(Training.of(settings, meta, images, cpu, folder).fit(), 1))
     # The second epoch is over in the first two folds and not in the third.
-    killed = Training.of(settings, meta, pictures, cpu, folder)
+    killed = Training.of(settings, meta, images, cpu, folder)
     epochs = killed.fit()
     third = folder / "checkpoint-3.pt"
     kept = third.read_bytes()
     next(epochs)
     third.write_bytes(kept)
-    second = Training.of(settings, meta, pictures, cpu, folder)
+    second = Training.of(settings, meta, images, cpu, folder)
     assert [len(history) for history in second.histories] == [2, 2, 1]
     assert figures(second.done) == figures(whole)[:1]
     then = list(second.fit())
     assert figures(first + then) == figures(whole)
     assert equal(weights(second), weights(undisturbed))
     # And a start that finds all done has the weights at hand, and trains nothing.
-    finished = Training.of(settings, meta, pictures, cpu, folder)
+    finished = Training.of(settings, meta, images, cpu, folder)
     assert equal(weights(finished), weights(undisturbed))
     assert list(finished.fit()) == []
 
 
 def test_a_fold_whose_checkpoint_is_lost_catches_up(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    whole = list(Training.of(short, meta, pictures, cpu, tmp_path).fit())
+    whole = list(Training.of(short, meta, images, cpu, tmp_path).fit())
     for path in tmp_path.glob("checkpoint-2.pt*"):
         path.unlink()
-    again = list(Training.of(short, meta, pictures, cpu, tmp_path).fit())
+    again = list(Training.of(short, meta, images, cpu, tmp_path).fit())
     assert figures(again) == figures(whole)
 
 
 def test_folds_stop_early_together_by_their_mean(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     # At so small a rate the accuracy stands still.
     settings = short.with_values({"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9})
-    stopped = Training.of(settings, meta, pictures, cpu, tmp_path)
+    stopped = Training.of(settings, meta, images, cpu, tmp_path)
     told = list(stopped.fit())
     assert 1 < len(told) < 9
     assert loop.over(told, settings.train)
@@ -156,13 +156,13 @@ def test_folds_stop_early_together_by_their_mean(
 
 
 def test_the_fold_that_diverges_is_named(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     settings = short.with_values(
         {"train.learning_rate": 100.0, "train.schedule": "constant", "train.weight_decay": 1.0, "train.epochs": 50}
     )
     with pytest.raises(Diverged, match=r"^Fold [123] of 3: The training diverged"):
-        list(Training.of(settings, meta, pictures, cpu, tmp_path).fit())
+        list(Training.of(settings, meta, images, cpu, tmp_path).fit())
 
 
 def test_the_seeds_of_folds_follow_from_the_seed_and_differ(short: Config) -> None:
@@ -176,42 +176,42 @@ def test_the_seeds_of_folds_follow_from_the_seed_and_differ(short: Config) -> No
 
 
 @pytest.fixture
-def bench(meta: Meta, pictures: Pictures, tmp_path: Path) -> _Bench:
+def trainer(meta: Meta, images: Images, tmp_path: Path) -> _Trainer:
     """A worker's, in this process."""
     folder = tmp_path / "data" / "train"
     folder.mkdir(parents=True)
-    np.save(folder / "images.npy", pictures.images)
-    np.save(folder / "labels.npy", pictures.labels)
+    np.save(folder / "images.npy", images.pixels)
+    np.save(folder / "labels.npy", images.labels)
     (tmp_path / "data" / "meta.json").write_text(json.dumps(asdict(meta)))
-    return _Bench(Post(tmp_path / "data" / "meta.json", folder, "cpu", 1, "fp32", tmp_path / "log"))
+    return _Trainer(WorkerSpec(tmp_path / "data" / "meta.json", folder, "cpu", 1, "fp32", tmp_path / "log"))
 
 
 def epochs(messages: list[Message]) -> list[Epoch]:
-    return [message.epoch for message in messages if isinstance(message, Trained)]
+    return [message.epoch for message in messages if isinstance(message, EpochDone)]
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_pictures_of_all(
-    short: Config, bench: _Bench, tmp_path: Path
+def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_images_of_all(
+    short: Config, trainer: _Trainer, tmp_path: Path
 ) -> None:
-    at_once = list(bench.work(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
+    at_once = list(trainer.work(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
     assert [epoch.number for epoch in epochs(at_once)] == [1, 2, 3]
     reached = at_once[-1]
-    assert isinstance(reached, Reached)
+    assert isinstance(reached, TargetReached)
     assert (reached.epoch, reached.over) == (3, True)
     assert [sum(row) for row in reached.confusion] == [32, 32]
 
     folder = tmp_path / "1"
-    first = list(bench.work(Order(1, {}, short, 1, 0, folder), Event()))
-    assert isinstance(first[-1], Reached)
+    first = list(trainer.work(Order(1, {}, short, 1, 0, folder), Event()))
+    assert isinstance(first[-1], TargetReached)
     assert (first[-1].epoch, first[-1].over) == (1, False)
     pause = Event()
     pause.set()
-    second = list(bench.work(Order(1, {}, short, 3, 1, folder), pause))
+    second = list(trainer.work(Order(1, {}, short, 3, 1, folder), pause))
     assert isinstance(second[-1], Paused)
-    third = list(bench.work(Order(1, {}, short, 3, 2, folder), Event()))
+    third = list(trainer.work(Order(1, {}, short, 3, 2, folder), Event()))
     assert figures(epochs(first) + epochs(second) + epochs(third)) == figures(epochs(at_once))
-    assert isinstance(third[-1], Reached)
+    assert isinstance(third[-1], TargetReached)
     assert third[-1].confusion == reached.confusion
     assert (folder / "model.safetensors").read_bytes() == (tmp_path / "0" / "model.safetensors").read_bytes()
 
@@ -219,17 +219,17 @@ def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_pictures_of_
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("known", [0, 1])
 def test_a_trial_that_stops_early_is_over_where_it_stopped_also_when_it_is_asked_for_again(
-    short: Config, bench: _Bench, tmp_path: Path, known: int
+    short: Config, trainer: _Trainer, tmp_path: Path, known: int
 ) -> None:
     values = {"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9, "train.folds": None}
     order = Order(0, {}, short.with_values(values), 8, known, tmp_path / "0")
-    messages = list(bench.work(order, Event()))
+    messages = list(trainer.work(order, Event()))
     reached = messages[-1]
-    assert isinstance(reached, Reached)
+    assert isinstance(reached, TargetReached)
     assert reached.over
     assert reached.epoch == epochs(messages)[-1].number < 8
     assert (tmp_path / "0" / "model.safetensors").exists()
-    again = list(bench.work(order, Event()))
+    again = list(trainer.work(order, Event()))
     assert epochs(again) == epochs(messages)
     assert again[-1] == replace(reached, peak_memory_bytes=again[-1].peak_memory_bytes)  # type: ignore[union-attr]
 

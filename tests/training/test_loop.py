@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline import networks
 from pipeline.batches import data
-from pipeline.batches.data import Batch, Mix, Pictures
+from pipeline.batches.data import Batch, Images, Mix
 from pipeline.config import Config
 from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
@@ -32,10 +32,10 @@ def short(settings: Config) -> Config:
 
 
 def train(
-    settings: Config, meta: Meta, pictures: Pictures, device: Device, path: Path | None = None, stop_after: int = 99
+    settings: Config, meta: Meta, images: Images, device: Device, path: Path | None = None, stop_after: int = 99
 ) -> tuple[list[Epoch], nn.Module]:
     """Trains from what `path` holds, at most `stop_after` epochs."""
-    network, training_batches, validation = Parts.of(settings, meta, pictures, device)
+    network, training_batches, validation = Parts.of(settings, meta, images, device)
     checkpoint = Checkpoint.load(path) if path else None
     epochs = loop.fit(network, training_batches, validation, settings.train, device, path=path, checkpoint=checkpoint)
     return list(itertools.islice(epochs, stop_after)), network
@@ -58,11 +58,11 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
     ],
 )
 def test_each_optimizer_and_schedule_learns(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, optimizer: str, schedule: str
+    short: Config, meta: Meta, images: Images, cpu: Device, optimizer: str, schedule: str
 ) -> None:
     rate = 0.005 if optimizer.startswith("adam") else 0.05
     values = {"train.optimizer": optimizer, "train.schedule": schedule, "train.learning_rate": rate, "train.epochs": 12}
-    epochs, _ = train(short.with_values(values), meta, pictures, cpu)
+    epochs, _ = train(short.with_values(values), meta, images, cpu)
     assert [epoch.number for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].training_accuracy > 0.9
     assert epochs[-1].training_loss < epochs[0].training_loss / 2
@@ -70,11 +70,11 @@ def test_each_optimizer_and_schedule_learns(
 
 
 def test_the_same_seed_gives_the_same_numbers_to_the_bit_and_another_seed_others(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    first, network = train(short, meta, pictures, cpu)
-    second, same = train(short, meta, pictures, cpu)
-    other, different = train(short.with_values({"train.seed": 1}), meta, pictures, cpu)
+    first, network = train(short, meta, images, cpu)
+    second, same = train(short, meta, images, cpu)
+    other, different = train(short.with_values({"train.seed": 1}), meta, images, cpu)
     assert figures(first) == figures(second)
     assert equal(network, same)
     assert figures(first) != figures(other)
@@ -93,14 +93,14 @@ def test_the_same_seed_gives_the_same_numbers_to_the_bit_and_another_seed_others
     ids=lambda values: " ".join(map(str, values.values())),
 )
 def test_a_training_that_goes_on_from_a_checkpoint_ends_with_the_same_numbers(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path, values: dict[str, str | float]
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, values: dict[str, str | float]
 ) -> None:
     settings = short.with_values(values)
-    whole, network = train(settings, meta, pictures, cpu)
+    whole, network = train(settings, meta, images, cpu)
     path = tmp_path / "checkpoint.pt"
     parts = []
     for epochs_a_start in (1, 2, 1):
-        epochs, resumed = train(settings, meta, pictures, cpu, path, stop_after=epochs_a_start)
+        epochs, resumed = train(settings, meta, images, cpu, path, stop_after=epochs_a_start)
         parts += epochs
     assert figures(parts) == figures(whole)
     assert equal(network, resumed)
@@ -108,19 +108,19 @@ def test_a_training_that_goes_on_from_a_checkpoint_ends_with_the_same_numbers(
 
 
 def test_a_finished_training_has_nothing_left_to_do(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    _, network = train(short, meta, pictures, cpu, tmp_path / "checkpoint.pt")
-    epochs, again = train(short, meta, pictures, cpu, tmp_path / "checkpoint.pt")
+    _, network = train(short, meta, images, cpu, tmp_path / "checkpoint.pt")
+    epochs, again = train(short, meta, images, cpu, tmp_path / "checkpoint.pt")
     assert epochs == []
     assert equal(network, again)
 
 
 def test_the_checkpoint_of_an_epoch_is_there_before_the_epoch_is_told(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pt"
-    parts = Parts.of(short, meta, pictures, cpu)
+    parts = Parts.of(short, meta, images, cpu)
     for epoch in loop.fit(*parts, short.train, cpu, path=path):
         checkpoint = Checkpoint.load(path)
         assert checkpoint is not None
@@ -129,16 +129,16 @@ def test_the_checkpoint_of_an_epoch_is_there_before_the_epoch_is_told(
 
 
 def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pt"
-    undisturbed, network = train(short, meta, pictures, cpu)
-    train(short, meta, pictures, cpu, path, stop_after=3)
+    undisturbed, network = train(short, meta, images, cpu)
+    train(short, meta, images, cpu, path, stop_after=3)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     checkpoint = Checkpoint.load(path)
     assert checkpoint is not None
     assert len(checkpoint.epochs) == 2
-    epochs, again = train(short, meta, pictures, cpu, path)
+    epochs, again = train(short, meta, images, cpu, path)
     assert figures(epochs) == figures(undisturbed)[2:]
     assert equal(network, again)
 
@@ -154,13 +154,13 @@ def test_a_damaged_or_foreign_checkpoint_counts_as_none(tmp_path: Path, content:
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_epoch_the_rate_and_advice(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    # Each step multiplies the weights by -99: they overflow, whatever the pictures.
+    # Each step multiplies the weights by -99: they overflow, whatever the images.
     values = {"train.learning_rate": 100.0, "train.schedule": "constant", "train.weight_decay": 1.0}
     values |= {"train.epochs": 50, "train.warmup": 0.0}
     with pytest.raises(Diverged, match=r"in epoch \d+, learning rate 100\. Lower train\.learning_rate") as caught:
-        train(short.with_values(values), meta, pictures, cpu)
+        train(short.with_values(values), meta, images, cpu)
     assert "train.warmup" in str(caught.value)
 
 
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_epoch_the_rate_and_advice(
     ],
 )
 def test_too_little_memory_is_told_with_advice(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, error: Exception
+    short: Config, meta: Meta, images: Images, cpu: Device, error: Exception
 ) -> None:
     class Hungry(nn.Module):
         def __init__(self) -> None:
@@ -183,55 +183,55 @@ def test_too_little_memory_is_told_with_advice(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise error
 
-    parts = Parts.of(short, meta, pictures, cpu)
+    parts = Parts.of(short, meta, images, cpu)
     with pytest.raises(OutOfMemory, match=r"train\.batch_size of 16: halve it"):
         list(loop.fit(Hungry(), parts.training, parts.validation, short.train, cpu))
 
 
 def test_an_error_that_has_to_do_with_something_else_keeps_its_name(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    parts = Parts.of(short, meta, pictures, cpu)
+    parts = Parts.of(short, meta, images, cpu)
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         list(loop.fit(wrong, parts.training, parts.validation, short.train, cpu))
 
 
 def test_the_learning_rate_told_is_that_of_the_epochs_last_step(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"train.schedule": "cosine", "train.head_learning_rate": 0.7})
-    epochs, _ = train(settings, meta, pictures, cpu)
-    steps = 3  # 48 training pictures in batches of 16
+    epochs, _ = train(settings, meta, images, cpu)
+    steps = 3  # 48 training images in batches of 16
     for epoch in epochs:
         factor = learning_rate_factor(settings.train, epoch.number * steps - 1, 4 * steps)
         assert epoch.learning_rate == pytest.approx(0.1 * factor)
 
 
 def test_label_smoothing_raises_the_training_loss_told_and_not_the_validation_loss(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"train.epochs": 12, "train.label_smoothing": 0.4})
-    epochs, _ = train(settings, meta, pictures, cpu)
+    epochs, _ = train(settings, meta, images, cpu)
     # 0.4 of the target spread over two classes: the cross entropy can't go under the entropy of (0.8, 0.2).
     assert epochs[-1].training_loss > 0.5004
 
 
-def test_the_loss_of_mixed_pictures_is_that_of_both_labels_by_their_shares_and_all_of_it_is_smoothed() -> None:
+def test_the_loss_of_mixed_images_is_that_of_both_labels_by_their_shares_and_all_of_it_is_smoothed() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.3]])
     own, other, share = torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.7, 0.2])
     batch = Batch(torch.zeros(2, 1, 1, 1), own, Mix(other, share))
-    # The target of a picture as a distribution, smoothed by 0.3 over the three classes.
+    # The target of an image as a distribution, smoothed by 0.3 over the three classes.
     targets = torch.tensor([[0.7, 0.0, 0.3], [0.0, 1.0, 0.0]]) * 0.7 + 0.3 / 3
     expected = -(targets * logits.log_softmax(1)).sum(1).mean()
     assert torch.allclose(loop.batch_loss(logits, batch, 0.3), expected)
 
 
 def test_the_training_accuracy_counts_the_label_that_has_the_greater_share(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     class Mixed:
-        """16 pictures of class 0; class 1 is mixed into all of them, and is the greater part of 12."""
+        """16 images of class 0; class 1 is mixed into all of them, and is the greater part of 12."""
 
         steps = 1
 
@@ -251,21 +251,19 @@ def test_the_training_accuracy_counts_the_label_that_has_the_greater_share(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.bias.expand(len(images), 2)
 
-    validation = Parts.of(short, meta, pictures, cpu).validation
+    validation = Parts.of(short, meta, images, cpu).validation
     (epoch, *_) = loop.fit(One(), Mixed(), validation, short.train, cpu)
     assert epoch.training_accuracy == 12 / 16
 
 
-def test_gradients_are_cut_down_to_the_norm_together(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
-) -> None:
+def test_gradients_are_cut_down_to_the_norm_together(short: Config, meta: Meta, images: Images, cpu: Device) -> None:
     def first_move(settings: Config) -> float:
         """Length of the first step of SGD without momentum and decay, by its learning rate."""
         plain = {"train.momentum": 0.0, "train.weight_decay": 0.0, "train.epochs": 1, "train.batch_size": 48}
         plain |= {"train.schedule": "constant", "train.warmup": 0.0}
         settings = settings.with_values(plain)
-        before = Parts.of(settings, meta, pictures, cpu).network
-        _, after = train(settings, meta, pictures, cpu)
+        before = Parts.of(settings, meta, images, cpu).network
+        _, after = train(settings, meta, images, cpu)
         moves = [(one - other).flatten() for one, other in zip(before.parameters(), after.parameters(), strict=True)]
         return torch.cat(moves).norm().item() / settings.train.learning_rate
 
@@ -303,17 +301,17 @@ def test_the_average_of_the_weights_is_the_one_that_a_hand_computes() -> None:
 
 
 def test_the_averaged_network_is_what_is_validated_and_kept_and_the_optimiser_goes_on_with_its_own(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    plain, raw = train(short, meta, pictures, cpu)
+    plain, raw = train(short, meta, images, cpu)
     settings = short.with_values({"train.ema": 0.95})
     path = tmp_path / "checkpoint.pt"
-    epochs, kept = train(settings, meta, pictures, cpu, path)
+    epochs, kept = train(settings, meta, images, cpu, path)
     # The averages are taken beside the training, and change nothing of it.
     assert [epoch.training_loss for epoch in epochs] == [epoch.training_loss for epoch in plain]
     assert [epoch.validation_loss for epoch in epochs] != [epoch.validation_loss for epoch in plain]
     assert not equal(kept, raw)
-    validation = Parts.of(settings, meta, pictures, cpu).validation
+    validation = Parts.of(settings, meta, images, cpu).validation
     logits, labels = loop.infer(kept, validation, cpu)
     assert nn.functional.cross_entropy(logits, labels).item() == epochs[-1].validation_loss
     checkpoint = Checkpoint.load(path)
@@ -324,11 +322,11 @@ def test_the_averaged_network_is_what_is_validated_and_kept_and_the_optimiser_go
 
 
 def test_the_averaged_network_is_there_whenever_the_caller_stops(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     settings = short.with_values({"train.ema": 0.95})
     path = tmp_path / "checkpoint.pt"
-    parts = Parts.of(settings, meta, pictures, cpu)
+    parts = Parts.of(settings, meta, images, cpu)
     for epoch in loop.fit(*parts, settings.train, cpu, path=path):
         logits, labels = loop.infer(parts.network, parts.validation, cpu)
         assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
@@ -357,40 +355,40 @@ def test_without_early_stopping_a_training_is_over_at_its_last_epoch_alone(short
 
 
 def test_early_stopping_ends_a_training_where_a_resumed_one_ends_too(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     # At so small a rate the accuracy stands still from the first epoch on.
     values = {"train.early_stopping": 2, "train.learning_rate": 1e-9, "train.epochs": 9}
     settings = short.with_values(values)
-    whole, network = train(settings, meta, pictures, cpu)
+    whole, network = train(settings, meta, images, cpu)
     assert len(whole) < 9
     path = tmp_path / "checkpoint.pt"
-    first, _ = train(settings, meta, pictures, cpu, path, stop_after=2)
-    then, resumed = train(settings, meta, pictures, cpu, path)
+    first, _ = train(settings, meta, images, cpu, path, stop_after=2)
+    then, resumed = train(settings, meta, images, cpu, path)
     assert figures(first + then) == figures(whole)
     assert equal(network, resumed)
-    assert train(settings, meta, pictures, cpu, path)[0] == []
+    assert train(settings, meta, images, cpu, path)[0] == []
 
 
 def test_dropout_leaves_the_random_numbers_of_the_process_alone(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"model.dropout": 0.5, "train.epochs": 1})
     torch.manual_seed(7)
-    first, network = train(settings, meta, pictures, cpu)
+    first, network = train(settings, meta, images, cpu)
     drawn = torch.rand(1)
-    second, same = train(settings, meta, pictures, cpu)
+    second, same = train(settings, meta, images, cpu)
     assert figures(first) == figures(second)
     assert equal(network, same)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(1), drawn)
-    assert figures(first) != figures(train(settings.with_values({"model.dropout": 0.0}), meta, pictures, cpu)[0])
+    assert figures(first) != figures(train(settings.with_values({"model.dropout": 0.0}), meta, images, cpu)[0])
 
 
-def test_inference_covers_every_picture_in_order_and_leaves_the_network_as_it_was(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+def test_inference_covers_every_image_in_order_and_leaves_the_network_as_it_was(
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    network, _, validation = Parts.of(short, meta, pictures, cpu)
+    network, _, validation = Parts.of(short, meta, images, cpu)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     logits, labels = loop.infer(network, validation, cpu)
     assert logits.shape == (16, 2)
@@ -400,12 +398,12 @@ def test_inference_covers_every_picture_in_order_and_leaves_the_network_as_it_wa
 
 @pytest.mark.skipif(not Machine.probe().cpu_bf16, reason="this processor has no native bf16")
 def test_bf16_on_a_processor_that_has_it_learns_too_and_repeats_bit_for_bit(
-    short: Config, meta: Meta, pictures: Pictures
+    short: Config, meta: Meta, images: Images
 ) -> None:
     device = Device.choose("cpu", "bf16", 1, Machine.probe())
     settings = short.with_values({"train.epochs": 8})
-    first, network = train(settings, meta, pictures, device)
-    second, same = train(settings, meta, pictures, device)
+    first, network = train(settings, meta, images, device)
+    second, same = train(settings, meta, images, device)
     assert first[-1].training_accuracy > 0.85
     assert figures(first) == figures(second)
     assert equal(network, same)
@@ -413,17 +411,17 @@ def test_bf16_on_a_processor_that_has_it_learns_too_and_repeats_bit_for_bit(
 
 @pytest.mark.gpu
 def test_a_gpu_learns_and_goes_on_from_a_checkpoint_of_the_cpu(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device, tmp_path: Path
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
-    train(short, meta, pictures, cpu, tmp_path / "checkpoint.pt", stop_after=2)
+    train(short, meta, images, cpu, tmp_path / "checkpoint.pt", stop_after=2)
     gpu = Device.choose("cuda", "auto", 1, Machine.probe())
     gpu.prepare()
-    epochs, network = train(short, meta, pictures, gpu, tmp_path / "checkpoint.pt")
+    epochs, network = train(short, meta, images, gpu, tmp_path / "checkpoint.pt")
     assert [epoch.number for epoch in epochs] == [3, 4]
     assert next(network.parameters()).is_cuda
 
 
-def test_a_network_that_begins_with_pictures_sees_those_of_its_training_part(
+def test_a_network_that_begins_with_images_sees_those_of_its_training_part(
     settings: Config, cpu: Device, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
@@ -436,29 +434,29 @@ def test_a_network_that_begins_with_pictures_sees_those_of_its_training_part(
         if other:
             _, validation = data.split(labels, speed.train.validation_share, speed.train.validation_seed)
             held_out[validation] = 255
-        parts = Parts.of(speed, meta, Pictures(held_out, labels), cpu)
+        parts = Parts.of(speed, meta, Images(held_out, labels), cpu)
         kernels.append(parts.network.network.patches.weight)
     assert torch.equal(*kernels)
     untouched = networks.build(speed.model, meta, speed.train.seed).network.patches.weight
     assert not torch.equal(kernels[0], untouched)
 
 
-def test_the_first_epochs_have_small_pictures_and_the_others_whole_ones(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+def test_the_first_epochs_have_small_images_and_the_others_whole_ones(
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"augment.small_side": 0.5, "augment.small_until": 0.5, "augment.mixup": 1.0})
-    batches = Parts.of(settings, meta, pictures, cpu).training
+    batches = Parts.of(settings, meta, images, cpu).training
     sides = [next(batches.epoch(number)).images.shape[2:] for number in range(1, 5)]
     assert sides == [(4, 4), (4, 4), (8, 8), (8, 8)]
-    epochs, _ = train(settings, meta, pictures, cpu)
+    epochs, _ = train(settings, meta, images, cpu)
     assert len(epochs) == 4
 
 
-def test_pictures_that_get_too_small_for_the_network_are_told(
-    short: Config, meta: Meta, pictures: Pictures, cpu: Device
+def test_images_that_get_too_small_for_the_network_are_told(
+    short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"augment.small_side": 0.375})
     with pytest.raises(
         ConfigError, match=r"small_side is 0\.375, .* 3 pixels a side, but model\.family resnet needs 4"
     ):
-        Parts.of(settings, meta, pictures, cpu)
+        Parts.of(settings, meta, images, cpu)

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.search.schedulers.base import Values
 
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]
-"""A row an actual class, a column a predicted one: numbers of validation pictures."""
+"""A row an actual class, a column a predicted one: numbers of validation images."""
 
 
 class Stuck(PipelineError):
@@ -36,12 +36,12 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where a worker trains, and on how many pictures."""
+class WorkerInfo:
+    """Where a worker trains, and on how many images."""
 
     device: dict[str, str | int]
     counts: dict[str, int]
-    """Pictures of the training and of the validation part, with folds those of the first one."""
+    """Images of the training and of the validation part, with folds those of the first one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Trained:
+class EpochDone:
     """An epoch of a trial is over; its checkpoint is on disk."""
 
     trial: int
@@ -60,14 +60,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Reached:
+class TargetReached:
     """The trial is where its order ends."""
 
     trial: int
     epoch: int
     confusion: Matrix
     """Of the validation part, with folds of all of them, after the last epoch."""
-    setting: Setting
+    setting: WorkerInfo
     peak_memory_bytes: int
     over: bool = False
     """Whether its training is at its end: with early stopping that may be before train.epochs, and before its order's
@@ -91,7 +91,7 @@ class Failed:
     why: str
 
 
-Message: TypeAlias = Began | Trained | Reached | Paused | Failed
+Message: TypeAlias = Began | EpochDone | TargetReached | Paused | Failed
 
 
 class Engine(Protocol):

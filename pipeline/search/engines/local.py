@@ -14,18 +14,18 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from pipeline.search.engines import worker
-from pipeline.search.engines.base import Failed, Message, Order, Paused, Reached, Stuck
-from pipeline.search.engines.worker import Pause, Post, Ready, Unfit
+from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
+from pipeline.search.engines.worker import Pause, Ready, Unfit, WorkerSpec
 
 STARTS = 3
 """So often in a row a worker may die before it is ready."""
 
 
 @dataclass
-class _Seat:
+class _WorkerHandle:
     """A place for a worker, and the process that has it."""
 
-    post: Post
+    spec: WorkerSpec
     process: BaseProcess
     connection: Connection
     ready: bool = False
@@ -40,109 +40,111 @@ class _Seat:
 class LocalEngine:
     """Processes of this machine; they start at once, and their first orders may wait for them."""
 
-    posts: Sequence[Post]
-    main: Callable[[Connection, Post], None] = worker.main
+    specs: Sequence[WorkerSpec]
+    main: Callable[[Connection, WorkerSpec], None] = worker.main
     """What a worker does."""
-    _seats: list[_Seat] = field(default_factory=list)
+    _handles: list[_WorkerHandle] = field(default_factory=list)
     _messages: deque[Message] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._seats = [_Seat(post, *self._hired(post)) for post in self.posts]
+        self._handles = [_WorkerHandle(spec, *self._hired(spec)) for spec in self.specs]
 
     @property
     def workers(self) -> int:
-        return len(self._seats)
+        return len(self._handles)
 
     @property
     def free(self) -> int:
-        return sum(seat.order is None for seat in self._seats)
+        return sum(handle.order is None for handle in self._handles)
 
     def submit(self, order: Order) -> None:
-        seat = next(seat for seat in sorted(self._seats, key=lambda seat: not seat.ready) if seat.order is None)
-        seat.order, seat.pausing = order, False
-        self._send(seat, order)
+        handle = next(
+            handle for handle in sorted(self._handles, key=lambda handle: not handle.ready) if handle.order is None
+        )
+        handle.order, handle.pausing = order, False
+        self._send(handle, order)
 
     def next(self, timeout_s: float) -> Message | None:
         deadline = time.monotonic() + timeout_s
         while not self._messages:
-            seats = list(self._seats)
-            heard = wait([seat.connection for seat in seats], max(0.0, deadline - time.monotonic()))
+            handles = list(self._handles)
+            heard = wait([handle.connection for handle in handles], max(0.0, deadline - time.monotonic()))
             if not heard:
                 return None
-            for seat in seats:
-                if seat.connection in heard:
-                    self._hear(seat)
+            for handle in handles:
+                if handle.connection in heard:
+                    self._hear(handle)
         return self._messages.popleft()
 
     def pause(self) -> None:
-        for seat in self._seats:
-            if seat.order:
-                seat.pausing = True
-                self._send(seat, Pause())
+        for handle in self._handles:
+            if handle.order:
+                handle.pausing = True
+                self._send(handle, Pause())
 
     def stop(self, trial: int) -> None:
         self._messages = deque(message for message in self._messages if message.trial != trial)
-        for seat in self._seats:
-            if seat.order and seat.order.trial == trial:
-                seat.order = None
-                self._replace(seat)
+        for handle in self._handles:
+            if handle.order and handle.order.trial == trial:
+                handle.order = None
+                self._replace(handle)
 
     def clock_s(self) -> float:
         return time.monotonic()
 
     def close(self) -> None:
-        for seat in self._seats:
-            _dismiss(seat)
-        self._seats = []
+        for handle in self._handles:
+            _dismiss(handle)
+        self._handles = []
 
-    def _send(self, seat: _Seat, said: Order | Pause) -> None:
+    def _send(self, handle: _WorkerHandle, said: Order | Pause) -> None:
         # A worker that died says so by itself: its connection ends.
         with suppress(OSError):
-            seat.connection.send(said)
+            handle.connection.send(said)
 
-    def _hear(self, seat: _Seat) -> None:
+    def _hear(self, handle: _WorkerHandle) -> None:
         try:
-            said = seat.connection.recv()
+            said = handle.connection.recv()
         except (EOFError, OSError):
-            self._died(seat)
+            self._died(handle)
             return
         if isinstance(said, Ready):
-            seat.ready, seat.deaths = True, 0
+            handle.ready, handle.deaths = True, 0
         elif isinstance(said, Unfit):
             raise Stuck(said.why)
         else:
-            if isinstance(said, Reached | Paused | Failed):
-                seat.order = None
+            if isinstance(said, TargetReached | Paused | Failed):
+                handle.order = None
             self._messages.append(said)
 
-    def _died(self, seat: _Seat) -> None:
-        order, was_ready = seat.order, seat.ready
-        seat.process.join()
-        how = _described(seat.process.exitcode)
+    def _died(self, handle: _WorkerHandle) -> None:
+        order, was_ready = handle.order, handle.ready
+        handle.process.join()
+        how = _described(handle.process.exitcode)
         if was_ready:
-            seat.order = None
-            self._replace(seat)
+            handle.order = None
+            self._replace(handle)
             if order:
                 self._messages.append(Failed(order.trial, "crashed", f"The worker {how}."))
             return
-        seat.deaths += 1
-        if seat.deaths == STARTS:
-            raise Stuck(f"A worker {how} {STARTS} times while it started: {seat.post.log} has what it said.")
-        self._replace(seat)
+        handle.deaths += 1
+        if handle.deaths == STARTS:
+            raise Stuck(f"A worker {how} {STARTS} times while it started: {handle.spec.log} has what it said.")
+        self._replace(handle)
         if order:
-            self._send(seat, order)
-            if seat.pausing:
-                self._send(seat, Pause())
+            self._send(handle, order)
+            if handle.pausing:
+                self._send(handle, Pause())
 
-    def _replace(self, seat: _Seat) -> None:
-        _dismiss(seat)
-        seat.process, seat.connection = self._hired(seat.post)
-        seat.ready = False
+    def _replace(self, handle: _WorkerHandle) -> None:
+        _dismiss(handle)
+        handle.process, handle.connection = self._hired(handle.spec)
+        handle.ready = False
 
-    def _hired(self, post: Post) -> tuple[BaseProcess, Connection]:
+    def _hired(self, spec: WorkerSpec) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=self.main, args=(theirs, post), name="worker", daemon=True)
+        process = context.Process(target=self.main, args=(theirs, spec), name="worker", daemon=True)
         with _interrupts_ignored():
             process.start()
         theirs.close()  # so that the worker's death ends the connection
@@ -151,7 +153,7 @@ class LocalEngine:
     @property
     def processes(self) -> list[int]:
         """Of the workers, by their numbers."""
-        return [seat.process.pid or 0 for seat in self._seats]
+        return [handle.process.pid or 0 for handle in self._handles]
 
 
 @contextmanager
@@ -168,11 +170,11 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _dismiss(seat: _Seat) -> None:
-    seat.process.kill()
-    seat.process.join()
-    seat.process.close()
-    seat.connection.close()
+def _dismiss(handle: _WorkerHandle) -> None:
+    handle.process.kill()
+    handle.process.join()
+    handle.process.close()
+    handle.connection.close()
 
 
 def _described(exit_code: int | None) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.epoch import Epoch
-from pipeline.search.engines.base import Began, Matrix, Message, Order, Paused, Reached, Setting, Trained
+from pipeline.search.engines.base import Began, EpochDone, Matrix, Message, Order, Paused, TargetReached, WorkerInfo
 from pipeline.search.schedulers.base import Values
 
-SETTING = Setting({"type": "simulated", "threads": 1}, {"training": 0, "validation": 0})
+SETTING = WorkerInfo({"type": "simulated", "threads": 1}, {"training": 0, "validation": 0})
 
 
 @dataclass
@@ -41,8 +41,8 @@ class SimulatedEngine:
         for number in range(order.known + 1, order.until + 1):
             accuracy = accuracies[number - 1]
             epoch = Epoch(number, 0.0, 0.0, accuracy, 0.0, accuracy, 1.0, number * self.epoch_s)
-            self._say(number - order.known, Trained(order.trial, epoch))
-        self._say(order.until - order.known, Reached(order.trial, order.until, self.confusion, SETTING, 0))
+            self._say(number - order.known, EpochDone(order.trial, epoch))
+        self._say(order.until - order.known, TargetReached(order.trial, order.until, self.confusion, SETTING, 0))
 
     def _say(self, epochs_from_now: int, message: Message) -> None:
         heapq.heappush(self._events, (self._now_s + epochs_from_now * self.epoch_s, next(self._count), message))
@@ -51,9 +51,9 @@ class SimulatedEngine:
         if not self._events:
             return None
         self._now_s, _, message = heapq.heappop(self._events)
-        if isinstance(message, Trained):
+        if isinstance(message, EpochDone):
             self.epochs_trained += 1
-        if isinstance(message, Reached | Paused):
+        if isinstance(message, TargetReached | Paused):
             self._busy.discard(message.trial)
         return message
 

@@ -18,12 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, DownloadError, OutOfMemory, PipelineError
-from pipeline.search.engines.base import Began, Failed, Matrix, Message, Order, Paused, Reached, Setting, Trained
+from pipeline.search.engines.base import (
+    Began,
+    EpochDone,
+    Failed,
+    Matrix,
+    Message,
+    Order,
+    Paused,
+    TargetReached,
+    WorkerInfo,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.batches.data import Pictures
+    from pipeline.batches.data import Images
     from pipeline.meta import Meta
 
 # What no other worker, and no second try, would get past.
@@ -31,7 +41,7 @@ _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerSpec:
     """What a worker is started with."""
 
     meta: Path
@@ -59,7 +69,7 @@ class Pause:
     """The owner's wish that the worker stop after this epoch."""
 
 
-def main(owner: Connection, post: Post) -> None:
+def main(owner: Connection, spec: WorkerSpec) -> None:
     """The life of a worker: orders come from `owner`, messages go to it."""
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach a whole group; what follows is for the owner to say.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -68,11 +78,11 @@ def main(owner: Connection, post: Post) -> None:
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     pause = threading.Event()
     threading.Thread(target=_listen, args=(owner, orders, pause), name="owner", daemon=True).start()
-    with post.log.open("a", encoding="utf-8") as log:
+    with spec.log.open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     try:
-        bench = _Bench(post)
+        trainer = _Trainer(spec)
     except PipelineError as error:
         owner.send(Unfit(str(error)))
         return
@@ -80,7 +90,7 @@ def main(owner: Connection, post: Post) -> None:
     while True:
         order = orders.get()
         try:
-            for message in bench.work(order, pause):
+            for message in trainer.work(order, pause):
                 owner.send(message)
         except OSError as error:
             if error.errno not in _HOPELESS:
@@ -96,7 +106,7 @@ def main(owner: Connection, post: Post) -> None:
             owner.send(Unfit(str(error)))
             return
         except PipelineError as error:
-            # Of the values: pictures too small for a family, weights that are another network's.
+            # Of the values: images too small for a family, weights that are another network's.
             owner.send(Failed(order.trial, "crashed", str(error)))
         except Exception:
             owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
@@ -116,10 +126,10 @@ def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: thread
             pause.set()
 
 
-class _Bench:
-    """What a worker keeps between orders: the device and the pictures, which all workers of a machine share."""
+class _Trainer:
+    """What a worker keeps between orders: the device and the images, which all workers of a machine share."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         """Raises DataError and ConfigError."""
         # What an order needs too, so that its first epoch does not wait for it. PyTorch's optimisers import _dynamo at
         # their first step, though nothing is compiled: two seconds, in which the owner has enough to do at the start.
@@ -132,28 +142,28 @@ class _Bench:
         from pipeline.training import cross_validation  # noqa: F401
         from pipeline.training.device import Device
 
-        self._meta: Meta = load_meta(post.meta)
-        self._pictures: Pictures = data.load_pictures(post.training_data, self._meta)
-        self._device = Device.choose(post.device, post.precision, post.threads, Machine.probe())
+        self._meta: Meta = load_meta(spec.meta)
+        self._images: Images = data.load_images(spec.training_data, self._meta)
+        self._device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
         """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
         from pipeline import networks
         from pipeline.training.cross_validation import Training
-        from pipeline.training.loop import out_of_memory_told
+        from pipeline.training.loop import memory_errors
 
         yield Began(order.trial)
         self._device.prepare()
-        with out_of_memory_told(order.config.train, self._device):
-            training = Training.of(order.config, self._meta, self._pictures, self._device, order.folder)
+        with memory_errors(order.config.train, self._device):
+            training = Training.of(order.config, self._meta, self._images, self._device, order.folder)
         done = training.done
         for epoch in done[order.known : order.until]:
-            yield Trained(order.trial, epoch)
+            yield EpochDone(order.trial, epoch)
         # It may have been reached before the owner, or this worker's predecessor, was killed.
         if len(done) < order.until:
             for epoch in training.fit():
                 if epoch.number > order.known:
-                    yield Trained(order.trial, epoch)
+                    yield EpochDone(order.trial, epoch)
                 if epoch.number == order.until or training.over:
                     break
                 if pause.is_set():
@@ -162,11 +172,11 @@ class _Bench:
         logits, labels = training.infer()
         if order.keep_model or training.over:
             networks.save(training.network, order.folder / "model.safetensors")
-        yield Reached(
+        yield TargetReached(
             order.trial,
             min(len(training.done), order.until),
             _confusion(logits, labels),
-            Setting(self._device.described(), training.counts),
+            WorkerInfo(self._device.described(), training.counts),
             self._device.peak_memory_bytes(),
             over=training.over,
         )

@@ -17,7 +17,7 @@ Values: TypeAlias = Mapping[str, Scalar]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrialView:
     """What a scheduler knows of a trial."""
 
     number: int
@@ -31,7 +31,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Left:
+class RemainingBudget:
     """What a search may still spend."""
 
     trials: int
@@ -50,7 +50,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class GoOn:
+class Resume:
     """Train a paused trial until a later epoch."""
 
     number: int
@@ -60,7 +60,7 @@ class GoOn:
 class Scheduler(Protocol):
     """Chooses what a free worker does next."""
 
-    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         """The next thing to train; None if there is nothing, until a running trial reaches its epoch.
 
         A function of its arguments alone. `trials` are in the order of their numbers.
@@ -69,7 +69,7 @@ class Scheduler(Protocol):
 
 
 @dataclass(frozen=True)
-class Straight:
+class FullTraining:
     """Each trial trains to its end, without a pause; the scheduler `none`."""
 
     epochs: int
@@ -78,10 +78,10 @@ class Straight:
     def __post_init__(self) -> None:
         _check("epochs", self.epochs, 1)
 
-    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         for trial in trials:
             if trial.state == "paused" and self.epochs - trial.until <= left.epochs:
-                return GoOn(trial.number, self.epochs)
+                return Resume(trial.number, self.epochs)
         return Start(self.epochs) if left.trials > 0 and self.epochs <= left.epochs else None
 
 
@@ -115,7 +115,7 @@ class Asha:
             rungs.append(rungs[-1] * self.reduction_factor)
         return (*rungs, self.epochs) if rungs[-1] < self.epochs else tuple(rungs)
 
-    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         """Whoever may go on does so before a new one starts, first from the highest rung.
 
         Of the budget the first rungs of those that have not started are kept back.
@@ -134,7 +134,7 @@ class Asha:
             there.sort(key=lambda trial: trial.scores[rung - 1], reverse=True)
             for trial in there[: len(there) // self.reduction_factor]:
                 if trial.number in waiting:
-                    return GoOn(trial.number, above)
+                    return Resume(trial.number, above)
         return Start(rungs[0]) if left.trials > 0 and rungs[0] <= left.epochs else None
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.search.schedulers.base import GoOn, Left, Seen, Start, Values
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView, Values
 from pipeline.search.schedulers.curve_process import CurveProcess, Floats, Ints
 from pipeline.search.space.space import Space
 
@@ -55,7 +55,7 @@ class FreezeThaw:
         first = max(1, int(self.epochs * FIRST_RUNG_SHARE))
         return tuple(sorted({round(first * (self.epochs / first) ** (n / (RUNGS - 1))) for n in range(RUNGS)}))
 
-    def decide(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         """What is expected to improve most on the best prediction; where none may start, what is predicted best."""
         from threadpoolctl import threadpool_limits
 
@@ -63,7 +63,7 @@ class FreezeThaw:
         with threadpool_limits(1):
             return self._decided(trials, left)
 
-    def _decided(self, trials: Sequence[Seen], left: Left) -> Start | GoOn | None:
+    def _decided(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         paused, may_start = self._affordable(trials, left)
         if not paused and not may_start:
             return None
@@ -95,10 +95,10 @@ class FreezeThaw:
     def _start(self, values: Values | None) -> Start:
         return Start(self.rungs[0], values if self.proposes else None)
 
-    def _go_on(self, trial: Seen) -> GoOn:
-        return GoOn(trial.number, min(rung for rung in self.rungs if rung > trial.until))
+    def _go_on(self, trial: TrialView) -> Resume:
+        return Resume(trial.number, min(rung for rung in self.rungs if rung > trial.until))
 
-    def _affordable(self, trials: Sequence[Seen], left: Left) -> tuple[list[Seen], bool]:
+    def _affordable(self, trials: Sequence[TrialView], left: RemainingBudget) -> tuple[list[TrialView], bool]:
         """The paused trials that may go on, and whether a new one may start.
 
         The budget keeps the first rung of all that have not started, and one way to the end while nobody is there or
@@ -130,7 +130,7 @@ class FreezeThaw:
         return [], False
 
     def _candidate(
-        self, forecast: "Forecast", trials: Sequence[Seen], generator: np.random.Generator
+        self, forecast: "Forecast", trials: Sequence[TrialView], generator: np.random.Generator
     ) -> tuple[Values | None, float]:
         """The values to start next and their expected improvement; of a sampler, what it may be expected to find."""
         parents = [trial.values for trial in forecast.best(PARENTS)]
@@ -154,9 +154,9 @@ class FreezeThaw:
         return None, 0.0
 
 
-def modelled(trials: Sequence[Seen]) -> list[Seen]:
+def modelled(trials: Sequence[TrialView]) -> list[TrialView]:
     """MODELLED of the trials, in their order: all that run, and in turn the best of each state and epoch."""
-    alike: dict[tuple[str, int], list[Seen]] = defaultdict(list)
+    alike: dict[tuple[str, int], list[TrialView]] = defaultdict(list)
     for trial in trials:
         alike[trial.state, trial.until].append(trial)
     places = {
@@ -172,7 +172,7 @@ def modelled(trials: Sequence[Seen]) -> list[Seen]:
 class Forecast:
     """What the trials seen say about the end of all curves, on the model's scale: higher is better, mean 0, sd 1."""
 
-    def __init__(self, space: Space, trials: Sequence[Seen], epochs: int, rungs: Iterable[int]) -> None:
+    def __init__(self, space: Space, trials: Sequence[TrialView], epochs: int, rungs: Iterable[int]) -> None:
         self._space, self._trials = space, trials
         points = [
             # Where early stopping ended a trial, there is its end.
@@ -205,7 +205,7 @@ class Forecast:
         gains = expected_improvement(means, sds, self._incumbent)
         self.improvements = {trial.number: float(gain) for trial, gain in zip(trials, gains, strict=True)}
 
-    def best(self, count: int) -> list[Seen]:
+    def best(self, count: int) -> list[TrialView]:
         """The trials of the highest predictions, the highest first."""
         return sorted(self._trials, key=lambda trial: -self.means[trial.number])[:count]
 

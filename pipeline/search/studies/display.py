@@ -14,7 +14,7 @@ from rich.text import Text
 from pipeline.cli import duration
 from pipeline.config import Scalar
 from pipeline.epoch import Epoch
-from pipeline.search.engines.base import Failed, Reached
+from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Watcher
 
@@ -61,7 +61,7 @@ class StudyDisplay(Watcher):
     def trained(self, trial: Trial, epoch: Epoch) -> None:
         self._trained += 1
 
-    def reached(self, trial: Trial, reached: Reached) -> None:
+    def reached(self, trial: Trial, reached: TargetReached) -> None:
         if reached.epoch < self._epochs and not reached.over:
             self._say(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
 

@@ -19,7 +19,7 @@ from pipeline.search.studies import outcome
 from pipeline.search.studies.catalog import bytes_of
 from pipeline.search.studies.display import on_a_line
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.resources import Desk
+from pipeline.search.studies.resources import StudyResources
 
 ALIAS = "best"
 """Of the winner's model in MLflow's registry."""
@@ -32,7 +32,7 @@ class Ending(Protocol):
         """Writes the result files as far as the study has come, and returns what --json prints."""
         ...
 
-    def conclude(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
+    def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         """What is done once, when all trials are over: the rest of the files, and what MLflow gets."""
         ...
 
@@ -44,7 +44,7 @@ class Ending(Protocol):
         """What to say where there is nothing left to do."""
         ...
 
-    def otherwise(self, name: str) -> str:
+    def mismatch_advice(self, name: str) -> str:
         """What can be done about a study that was begun with other values."""
         ...
 
@@ -67,26 +67,28 @@ class Winner:
         outcome.write(self.project, search, confirmation, self.space, study)
         return study
 
-    def conclude(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
-        """MLflow gets result files, pictures, the winner's figures and its model under an alias."""
+    def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
+        """MLflow gets result files, images, the winner's figures and its model under an alias."""
         self.write(search, confirmation)
         candidates = outcome.ranking(search, confirmation)
-        parent = desk.parent
+        parent = resources.parent
         for path in (self.project.trials, self.project.study, self.project.best):
             if path.is_file():
                 parent.log_file(path)
-        for name, picture in outcome.pictures(search, self.space).items():
-            parent.log_bytes(picture, f"{name}.png")
+        for name, image in outcome.images(search, self.space).items():
+            parent.log_bytes(image, f"{name}.png")
         if candidates:
             best = candidates[0]
             parent.set_tags({"winner": best.trial.number})
             parent.log_metrics(
                 {"winner.validation_accuracy": best.mean} | ({"winner.sd": best.sd} if best.sd is not None else {})
             )
-        # The longest wait last: models are made while the pictures are.
-        desk.wait_for_models(self.console)
-        if candidates and desk.models:
-            run = desk.tracker.open(desk.recorder(search, "trial").key(candidates[0].trial), parent=parent.key)
+        # The longest wait last: models are made while the images are.
+        resources.wait_for_models(self.console)
+        if candidates and resources.models:
+            run = resources.tracker.open(
+                resources.recorder(search, "trial").key(candidates[0].trial), parent=parent.key
+            )
             run.register_model(f"{self.dataset}-{search.name}", ALIAS)
             run.finish("finished")
 
@@ -136,7 +138,7 @@ class Winner:
             "A larger --trials goes on."
         )
 
-    def otherwise(self, name: str) -> str:
+    def mismatch_advice(self, name: str) -> str:
         return (
             "To go on with it set that back; `--study NAME` begins another beside it; "
             f"`--study {name} --delete` removes it, so that its name begins anew."

@@ -7,29 +7,13 @@ from pathlib import Path
 from pipeline import config
 from pipeline.config import Model, Scalar
 from pipeline.errors import DataError, PipelineError
+from pipeline.evaluation.ensembles import Member
 from pipeline.files import Project
 from pipeline.meta import Meta
 from pipeline.search.studies import ledger as ledgers
 from pipeline.search.studies import outcome
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger, Trial
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network that was trained to its end."""
-
-    name: str
-    """As its run in MLflow is called: trial 3, confirm 0."""
-    trial: int
-    """Whose values it has: of a confirmation, the trial that was trained again."""
-    values: Mapping[str, Scalar]
-    """Those that were searched."""
-    model: Model
-    weights: Path
-    """What models.save wrote; it may be gone."""
-    accuracy: float
-    """On the validation part, as the search has it."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +26,9 @@ class Study:
     validation_share: float
     validation_seed: int
     """What all trials were validated on: no search varies it."""
-    trials: Sequence[Trained]
+    trials: Sequence[Member]
     """The best one first."""
-    confirmed: Sequence[Trained]
+    confirmed: Sequence[Member]
     """The best trials' values, trained again with other seeds; the best network first."""
 
 
@@ -52,7 +36,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
     """The study `name`; what a trial has no value of (a key whose `when` does not hold) is that of `own`, the file's.
 
     Raises PipelineError if there is no such study or no finished trial; DataError if its data is not that of `meta`.
-    A study of folds is refused: its networks were validated on other pictures each, and are not kept.
+    A study of folds is refused: its networks were validated on other images each, and are not kept.
     """
     names = [other for other in ledgers.studies(project) if not other.endswith(CONFIRMATION)]
     if name not in names:
@@ -80,7 +64,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
     if fixed.get("train.folds"):
         raise PipelineError(
             f"The trials of the study {name} are cross-validations (train.folds is {fixed['train.folds']}), whose "
-            "networks were each validated on other pictures, so that none can be chosen on the same: search with "
+            "networks were each validated on other images, so that none can be chosen on the same: search with "
             "`--set train.folds=null` under another --study."
         )
     folder = project.study_folder(name)
@@ -95,7 +79,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
     )
 
 
-def _trained(name: str, trial: Trial, of: int, folder: Path, fixed: Mapping[str, Scalar], own: Model) -> Trained:
+def _trained(name: str, trial: Trial, of: int, folder: Path, fixed: Mapping[str, Scalar], own: Model) -> Member:
     values = {
         key.removeprefix("model."): value
         for key, value in {**fixed, **trial.values}.items()
@@ -103,7 +87,7 @@ def _trained(name: str, trial: Trial, of: int, folder: Path, fixed: Mapping[str,
     }
     if gone := sorted(set(values) - set(Model.model_fields)):
         raise PipelineError(f"{name} was trained with model.{gone[0]}, which is gone: search again.")
-    return Trained(
+    return Member(
         name=name,
         trial=of,
         values=trial.values,

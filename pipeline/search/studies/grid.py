@@ -18,11 +18,11 @@ from rich.table import Table
 from pipeline.cli import duration
 from pipeline.config import Config, Scalar
 from pipeline.errors import PipelineError
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 from pipeline.search.studies.display import shown
 from pipeline.search.studies.ledger import Ledger, Trial
-from pipeline.search.studies.recorder import told
-from pipeline.search.studies.resources import Desk
+from pipeline.search.studies.recorder import read_epochs
+from pipeline.search.studies.resources import StudyResources
 
 FAMILY, DEPTH = "model.family", "model.depth"
 FIGURES = (
@@ -50,7 +50,7 @@ class Measured:
     """A trained network, measured."""
 
     error: float
-    """Share of the test pictures that it takes for another class."""
+    """Share of the test images that it takes for another class."""
     parameters: int
     macs: int
 
@@ -73,19 +73,19 @@ class Grid:
         curves = [
             [trial.number, epoch.number, _error(epoch.training_accuracy), _error(epoch.validation_accuracy)]
             for trial in search.trials
-            for epoch in told(self._folder(trial)).values()
+            for epoch in read_epochs(self._folder(trial)).values()
         ]
         header = ["trial", "epoch", "training_error", "validation_error"]
         _write_csv(self.project.study_curves(self.name), header, curves)
         figure = self.project.study_figure(self.name)
-        if picture := self._picture(search):
-            with written_whole(figure) as aside:
-                aside.write_bytes(picture)
+        if image := self._image(search):
+            with atomic_write(figure) as aside:
+                aside.write_bytes(image)
         else:
             figure.unlink(missing_ok=True)  # of the study as it was before
         return {"study": self.name, "trials": rows}
 
-    def conclude(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
+    def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         finished = [trial for trial in search.trials if trial.state == "finished"]
         with self.console.status("measuring the test error") as status:
             for place, trial in enumerate(finished, 1):
@@ -93,12 +93,12 @@ class Grid:
                 self._measure(trial)
         self.write(search, confirmation)
         for path in self._files():
-            desk.parent.log_file(path)
-        desk.wait_for_models(self.console)
-        recorder = desk.recorder(search, "trial")
+            resources.parent.log_file(path)
+        resources.wait_for_models(self.console)
+        recorder = resources.recorder(search, "trial")
         for trial in finished:
             if measured := self._measured(trial):
-                run = desk.tracker.open(recorder.key(trial), parent=desk.parent.key)
+                run = resources.tracker.open(recorder.key(trial), parent=resources.parent.key)
                 run.log_metrics(
                     {
                         "evaluate.accuracy": 1 - measured.error,
@@ -152,7 +152,7 @@ class Grid:
     def over(self, search: Ledger) -> str:
         return f"The study {self.name} is over: all its {len(search.trials)} combinations are trained."
 
-    def otherwise(self, name: str) -> str:
+    def mismatch_advice(self, name: str) -> str:
         return (
             "To go on with it set that back; under another name in the section study of params.yaml it is another "
             f"study; `python -m pipeline.tune --study {name} --delete` removes this one, so that its name begins anew."
@@ -170,7 +170,7 @@ class Grid:
         if self._measured(trial) is None:
             folder = self._folder(trial)
             measured = self.test(self.settings.with_values(trial.values), folder / "model.safetensors")
-            with written_whole(folder / "measured.json") as aside:
+            with atomic_write(folder / "measured.json") as aside:
                 aside.write_text(json.dumps(asdict(measured)), encoding="utf-8")
 
     def _measured(self, trial: Trial) -> Measured | None:
@@ -179,7 +179,7 @@ class Grid:
         return None
 
     def _row(self, trial: Trial) -> dict[str, Scalar]:
-        epochs = list(told(self._folder(trial)).values())
+        epochs = list(read_epochs(self._folder(trial)).values())
         measured = self._measured(trial)
         row: dict[str, Scalar] = {"trial": trial.number, "ended": trial.ended or trial.state}
         row |= {key: trial.values.get(key) for key in self.settings.space}
@@ -195,7 +195,7 @@ class Grid:
             row |= {"parameters": measured.parameters, "macs": measured.macs, "test_error": round(measured.error, 6)}
         return row
 
-    def _picture(self, search: Ledger) -> bytes | None:
+    def _image(self, search: Ledger) -> bytes | None:
         """The figure, where the study has what it shows."""
         if not {FAMILY, DEPTH} & set(self.settings.space):
             return None
@@ -203,7 +203,7 @@ class Grid:
 
         networks = []
         for trial in search.trials:
-            epochs, measured = told(self._folder(trial)).values(), self._measured(trial)
+            epochs, measured = read_epochs(self._folder(trial)).values(), self._measured(trial)
             depth = trial.values.get(DEPTH)
             networks.append(
                 degradation_plot.Network(
@@ -231,7 +231,7 @@ def _error(accuracy: float) -> float:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Scalar]]) -> None:
-    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

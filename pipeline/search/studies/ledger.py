@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import Scalar
 from pipeline.errors import PipelineError
-from pipeline.files import Project, written_whole
-from pipeline.search.schedulers.base import Seen
+from pipeline.files import Project, atomic_write
+from pipeline.search.schedulers.base import TrialView
 from pipeline.search.studies.journal import journal
 
 State = Literal["running", "paused", "pruned", "finished", "failed"]
@@ -70,8 +70,8 @@ class Trial:
     """What else was noted."""
 
     @property
-    def seen(self) -> Seen:
-        return Seen(self.number, self.values, tuple(self.scores), self.state, self.until)
+    def seen(self) -> TrialView:
+        return TrialView(self.number, self.values, tuple(self.scores), self.state, self.until)
 
 
 class Ledger:
@@ -111,7 +111,7 @@ class Ledger:
                 "another name can run beside it."
             ) from None
         since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
-        with written_whole(note) as aside:
+        with atomic_write(note) as aside:
             aside.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         return cls(journal(project.optuna_journal), name, lock)
 

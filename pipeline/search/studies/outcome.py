@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import config
 from pipeline.config import Scalar
-from pipeline.files import Project, written_whole
+from pipeline.files import Project, atomic_write
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger, Trial
 
@@ -99,12 +99,12 @@ def write(
     project: Project, ledger: Ledger, confirmation: Ledger | None, space: Space, study: Mapping[str, Any]
 ) -> None:
     """Writes trials.csv, study.json, and best.yaml once a trial was trained to the end."""
-    with written_whole(project.trials) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(project.trials) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["trial", "state", "validation_accuracy", "epochs", "seed", "elapsed_s", *space.names, "why"])
         for trial in ledger.trials:
             rows.writerow(_row(trial, space.names))
-    with written_whole(project.study) as aside:
+    with atomic_write(project.study) as aside:
         aside.write_text(json.dumps(study, indent=2) + "\n", encoding="utf-8")
     candidates = ranking(ledger, confirmation)
     if not candidates:
@@ -122,11 +122,11 @@ def write(
                 "single": best.single,
             },
         }
-        with written_whole(project.best) as aside:
+        with atomic_write(project.best) as aside:
             aside.write_text(config.yaml_text(content), encoding="utf-8")
 
 
-def pictures(ledger: Ledger, space: Space) -> dict[str, bytes]:
+def images(ledger: Ledger, space: Space) -> dict[str, bytes]:
     """PNG files by name: optimisation_history, importances, parallel_coordinates; those that there is enough for."""
     from pipeline.config import Choices
     from pipeline.reporting import study_plots

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.epoch import Epoch
-from pipeline.search.engines.base import Began, Engine, Failed, Message, Order, Paused, Reached, Trained
-from pipeline.search.schedulers.base import GoOn, Left, Scheduler, Start
+from pipeline.search.engines.base import Began, Engine, EpochDone, Failed, Message, Order, Paused, TargetReached
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start
 from pipeline.search.studies.ledger import Ledger, Trial
-from pipeline.search.studies.proposals import Source
+from pipeline.search.studies.proposals import TrialSource
 
 POLL_S = 0.25
 """How long a wish to stop, or a time limit, may wait for the owner to look."""
@@ -34,7 +34,7 @@ class Watcher:
     def trained(self, trial: Trial, epoch: Epoch) -> None:
         """An epoch is over."""
 
-    def reached(self, trial: Trial, reached: Reached) -> None:
+    def reached(self, trial: Trial, reached: TargetReached) -> None:
         """The trial is at the epoch that it was sent to; it pauses there unless `ended` follows."""
 
     def ended(self, trial: Trial, ended: str, why: str | None) -> None:
@@ -81,7 +81,7 @@ class Owner:
     """Runs one study on an engine."""
 
     ledger: Ledger
-    source: Source
+    source: TrialSource
     scheduler: Scheduler
     engine: Engine
     config_of: Callable[[Trial], Config]
@@ -98,7 +98,7 @@ class Owner:
     _flights: dict[int, _Flight] = field(default_factory=dict)
     _waiting: deque[Trial] = field(default_factory=deque)
     """To be sent before anything is decided: interrupted trials, and those tried again."""
-    _reached: deque[tuple[Trial, Reached]] = field(default_factory=deque)
+    _reached: deque[tuple[Trial, TargetReached]] = field(default_factory=deque)
     """To be recorded. Decisions see it already; to an owner that follows, these trials are on their way."""
     _sent: deque[tuple[Trial, Config]] = field(default_factory=deque)
     """To be told to the watchers, after what was reached before."""
@@ -195,23 +195,23 @@ class Owner:
     def _decided(self) -> Trial | None:
         trials = self.ledger.trials
         promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in trials)
-        left = Left(self.source.total - len(trials), self.limits.budget * self.epochs - promised)
+        left = RemainingBudget(self.source.total - len(trials), self.limits.budget * self.epochs - promised)
         decision = self.scheduler.decide([trial.seen for trial in trials], left)
         if decision is None and not self._flights and not any(trial.state == "finished" for trial in trials):
             decision = self._at_least_one()
         if isinstance(decision, Start):
             return self.source.new(self.ledger, decision.until, decision.values)
-        if isinstance(decision, GoOn):
+        if isinstance(decision, Resume):
             self.ledger.send(trials[decision.number], decision.until)
             return trials[decision.number]
         return None
 
-    def _at_least_one(self) -> GoOn | None:
+    def _at_least_one(self) -> Resume | None:
         """A search that ends without a trained model is no search: the best one goes on to the end."""
         paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
         if not paused:
             return None
-        return GoOn(max(paused, key=lambda trial: trial.scores[-1]).number, self.epochs)
+        return Resume(max(paused, key=lambda trial: trial.scores[-1]).number, self.epochs)
 
     def _take(self, message: Message) -> None:
         flight = self._flights.get(message.trial)
@@ -221,13 +221,13 @@ class Owner:
         match message:
             case Began():
                 flight.began = True
-            case Trained(epoch=epoch):
+            case EpochDone(epoch=epoch):
                 if epoch.number == len(trial.scores) + 1:
                     for watcher in self.watchers:
                         watcher.trained(trial, epoch)
                     self.ledger.score(trial, epoch.number, epoch.validation_accuracy)
                     trial.elapsed_s = epoch.elapsed_s
-            case Reached(epoch=number, over=over):
+            case TargetReached(epoch=number, over=over):
                 del self._flights[trial.number]
                 if over and number < trial.until:
                     self.ledger.send(trial, number)  # for the record: early stopping ended it there

@@ -14,7 +14,7 @@ from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.samplers import Proposer
 
 
-class Source(Protocol):
+class TrialSource(Protocol):
     """Where new trials come from."""
 
     @property

@@ -16,9 +16,9 @@ from pipeline import config
 from pipeline.config import Config, Scalar
 from pipeline.epoch import Epoch
 from pipeline.exporting.process import Exporter
-from pipeline.files import written_whole
+from pipeline.files import atomic_write
 from pipeline.meta import Meta
-from pipeline.search.engines.base import Failed, Reached
+from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Watcher
 from pipeline.tracking import Run, Tracker
@@ -80,7 +80,7 @@ class Recorder(Watcher):
     def key(self, trial: Trial) -> str:
         return f"{self.parent.key}-{self.name}-{trial.number:04}"
 
-    def agree(self) -> None:
+    def reconcile(self) -> None:
         """Records what MLflow lacks of trials that are paused or have ended; nothing while it does not answer."""
         known = self.tracker.children(self.parent.key)
         for trial in self.ledger.trials if known is not None else ():
@@ -94,7 +94,7 @@ class Recorder(Watcher):
             if recorded is None:
                 (self._folder(trial) / "exported").unlink(missing_ok=True)  # into a store that is gone
             self._open(trial, self.config_of(trial))
-            for epoch in told(self._folder(trial)).values():
+            for epoch in read_epochs(self._folder(trial)).values():
                 self._log_epoch(trial, epoch)
             with suppress(FileNotFoundError):
                 self._log_reached(trial, json.loads(self._reached(trial).read_text(encoding="utf-8")))
@@ -118,7 +118,7 @@ class Recorder(Watcher):
             file.write("\n" + json.dumps(asdict(epoch)))  # a line that a kill tore can't spoil the next one
         self._log_epoch(trial, epoch)
 
-    def reached(self, trial: Trial, reached: Reached) -> None:
+    def reached(self, trial: Trial, reached: TargetReached) -> None:
         content = {
             "epoch": reached.epoch,
             "confusion": reached.confusion,
@@ -126,7 +126,7 @@ class Recorder(Watcher):
             "counts": reached.setting.counts,
             "peak_memory_bytes": reached.peak_memory_bytes,
         }
-        with written_whole(self._reached(trial)) as aside:
+        with atomic_write(self._reached(trial)) as aside:
             aside.write_text(json.dumps(content), encoding="utf-8")
         self._log_reached(trial, content)
         if reached.epoch < self.epochs and not reached.over:
@@ -178,7 +178,7 @@ class Recorder(Watcher):
         folder.mkdir(parents=True, exist_ok=True)
         run = self.tracker.open(self.key(trial), name=f"{self.name} {trial.number}", parent=self.parent.key, new=new)
         self._runs[trial.number] = run
-        with run.together():
+        with run.batch():
             run.log_params(
                 {key: value for key, value in settings.values().items() if not key.startswith("evaluate.")}
                 | ({"data.url": self.meta.source} if settings.data.url else {})
@@ -198,7 +198,7 @@ class Recorder(Watcher):
     def _log_reached(self, trial: Trial, content: Mapping[str, Any]) -> None:
         run = self._runs[trial.number]
         device, counts = content["device"], content["counts"]
-        with run.together():
+        with run.batch():
             run.log_confusion_matrix(content["confusion"], self.meta.classes)
             run.set_tags({f"device.{key}": value for key, value in device.items()})
             run.log_metrics({"train.peak_memory_bytes": content["peak_memory_bytes"]}, step=content["epoch"])
@@ -237,7 +237,7 @@ class Recorder(Watcher):
         self._runs.pop(trial.number).finish(ended)
 
 
-def told(folder: Path) -> dict[int, Epoch]:
+def read_epochs(folder: Path) -> dict[int, Epoch]:
     """The epochs of a trial that its folder tells of, by number."""
     found = {}
     with suppress(FileNotFoundError), (folder / "epochs.jsonl").open(encoding="utf-8") as file:

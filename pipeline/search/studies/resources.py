@@ -12,17 +12,17 @@ from pipeline import provenance
 from pipeline.config import Config
 from pipeline.exporting.process import Exporter
 from pipeline.files import Project
-from pipeline.machine import Machine, places
+from pipeline.machine import Machine, placements
 from pipeline.meta import Meta
 from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import LocalEngine
-from pipeline.search.engines.worker import Post
+from pipeline.search.engines.worker import WorkerSpec
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.recorder import Models, Recorder
 from pipeline.tracking import Run, Tracker
 
 
-class Desk:
+class StudyResources:
     """What both phases need: workers, MLflow, and the process that makes models. A context manager."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Desk:
         self._stack = ExitStack()
         self._recorders: dict[str, Recorder] = {}
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> "StudyResources":
         with ExitStack() as stack:
             # First of all: workers take seconds to start, and what follows does not wait for them.
             stack.callback(self._close_engine)
@@ -66,14 +66,14 @@ class Desk:
     @cached_property
     def engine(self) -> Engine:
         train, tune = self._settings.train, self._settings.tune
-        chosen = places(Machine.glance(), train.device, train.threads, tune.workers, tune.workers_per_gpu)
+        chosen = placements(Machine.glance(), train.device, train.threads, tune.workers, tune.workers_per_gpu)
         self._folder.mkdir(parents=True, exist_ok=True)
         logs = [self._folder / f"worker-{number}.log" for number in range(1, len(chosen) + 1)]
         for log in logs:
             log.write_bytes(b"")
         return LocalEngine(
             [
-                Post(
+                WorkerSpec(
                     self._project.meta,
                     self._project.training_data,
                     place.device,
@@ -94,7 +94,7 @@ class Desk:
         self.tracker.send_leftovers()
         made_from = provenance.collect(self._project)
         self._tags = provenance.tags(made_from) | {"data.digest": self._meta.digest}
-        with parent.together():
+        with parent.batch():
             parent.log_params(
                 {f"space.{name}": str(axis) for name, axis in self._about["space"].items()}
                 | {key: value for key, value in self._about["values"].items() if key != "tune.seed"}

@@ -1,7 +1,7 @@
 """One start of a study, by the command tune or study: takes it up where it stands, and brings it as far as it is let.
 
 A study has two phases, each a ledger of its own that an owner runs: the search, and the confirmation, in which the
-best few are trained again with other seeds. Then it is concluded, as its ending says: result files, pictures, ...
+best few are trained again with other seeds. Then it is concluded, as its ending says: result files, images, ...
 """
 
 import math
@@ -22,7 +22,7 @@ from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
 from pipeline.meta import Meta, load_meta
-from pipeline.search.schedulers.base import Asha, Scheduler, Straight
+from pipeline.search.schedulers.base import Asha, FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space
 from pipeline.search.studies import ledger as ledgers
@@ -31,9 +31,9 @@ from pipeline.search.studies.display import StudyDisplay
 from pipeline.search.studies.ending import Ending, Winner
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Limits, Owner, Watcher
-from pipeline.search.studies.proposals import Planned, Proposals, Source, trial_seed
+from pipeline.search.studies.proposals import Planned, Proposals, TrialSource, trial_seed
 from pipeline.search.studies.recorder import Recorder
-from pipeline.search.studies.resources import Desk
+from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.samplers import Proposer
 
 PAUSING_BUDGET = 0.4
@@ -42,7 +42,7 @@ _GIGABYTE = 10**9
 
 
 @dataclass(frozen=True)
-class Wish:
+class TuneOptions:
     """What the command line asks for, beside values of params.yaml."""
 
     study: str
@@ -59,20 +59,20 @@ class Session(Watcher):
     """One start of a study. As a watcher it looks at the clock for --hours."""
 
     def __init__(
-        self, project: Project, settings: Config, wish: Wish, console: Console, ending: Ending | None = None
+        self, project: Project, settings: Config, options: TuneOptions, console: Console, ending: Ending | None = None
     ) -> None:
         """`ending` is None for a search. Raises DataError if the data is missing, or not that of params.yaml;
         PipelineError for an empty space.
         """
-        self.project, self.settings, self.wish, self.console = project, settings, wish, console
+        self.project, self.settings, self.options, self.console = project, settings, options, console
         self.meta = _checked(load_meta(project.meta), settings)
         self.space = Space.of(settings)
         if not len(self.space):
             raise PipelineError("The section space of params.yaml is empty: name at least one key to search.")
-        self.folder = project.study_folder(wish.study)
-        self.ending = ending or Winner(project, settings, self.meta.name, self.space, wish.apply, console)
+        self.folder = project.study_folder(options.study)
+        self.ending = ending or Winner(project, settings, self.meta.name, self.space, options.apply, console)
         self.budget = _budget(settings)
-        self._deadline_s = time.monotonic() + wish.hours * 3600 if wish.hours else math.inf
+        self._deadline_s = time.monotonic() + options.hours * 3600 if options.hours else math.inf
         self._owner: Owner | None = None
 
     def run(self) -> dict[str, Any]:
@@ -80,13 +80,13 @@ class Session(Watcher):
 
         Raises KeyboardInterrupt when it was stopped; Owned, Stuck, TrackingError and other PipelineErrors.
         """
-        if self.wish.resume_only and self.wish.study not in ledgers.studies(self.project):
+        if self.options.resume_only and self.options.study not in ledgers.studies(self.project):
             raise PipelineError(
-                f"There is no study {self.wish.study} to go on with. Without --resume-only it is begun; "
+                f"There is no study {self.options.study} to go on with. Without --resume-only it is begun; "
                 "`python -m pipeline.tune --list` shows those that are there."
             )
         try:
-            with Ledger.open(self.project, self.wish.study) as search:
+            with Ledger.open(self.project, self.options.study) as search:
                 return self._run(search, search.beside(ledgers.CONFIRMATION))
         except OSError as error:
             raise PipelineError(
@@ -103,11 +103,13 @@ class Session(Watcher):
         else:
             began_s = time.monotonic()
             try:
-                with Desk(self.project, self.settings, self.meta, search, self._about(), self.config_of) as desk:
-                    self._pursue(search, confirmation, desk)
+                with StudyResources(
+                    self.project, self.settings, self.meta, search, self._about(), self.config_of
+                ) as resources:
+                    self._pursue(search, confirmation, resources)
             except TimeIsUp:
                 self.console.print(
-                    f"{self.wish.hours:g} hours are over; all is kept, and the same command goes on from there."
+                    f"{self.options.hours:g} hours are over; all is kept, and the same command goes on from there."
                 )
                 return self.ending.write(search, confirmation)
             except KeyboardInterrupt:
@@ -122,22 +124,22 @@ class Session(Watcher):
         self.ending.tell(search, confirmation)
         return study
 
-    def _pursue(self, search: Ledger, confirmation: Ledger, desk: Desk) -> None:
+    def _pursue(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         """Both phases and the conclusion."""
-        self._search(search, desk)
+        self._search(search, resources)
         missing = self._to_confirm(search, confirmation)
         if missing or confirmation.trials:  # whose records may lack something, though all are there
-            self._confirm(confirmation, missing, desk)
-        self.ending.conclude(search, confirmation, desk)
-        desk.parent.finish("finished")
+            self._confirm(confirmation, missing, resources)
+        self.ending.finalize(search, confirmation, resources)
+        resources.parent.finish("finished")
 
-    def _search(self, search: Ledger, desk: Desk) -> None:
+    def _search(self, search: Ledger, resources: StudyResources) -> None:
         tune = self.settings.tune
         scheduler = _scheduler(self.settings, self.space)
         proposer = Proposer(self.space, _sampler(self.settings), tune.seed, tune.first)
         source = Proposals(tune.trials, self.space, proposer, tune.seed, self.settings.train.epochs)
-        recorder = desk.recorder(search, "trial")
-        self._phase(search, source, scheduler, self.budget, recorder, desk, "trial")
+        recorder = resources.recorder(search, "trial")
+        self._phase(search, source, scheduler, self.budget, recorder, resources, "trial")
 
     def _to_confirm(self, search: Ledger, confirmation: Ledger) -> list[tuple[Trial, int]]:
         """Trials, each with the number of a seed, that are to be trained again and have not been."""
@@ -146,35 +148,41 @@ class Session(Watcher):
         wanted = [(trial, seed) for seed in range(1, self.settings.tune.confirm_seeds + 1) for trial in candidates]
         return [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in there]
 
-    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], desk: Desk) -> None:
+    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], resources: StudyResources) -> None:
         plan: list[tuple[Any, Any]] = [(trial.values, trial.attributes) for trial in confirmation.trials]
         for trial, number in missing:
             seed = trial_seed(self.settings.tune.seed, trial.number, number)
             plan.append((trial.values, {"of": trial.number, "seed_number": number, "seed": seed}))
-        recorder = desk.recorder(confirmation, "confirm")
+        recorder = resources.recorder(confirmation, "confirm")
         source = Planned(plan, self.space.distributions)
         self._phase(
-            confirmation, source, Straight(self.settings.train.epochs), math.inf, recorder, desk, "confirmation"
+            confirmation,
+            source,
+            FullTraining(self.settings.train.epochs),
+            math.inf,
+            recorder,
+            resources,
+            "confirmation",
         )
 
     def _phase(
         self,
         ledger: Ledger,
-        source: Source,
+        source: TrialSource,
         scheduler: Scheduler,
         budget: float,
         recorder: Recorder,
-        desk: Desk,
+        resources: StudyResources,
         title: str,
     ) -> None:
         tune, epochs = self.settings.tune, self.settings.train.epochs
-        recorder.agree()
+        recorder.reconcile()
         display = StudyDisplay(self.console, ledger, title=title, trials=source.total, epochs=epochs, budget=budget)
         self._owner = Owner(
             ledger,
             source,
             scheduler,
-            desk.engine,
+            resources.engine,
             self.config_of,
             epochs,
             recorder.folder,
@@ -193,7 +201,7 @@ class Session(Watcher):
         self._owner = None
         if not over:
             recorder.release()
-            desk.parent.finish("interrupted")
+            resources.parent.finish("interrupted")
             raise TimeIsUp if time.monotonic() > self._deadline_s else KeyboardInterrupt
 
     def config_of(self, trial: Trial) -> Config:
@@ -258,7 +266,7 @@ class Session(Watcher):
             raise PipelineError(
                 f"The study {search.name} was begun otherwise, and its trials don't compare with new ones:\n"
                 + "\n".join(differences)
-                + f"\n{self.ending.otherwise(search.name)}"
+                + f"\n{self.ending.mismatch_advice(search.name)}"
             )
 
 
@@ -295,7 +303,7 @@ def _sampler(settings: Config) -> Any:
 def _scheduler(settings: Config, space: Space) -> Scheduler:
     tune, epochs = settings.tune, settings.train.epochs
     if tune.scheduler == "none":
-        return Straight(epochs)
+        return FullTraining(epochs)
     if tune.scheduler == "asha":
         return Asha(epochs, tune.first_rung, tune.reduction_factor)
     return FreezeThaw(space, epochs, seed=tune.seed, proposes=tune.sampler == "auto")

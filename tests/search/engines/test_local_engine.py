@@ -19,9 +19,9 @@ from pipeline.config import Config
 from pipeline.epoch import Epoch
 from pipeline.files import Project
 from pipeline.search.engines import worker
-from pipeline.search.engines.base import Failed, Message, Order, Paused, Reached, Stuck, Trained
+from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.local import LocalEngine
-from pipeline.search.engines.worker import Post
+from pipeline.search.engines.worker import WorkerSpec
 
 # One process of pytest-xdist's for all of them: many share a worker, which takes seconds to start.
 pytestmark = pytest.mark.xdist_group("local engine")
@@ -35,11 +35,11 @@ def engines(project: Project) -> Iterator[Engines]:
     made = []
 
     def make(number: int = 1, main: Any = worker.main) -> LocalEngine:
-        posts = [
-            Post(project.meta, project.training_data, "cpu", 1, "fp32", project.root / f"worker-{index}.log")
+        specs = [
+            WorkerSpec(project.meta, project.training_data, "cpu", 1, "fp32", project.root / f"worker-{index}.log")
             for index in range(number)
         ]
-        made.append(LocalEngine(posts, main))
+        made.append(LocalEngine(specs, main))
         return made[-1]
 
     yield make
@@ -51,7 +51,7 @@ def engines(project: Project) -> Iterator[Engines]:
 def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     digits = Project(_digits, _digits)
     log = tmp_path_factory.mktemp("worker") / "log"
-    with closing(LocalEngine([Post(digits.meta, digits.training_data, "cpu", 1, "fp32", log)])) as engine:
+    with closing(LocalEngine([WorkerSpec(digits.meta, digits.training_data, "cpu", 1, "fp32", log)])) as engine:
         yield engine
 
 
@@ -59,9 +59,9 @@ def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def engine(_hired: LocalEngine) -> Iterator[LocalEngine]:
     """One healthy worker, which tests share: it is to be left alive and free."""
     yield _hired
-    for seat in _hired._seats:
-        if seat.order:  # of a test that failed
-            _hired.stop(seat.order.trial)
+    for handle in _hired._handles:
+        if handle.order:  # of a test that failed
+            _hired.stop(handle.order.trial)
     while _hired.next(0):
         pass
 
@@ -76,7 +76,7 @@ def order(project: Project, settings: Config, until: int, trial: int = 0, known:
     return Order(trial, values, settings.with_values(values), until, known, folder)
 
 
-def heard(engine: LocalEngine, last: type = Reached) -> list[Message]:
+def heard(engine: LocalEngine, last: type = TargetReached) -> list[Message]:
     """Messages up to the first one of a kind."""
     found: list[Message] = []
     deadline = time.monotonic() + PATIENCE_S
@@ -89,7 +89,7 @@ def heard(engine: LocalEngine, last: type = Reached) -> list[Message]:
 
 
 def epochs(messages: list[Message]) -> list[Epoch]:
-    return [message.epoch for message in messages if isinstance(message, Trained)]
+    return [message.epoch for message in messages if isinstance(message, EpochDone)]
 
 
 def figures(messages: list[Message]) -> list[tuple[float, ...]]:
@@ -131,17 +131,17 @@ def test_an_order_that_was_reached_before_is_told_again_without_training(
     assert epochs(again) == epochs(before)[1:]
 
 
-def test_the_confusion_matrix_counts_the_validation_pictures_and_fits_the_accuracy(
+def test_the_confusion_matrix_counts_the_validation_images_and_fits_the_accuracy(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 2))
     messages = heard(engine)
     reached = messages[-1]
-    assert isinstance(reached, Reached)
-    pictures = sum(map(sum, reached.confusion))
-    assert pictures == reached.setting.counts["validation"]
+    assert isinstance(reached, TargetReached)
+    images = sum(map(sum, reached.confusion))
+    assert images == reached.setting.counts["validation"]
     right = sum(row[index] for index, row in enumerate(reached.confusion))
-    assert right / pictures == pytest.approx(epochs(messages)[-1].validation_accuracy)
+    assert right / images == pytest.approx(epochs(messages)[-1].validation_accuracy)
     assert reached.setting.device["threads"] == 1
 
 
@@ -168,7 +168,7 @@ def test_a_worker_that_still_starts_when_it_is_to_pause_does_so_after_its_first_
         engine.pause()
         if dies:
             os.kill(engine.processes[0], signal.SIGKILL)
-        assert len([message for message in heard(engine, Paused) if isinstance(message, Trained)]) == 1
+        assert len([message for message in heard(engine, Paused) if isinstance(message, EpochDone)]) == 1
         engine.close()
 
 
@@ -176,7 +176,7 @@ def test_workers_pause_after_the_epoch_that_they_are_in(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings.with_values({"train.epochs": 50}), 50))
-    messages = heard(engine, Trained)
+    messages = heard(engine, EpochDone)
     engine.pause()
     messages += heard(engine, Paused)
     assert len(epochs(messages)) < 50
@@ -241,8 +241,8 @@ def test_a_worker_that_hangs_can_be_stopped_and_nothing_is_heard_of_it(
 ) -> None:
     engine = engines(1, workers.hangs_once)
     engine.submit(order(project, settings, 4))
-    messages = heard(engine, Trained)
-    messages += heard(engine, Trained)
+    messages = heard(engine, EpochDone)
+    messages += heard(engine, EpochDone)
     assert engine.next(1.0) is None
     engine.stop(0)
     assert engine.free == 1
@@ -267,7 +267,7 @@ def test_values_that_make_no_network_are_told_in_a_sentence_and_the_worker_lives
     engine.submit(order(project, settings.with_values({"model.family": "vgg11"}), 4))
     failed = heard(engine, Failed)[-1]
     assert isinstance(failed, Failed)
-    assert failed.why.startswith("model.family vgg11 halves pictures until 32 x 32 pixels are one")
+    assert failed.why.startswith("model.family vgg11 halves images until 32 x 32 pixels are one")
     engine.submit(order(project, settings, 1, trial=1))
     assert len(epochs(heard(engine))) == 1
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Choices, Range
 from pipeline.search.schedulers import freeze_thaw
-from pipeline.search.schedulers.base import GoOn, Left, Scheduler, Seen, Start, Values
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start, TrialView, Values
 from pipeline.search.schedulers.curve_process import CurveProcess
 from pipeline.search.schedulers.freeze_thaw import MODELLED, FreezeThaw, modelled, to_go
 from pipeline.search.space.space import Space
@@ -55,8 +55,8 @@ class Search:
     """Epochs."""
     workers: int = 1
     curve: Curve = power_law
-    seen: list[Seen] = field(default_factory=list)
-    asked: list[tuple[tuple[Seen, ...], Left, Start | GoOn | None]] = field(default_factory=list)
+    seen: list[TrialView] = field(default_factory=list)
+    asked: list[tuple[tuple[TrialView, ...], RemainingBudget, Start | Resume | None]] = field(default_factory=list)
 
     def run(self) -> "Search":
         while True:
@@ -72,7 +72,7 @@ class Search:
         return [trial.number for trial in self.seen if trial.state == "running"]
 
     @property
-    def finished(self) -> list[Seen]:
+    def finished(self) -> list[TrialView]:
         return [trial for trial in self.seen if trial.state == "finished"]
 
     @property
@@ -81,7 +81,7 @@ class Search:
 
     def decide(self) -> None:
         promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in self.seen)
-        left = Left(self.trials - len(self.seen), self.budget - promised)
+        left = RemainingBudget(self.trials - len(self.seen), self.budget - promised)
         decision = self.scheduler.decide(tuple(self.seen), left)
         self.asked.append((tuple(self.seen), left, decision))
         if isinstance(decision, Start):
@@ -90,8 +90,8 @@ class Search:
             values = decision.values
             if values is None:
                 values = SPACE.random(np.random.default_rng(len(self.seen)), 1)[0]
-            self.seen.append(Seen(len(self.seen), values, (), "running", decision.until))
-        elif isinstance(decision, GoOn):
+            self.seen.append(TrialView(len(self.seen), values, (), "running", decision.until))
+        elif isinstance(decision, Resume):
             trial = self.seen[decision.number]
             assert trial.state == "paused"
             assert trial.until < decision.until <= min(self.epochs, trial.until + left.epochs)
@@ -108,8 +108,8 @@ class Search:
         self.seen[number] = dataclasses.replace(trial, scores=scores, state=reached)  # type: ignore[arg-type]
 
 
-def paused(number: int, values: Mapping[str, Any], *scores: float) -> Seen:
-    return Seen(number, values, scores, "paused", len(scores))
+def paused(number: int, values: Mapping[str, Any], *scores: float) -> TrialView:
+    return TrialView(number, values, scores, "paused", len(scores))
 
 
 @pytest.mark.parametrize(
@@ -184,33 +184,33 @@ def test_a_budget_that_is_too_small_for_all_first_rungs_still_finishes_one() -> 
 def test_nothing_is_left_to_do_when_all_are_finished_or_the_budget_is_spent() -> None:
     scores = tuple(power_law(SPACE.own, 4))
     scheduler = FreezeThaw(SPACE, 4)
-    assert scheduler.decide([Seen(0, SPACE.own, scores, "finished", 4)], Left(0, math.inf)) is None
-    assert scheduler.decide([Seen(0, SPACE.own, scores, "finished", 4)], Left(9, 0)) is None
-    assert scheduler.decide([Seen(0, SPACE.own, (), "running", 4)], Left(0, 9)) is None
+    assert scheduler.decide([TrialView(0, SPACE.own, scores, "finished", 4)], RemainingBudget(0, math.inf)) is None
+    assert scheduler.decide([TrialView(0, SPACE.own, scores, "finished", 4)], RemainingBudget(9, 0)) is None
+    assert scheduler.decide([TrialView(0, SPACE.own, (), "running", 4)], RemainingBudget(0, 9)) is None
 
 
 def test_the_trial_that_is_predicted_best_goes_on_to_its_end_where_nothing_can_start() -> None:
     values = SPACE.spread(4, 0)
     trials = [paused(number, values[number], *[score] * 4) for number, score in enumerate((0.2, 0.9, 0.5, 0.4))]
-    assert FreezeThaw(SPACE, 52).decide(trials, Left(0, 48)) == GoOn(1, 8)
+    assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 48)) == Resume(1, 8)
 
 
 def test_what_can_not_come_to_its_end_any_more_does_not_go_on() -> None:
     values = SPACE.spread(2, 0)
     trials = [paused(0, values[0], *[0.9] * 4), paused(1, values[1], *[0.2] * 27)]
-    assert FreezeThaw(SPACE, 52).decide(trials, Left(0, 47)) == GoOn(1, 52)
-    trials.append(Seen(2, SPACE.own, (0.5,) * 52, "finished", 52))
-    assert FreezeThaw(SPACE, 52).decide(trials, Left(0, 24)) is None
+    assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 47)) == Resume(1, 52)
+    trials.append(TrialView(2, SPACE.own, (0.5,) * 52, "finished", 52))
+    assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 24)) is None
 
 
 def test_a_trial_that_stopped_early_is_taken_for_ended_and_not_for_one_that_would_rise_on() -> None:
     values = SPACE.spread(4, 0)
     rising = (0.2, 0.35, 0.45, 0.5)
     trials = [
-        Seen(number, values[number], rising, state, 4)  # type: ignore[arg-type]
+        TrialView(number, values[number], rising, state, 4)  # type: ignore[arg-type]
         for number, state in enumerate(("finished", "paused", "paused", "paused"))
     ]
-    trials.append(Seen(4, SPACE.own, tuple(power_law(SPACE.own, 52)), "finished", 52))
+    trials.append(TrialView(4, SPACE.own, tuple(power_law(SPACE.own, 52)), "finished", 52))
     means = freeze_thaw.Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52)).means
     assert means[0] < min(means[number] for number in (1, 2, 3))
 
@@ -236,8 +236,8 @@ def test_pruned_trials_teach_the_model_and_never_go_on() -> None:
     values = SPACE.spread(4, 0)
     trials = [paused(number, values[number], *[score] * 4) for number, score in enumerate((0.2, 0.9, 0.5, 0.4))]
     trials[1] = dataclasses.replace(trials[1], state="pruned")
-    decision = FreezeThaw(SPACE, 52).decide(trials, Left(0, 200))
-    assert isinstance(decision, GoOn)
+    decision = FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 200))
+    assert isinstance(decision, Resume)
     assert decision.number != 1
 
 
@@ -258,7 +258,7 @@ def test_a_running_trial_lowers_what_is_expected_of_its_neighbours() -> None:
     values = SPACE.spread(7, 0)
     trials = [paused(number, values[number], *power_law(values[number], 52)[:4]) for number in range(6)]
     alone = freeze_thaw.Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52))
-    beside = freeze_thaw.Forecast(SPACE, [*trials, Seen(6, values[6], (), "running", 4)], 52, (4, 8, 14, 27, 52))
+    beside = freeze_thaw.Forecast(SPACE, [*trials, TrialView(6, values[6], (), "running", 4)], 52, (4, 8, 14, 27, 52))
     assert beside.expected_improvement([values[6]])[0] < 0.5 * alone.expected_improvement([values[6]])[0]
 
 
@@ -268,7 +268,7 @@ def test_a_space_of_few_configurations_is_never_proposed_twice() -> None:
     )
     trials = [paused(number, values, 0.5 + number / 100) for number, values in enumerate(few.grid()[:5])]
     for count in range(2, 6):
-        decision = FreezeThaw(few, 4).decide(trials[:count], Left(6 - count, math.inf))
+        decision = FreezeThaw(few, 4).decide(trials[:count], RemainingBudget(6 - count, math.inf))
         if isinstance(decision, Start):
             assert decision.values not in [trial.values for trial in trials[:count]]
 
@@ -277,7 +277,7 @@ def test_another_sampler_is_left_the_values() -> None:
     search = Search(FreezeThaw(SPACE, 13, proposes=False), 13, trials=20, budget=0.4 * 20 * 13).run()
     decisions = [decision for _, _, decision in search.asked]
     assert all(decision.values is None for decision in decisions if isinstance(decision, Start))
-    assert any(isinstance(decision, GoOn) for decision in decisions[:20])
+    assert any(isinstance(decision, Resume) for decision in decisions[:20])
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -342,7 +342,7 @@ def test_a_decision_among_2_000_trials_learns_from_a_bounded_number_of_them() ->
     values = SPACE.random(np.random.default_rng(0), 2_000)
     reached = (4, 4, 4, 8, 8, 14, 27, 52)
     trials = [
-        Seen(
+        TrialView(
             number,
             values[number],
             tuple(power_law(values[number], 52)[:until]),
@@ -353,10 +353,13 @@ def test_a_decision_among_2_000_trials_learns_from_a_bounded_number_of_them() ->
         for until in [reached[number % 8]]
     ]
     assert len(modelled(trials)) == MODELLED
-    assert FreezeThaw(SPACE, 52).decide(trials, Left(100, 10_000)) is not None
+    assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(100, 10_000)) is not None
 
 
 def test_the_module_loads_without_the_libraries_that_take_long_to_load() -> None:
-    code = "import sys, pipeline.search.freeze_thaw; print({'torch', 'sklearn', 'scipy', 'optuna'} & set(sys.modules))"
+    code = (
+        "import sys, pipeline.search.schedulers.freeze_thaw;"
+        "print({'torch', 'sklearn', 'scipy', 'optuna'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

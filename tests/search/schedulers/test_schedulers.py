@@ -3,13 +3,13 @@ import math
 
 import pytest
 
-from pipeline.search.schedulers.base import Asha, GoOn, Left, Seen, Start, Straight
+from pipeline.search.schedulers.base import Asha, FullTraining, RemainingBudget, Resume, Start, TrialView
 
-PLENTY = Left(trials=10, epochs=math.inf)
+PLENTY = RemainingBudget(trials=10, epochs=math.inf)
 
 
-def seen(number: int, *scores: float, state: str = "paused", until: int | None = None) -> Seen:
-    return Seen(number, {"x": number}, scores, state, len(scores) if until is None else until)  # type: ignore[arg-type]
+def seen(number: int, *scores: float, state: str = "paused", until: int | None = None) -> TrialView:
+    return TrialView(number, {"x": number}, scores, state, len(scores) if until is None else until)  # type: ignore[arg-type]
 
 
 def test_rungs_grow_by_the_reduction_factor_up_to_a_full_training() -> None:
@@ -28,10 +28,10 @@ def test_a_new_trial_starts_while_too_few_are_at_the_first_rung() -> None:
 
 def test_the_best_third_goes_on_before_a_new_one_starts() -> None:
     trials = [seen(0, 0.1), seen(1, 0.9), seen(2, 0.5)]
-    assert Asha(9).decide(trials, PLENTY) == GoOn(1, 3)
+    assert Asha(9).decide(trials, PLENTY) == Resume(1, 3)
     # Of six the best two go on; the best is there already.
     trials = [seen(0, 0.1), seen(1, 0.9, 0.9, 0.9), seen(2, 0.5), seen(3, 0.6), seen(4, 0.2), seen(5, 0.3)]
-    assert Asha(9).decide(trials, PLENTY) == GoOn(3, 3)
+    assert Asha(9).decide(trials, PLENTY) == Resume(3, 3)
     # Of five only the best one: the third quotient is not whole.
     assert Asha(9).decide(trials[:5], PLENTY) == Start(1)
 
@@ -40,15 +40,15 @@ def test_the_highest_rung_goes_first() -> None:
     below = [seen(number, 0.9 - number / 100) for number in range(3, 12)]
     above = [seen(number, 0.95, 0.95, 0.95 + number / 100) for number in range(3)]
     # 12 have been at epoch 1, of which 4 go on, and 3 at epoch 3, of which the best one does.
-    assert Asha(9).decide([*above, *below], PLENTY) == GoOn(2, 9)
+    assert Asha(9).decide([*above, *below], PLENTY) == Resume(2, 9)
     on_its_way = [*above[:2], dataclasses.replace(above[2], state="running", until=9)]
-    assert Asha(9).decide([*on_its_way, *below], PLENTY) == GoOn(3, 3)
+    assert Asha(9).decide([*on_its_way, *below], PLENTY) == Resume(3, 3)
 
 
 def test_a_trial_that_was_overtaken_waits() -> None:
     trials = [seen(0, 0.5), seen(1, 0.4), seen(2, 0.3), seen(3, 0.8), seen(4, 0.7), seen(5, 0.6)]
-    assert Asha(9).decide(trials[:3], PLENTY) == GoOn(0, 3)
-    assert Asha(9).decide(trials, PLENTY) == GoOn(3, 3)
+    assert Asha(9).decide(trials[:3], PLENTY) == Resume(0, 3)
+    assert Asha(9).decide(trials, PLENTY) == Resume(3, 3)
     after = [*trials[:3], seen(3, 0.8, 0.8, 0.8), seen(4, 0.7, 0.7, 0.7), trials[5]]
     assert Asha(9).decide(after, PLENTY) == Start(1)
 
@@ -63,12 +63,12 @@ def test_ended_trials_count_in_the_rungs_that_they_reached_and_never_go_on() -> 
 
 def test_asha_spends_no_more_than_is_left() -> None:
     trials = [seen(0, 0.1), seen(1, 0.9), seen(2, 0.5)]
-    assert Asha(9).decide(trials, Left(trials=1, epochs=3)) == GoOn(1, 3)
+    assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=3)) == Resume(1, 3)
     # An epoch is kept back for the one that has not started.
-    assert Asha(9).decide(trials, Left(trials=1, epochs=2)) == Start(1)
-    assert Asha(9).decide(trials, Left(trials=1, epochs=1.5)) == Start(1)
-    assert Asha(9).decide(trials, Left(trials=1, epochs=0.5)) is None
-    assert Asha(9).decide(trials[:2], Left(trials=0, epochs=math.inf)) is None
+    assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=2)) == Start(1)
+    assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=1.5)) == Start(1)
+    assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=0.5)) is None
+    assert Asha(9).decide(trials[:2], RemainingBudget(trials=0, epochs=math.inf)) is None
 
 
 def test_asha_sends_the_best_of_2_000_trials_on() -> None:
@@ -79,22 +79,22 @@ def test_asha_sends_the_best_of_2_000_trials_on() -> None:
         for epochs in [reached[number % 7]]
     ]
     decision = Asha(27).decide(trials, PLENTY)
-    assert isinstance(decision, GoOn)
+    assert isinstance(decision, Resume)
     waiting = [trial for trial in trials if trial.state == "paused" and trial.until == trials[decision.number].until]
     assert trials[decision.number].scores[0] == max(trial.scores[0] for trial in waiting)
 
 
 def test_without_a_scheduler_trials_train_to_their_end() -> None:
-    straight = Straight(9)
+    straight = FullTraining(9)
     assert straight.decide([], PLENTY) == Start(9)
     assert straight.decide([seen(0, *[0.5] * 9, state="finished")], PLENTY) == Start(9)
-    assert straight.decide([], Left(trials=0, epochs=math.inf)) is None
-    assert straight.decide([], Left(trials=1, epochs=8)) is None
+    assert straight.decide([], RemainingBudget(trials=0, epochs=math.inf)) is None
+    assert straight.decide([], RemainingBudget(trials=1, epochs=8)) is None
 
 
 def test_without_a_scheduler_a_paused_trial_goes_on_to_its_end() -> None:
-    assert Straight(9).decide([seen(0, 0.5)], PLENTY) == GoOn(0, 9)
-    assert Straight(9).decide([seen(0, 0.5)], Left(trials=1, epochs=7)) is None
+    assert FullTraining(9).decide([seen(0, 0.5)], PLENTY) == Resume(0, 9)
+    assert FullTraining(9).decide([seen(0, 0.5)], RemainingBudget(trials=1, epochs=7)) is None
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_asha_refuses_settings_that_make_no_rungs(settings: dict[str, int], mess
 
 def test_a_training_of_no_epochs_is_refused() -> None:
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
-        Straight(0)
+        FullTraining(0)

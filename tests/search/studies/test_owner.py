@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from searches import EPOCHS, SPACE, Diary, Halves, Stopping, curve, owner
 
-from pipeline.search.engines.base import Began, Failed, Message, Order, Stuck, Trained
+from pipeline.search.engines.base import Began, EpochDone, Failed, Message, Order, Stuck
 from pipeline.search.engines.simulated import SimulatedEngine
-from pipeline.search.schedulers.base import GoOn, Left, Seen, Start
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.studies import outcome
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
@@ -42,7 +42,7 @@ class Faulty:
             self.inner._busy.add(order.trial)
             self.inner._say(0, Began(order.trial))
             epochs = [
-                Trained(order.trial, epoch) for epoch in _epochs(order) if epoch.number <= order.known + self.after
+                EpochDone(order.trial, epoch) for epoch in _epochs(order) if epoch.number <= order.known + self.after
             ]
             for event in epochs:
                 self.inner._say(event.epoch.number - order.known, event)
@@ -425,7 +425,7 @@ def test_workers_that_cannot_work_end_the_study_and_lose_nothing(tmp_path: Path)
 
 def test_a_scheduler_that_repeats_values_does_not_train_them_twice(tmp_path: Path) -> None:
     class Repeats:
-        def decide(self, trials: list[Seen], left: Left) -> Start | GoOn | None:
+        def decide(self, trials: list[TrialView], left: RemainingBudget) -> Start | Resume | None:
             return Start(EPOCHS, {"train.learning_rate": 0.5, "train.momentum": 0.5}) if left.trials > 0 else None
 
     study = owner(tmp_path, scheduler=Repeats(), trials=4)

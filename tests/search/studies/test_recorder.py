@@ -25,7 +25,7 @@ from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
-from pipeline.search.studies.recorder import Recorder, told
+from pipeline.search.studies.recorder import Recorder, read_epochs
 from pipeline.search.studies.samplers import Proposer
 from pipeline.tracking import Tracker, sender
 from pipeline.tracking.outbox import Outbox
@@ -57,7 +57,7 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
                 tracker, parent, ledger, config_of, folder, "trial", load_meta(project.meta), {}, EPOCHS, None
             )
             tracker.send_leftovers()
-            recorder.agree()
+            recorder.reconcile()
             proposals = Proposals(4, SPACE, Proposer(SPACE, "random", 0), 0)
             limits = {"budget": 3.0} | limits
             owner = Owner(
@@ -237,5 +237,5 @@ def test_what_the_folder_tells_of_a_trial_survives_a_torn_line(tmp_path: Path) -
         '"validation_accuracy": 0.5, "images_per_second": 1.0, "elapsed_s": 1.0}'
     )
     (tmp_path / "epochs.jsonl").write_text(f"\n{whole}\n{whole[:40]}\n{whole.replace(': 1,', ': 2,', 1)}")
-    assert list(told(tmp_path)) == [1, 2]
-    assert told(tmp_path / "nowhere") == {}
+    assert list(read_epochs(tmp_path)) == [1, 2]
+    assert read_epochs(tmp_path / "nowhere") == {}

@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from pipeline import evaluate, networks
 from pipeline.batches import data
-from pipeline.config import Config, Model
+from pipeline.config import Config, Model, Scalar
 from pipeline.errors import PipelineError
 from pipeline.evaluation import soup
 from pipeline.files import Project
 from pipeline.meta import Meta
 from pipeline.networks import Classifier
-from pipeline.search.studies.finished import Study, Trained
 from pipeline.training import loop
 
 Floats = npt.NDArray[np.float64]
@@ -26,8 +25,25 @@ Ints = npt.NDArray[np.int64]
 
 ROUNDS = 25
 """Networks, counted as often as they were chosen, that a selection looks at."""
-STATISTICS_PICTURES = 5_000
-"""Training pictures that the batch norms of a soup are measured on: thousands of values a channel for each of them."""
+STATISTICS_IMAGES = 5_000
+"""Training images that the batch norms of a soup are measured on: thousands of values a channel for each of them."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network that was trained to its end."""
+
+    name: str
+    """As its run in MLflow is called: trial 3, confirm 0."""
+    trial: int
+    """Whose values it has: of a confirmation, the trial that was trained again."""
+    values: Mapping[str, Scalar]
+    """Those that were searched."""
+    model: Model
+    weights: Path
+    """What models.save wrote; it may be gone."""
+    accuracy: float
+    """On the validation part, as the search has it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ def groups(networks: Sequence[Model]) -> list[list[int]]:
 
 
 def rank(probabilities: Floats, labels: Ints) -> tuple[float, float]:
-    """The higher the better: the accuracy, then the mean log likelihood, which tells apart what few pictures can't.
+    """The higher the better: the accuracy, then the mean log likelihood, which tells apart what few images can't.
 
     Rounded to nine digits: a mean of equal probabilities is no better than one of them by how it was rounded.
     """
@@ -93,7 +109,7 @@ def rank(probabilities: Floats, labels: Ints) -> tuple[float, float]:
     return accuracy, round(float(np.log(np.maximum(likelihoods, np.finfo(np.float64).tiny)).mean()), 9)
 
 
-class Bench:
+class Combiner:
     """The members' networks, what they predict for the validation part, and what they become together."""
 
     def __init__(
@@ -101,22 +117,25 @@ class Bench:
         project: Project,
         settings: Config,
         meta: Meta,
-        study: Study,
-        members: Sequence[Trained],
+        validation: tuple[float, int],
+        members: Sequence[Member],
         tell: Callable[[str], None],
     ) -> None:
-        """Raises ConfigError and DataError; PipelineError where weights don't fit."""
+        """`validation` is the share and the seed of the validation part.
+
+        Raises ConfigError and DataError; PipelineError where weights don't fit.
+        """
         self._project, self._settings, self._members, self._tell = project, settings, members, tell
-        pictures = data.load_pictures(project.training_data, meta)
-        trained_on, validation = data.split(pictures.labels, study.validation_share, study.validation_seed)
-        self.labels = pictures.labels[validation]
+        images = data.load_images(project.training_data, meta)
+        trained_on, held_out = data.split(images.labels, *validation)
+        self.labels = images.labels[held_out]
         self._device = evaluate.device_of(settings)
         size, device = settings.evaluate.batch_size, self._device.handle
-        self._validation = data.OrderedBatches(pictures, validation, batch_size=size, device=device)
+        self._validation = data.OrderedBatches(images, held_out, batch_size=size, device=device)
         # In whole batches, as each counts alike, and mixed, as a batch of one class is like no other.
-        drawn = np.random.default_rng(0).permutation(trained_on)[:STATISTICS_PICTURES]
+        drawn = np.random.default_rng(0).permutation(trained_on)[:STATISTICS_IMAGES]
         whole = len(drawn) - len(drawn) % size or len(drawn)
-        self._statistics = data.OrderedBatches(pictures, drawn[:whole], batch_size=size, device=device)
+        self._statistics = data.OrderedBatches(images, drawn[:whole], batch_size=size, device=device)
         self._networks: list[Classifier] = []
         self._probabilities: list[Floats] = []
         for number, member in enumerate(members, start=1):
@@ -159,7 +178,7 @@ class Bench:
         if not good:
             return None
         best = max(good, key=lambda soup: rank(soup.probabilities, self.labels))
-        networks.save(self._cooked(tuple(best.counts)), self._project.soup)
+        networks.save(self._recalibrated(tuple(best.counts)), self._project.soup)
         return best
 
     def tested(self, mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, float | int]]:
@@ -209,11 +228,15 @@ class Bench:
     def _predicted(self, network: Classifier) -> Floats:
         return evaluate.predict(network, self._validation, self._device)
 
-    def _cooked(self, positions: tuple[int, ...]) -> Classifier:
-        return soup.cooked([self._networks[position] for position in positions], self._statistics, self._device)
+    def _recalibrated(self, positions: tuple[int, ...]) -> Classifier:
+        return soup.recalibrate_batch_norm(
+            [self._networks[position] for position in positions], self._statistics, self._device
+        )
 
     def _predicted_by_soup(self, positions: tuple[int, ...]) -> Floats:
-        return self._predicted(self._cooked(positions)) if len(positions) > 1 else self._probabilities[positions[0]]
+        return (
+            self._predicted(self._recalibrated(positions)) if len(positions) > 1 else self._probabilities[positions[0]]
+        )
 
     def _parts(self, mixture: Mixture) -> Iterator[tuple[int, Model, Path]]:
         """The networks that predict for a mixture, each with its weight in their mean."""
@@ -224,7 +247,7 @@ class Bench:
             yield from ((count, member.model, member.weights) for count, member in members)
 
 
-def _network(member: Trained, meta: Meta) -> Classifier:
+def _network(member: Member, meta: Meta) -> Classifier:
     """The network of a member. Raises PipelineError where its weights are missing or don't fit."""
     way_out = f"`--without {member.trial}` goes on without trial {member.trial}"
     if not member.weights.exists():
