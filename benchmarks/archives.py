@@ -15,7 +15,7 @@ from pipeline.batches import data
 from pipeline.batches.data import Images
 from pipeline.errors import DataError
 from pipeline.files import Project
-from pipeline.meta import Meta, load_meta
+from pipeline.records import Meta, load_meta
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 RESNET20 = PARAMS.parent / "examples" / "resnet20" / "params.yaml"

@@ -46,7 +46,7 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     from pipeline import networks
     from pipeline.batches import data
     from pipeline.machine import Machine
-    from pipeline.meta import Meta
+    from pipeline.records import Meta
     from pipeline.training import loop
     from pipeline.training.device import Device
 

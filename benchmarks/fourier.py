@@ -24,8 +24,8 @@ from pipeline import config, networks
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.machine import Machine
-from pipeline.meta import Meta
 from pipeline.networks import fourier
+from pipeline.records import Meta
 from pipeline.training.device import Device
 from pipeline.training.loop import place
 from pipeline.training.optimizers import build_optimizer

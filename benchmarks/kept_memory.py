@@ -29,7 +29,7 @@ from pipeline import config, networks
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.machine import Machine
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.training import device
 from pipeline.training.device import Device
 from pipeline.training.loop import place

@@ -34,8 +34,8 @@ from rich.table import Table
 
 from pipeline.cli import guarded
 from pipeline.config import Range
-from pipeline.epoch import Epoch
 from pipeline.errors import DataError
+from pipeline.records import Epoch
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.schedulers.base import Values
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw

@@ -25,7 +25,7 @@ import psutil
 from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.schedulers.base import Asha, Values
 from pipeline.search.space.space import Space

@@ -28,7 +28,7 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     from pipeline import config
     from pipeline.batches import data
     from pipeline.machine import Machine
-    from pipeline.meta import Meta
+    from pipeline.records import Meta
     from pipeline.training import loop
     from pipeline.training.device import Device
 

@@ -33,7 +33,7 @@ from pipeline.batches.data import Images
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.machine import Machine
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.training import loop
 from pipeline.training.device import Device
 

@@ -16,7 +16,7 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import guarded
@@ -50,7 +50,7 @@ def ensemble(project: "Project", options: EnsembleOptions, console: "Console") -
     from pipeline import config
     from pipeline.evaluation.ensembles import Combiner, groups
     from pipeline.files import atomic_write
-    from pipeline.meta import load_meta
+    from pipeline.records import load_meta
     from pipeline.search.studies import finished
 
     settings = config.load(project.params)
@@ -65,10 +65,10 @@ def ensemble(project: "Project", options: EnsembleOptions, console: "Console") -
         soups = [soup for alike in groups([member.model for member in members]) for soup in combiner.soups(alike)]
         soup = combiner.kept(soups)
         mixtures = {"single": single, "ensemble": chosen} | ({"soup": soup} if soup else {})
-        told = {name: combiner.told(mixture) for name, mixture in ensembles.items()}
+        told = {name: combiner.told(mixture) for name, mixture in mixtures.items()}
         # Nothing is chosen any more when the test set is read.
         for name, figures in combiner.tested(mixtures).items():
-            told[name]["test"] = figures
+            told[name]["test"] = {key: value for key, value in asdict(figures).items() if value is not None}
         content = {
             "study": study.name,
             "finished": len(study.trials),

@@ -8,22 +8,22 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.config import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.files import Project
+from pipeline.records import Provenance
 
 CODE: Mapping[str, tuple[str, ...]] = {
-    "download": ("config", "datasets", "download.py", "epoch.py", "meta.py"),
-    "train": ("batches", "config", "networks", "training", "epoch.py", "machine.py", "meta.py", "train.py"),
+    "download": ("config", "datasets", "download.py", "records.py"),
+    "train": ("batches", "config", "networks", "training", "machine.py", "records.py", "train.py"),
     "evaluate": (
         *("batches", "config", "evaluation", "networks", "training"),
-        *("epoch.py", "evaluate.py", "machine.py", "meta.py"),
+        *("evaluate.py", "machine.py", "records.py"),
     ),
-    "report": ("config", "reporting", "epoch.py", "meta.py", "report.py"),
+    "report": ("config", "reporting", "records.py", "report.py"),
 }
 """The code that decides what a stage writes, below pipeline/: directories and modules. dvc.yaml names the same ones.
 
@@ -34,21 +34,6 @@ PACKAGES = ("pipeline", "torch", "torchvision", "numpy", "mlflow", "dvc", "optun
 
 # What the pipeline itself writes says nothing about the code and the values that it ran with.
 _OWN_OUTPUTS = ("dvc.lock", "metrics.json", "results")
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """None is what can't be known: outside a git repository, before the first commit, without a dvc.lock."""
-
-    git_commit: str | None
-    git_dirty: bool | None
-    """Whether tracked files differ from the commit, those that the pipeline writes left aside."""
-    dvc_data_hash: str | None
-    """DVC's MD5 of data/train, as dvc.lock has it."""
-    versions: dict[str, str]
-    """Of Python and of the packages that are installed, by name."""
-    platform: str
-    host: str
 
 
 def collect(project: Project) -> Provenance:

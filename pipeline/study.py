@@ -78,13 +78,15 @@ def settings_of(project: "Project", name: str, given: Mapping[str, Any]) -> "Con
 
 def measured(project: "Project", settings: "Config", weights: "Path") -> "Measured":
     """The test error of a network, and what it takes. Raises PipelineError where the weights don't fit."""
-    from pipeline import evaluate, networks
-    from pipeline.meta import load_meta
+    from pipeline import networks
+    from pipeline.evaluation.inference import load_network
+    from pipeline.evaluation.test_set import predict_test_set
+    from pipeline.records import load_meta
     from pipeline.search.studies.grid import Measured
 
-    probabilities, labels = evaluate.probabilities_of(project, settings.model, weights, settings)
+    probabilities, labels = predict_test_set(project, settings.model, weights, settings)
     meta = load_meta(project.meta)
-    network = evaluate.network_of(settings.model, weights, meta)
+    network = load_network(settings.model, weights, meta)
     wrong = float((probabilities.argmax(axis=1) != labels).mean())
     return Measured(wrong, networks.parameters(network), networks.macs(network, meta))
 

@@ -19,7 +19,7 @@ from pipeline.batches.data import Images
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.machine import Machine
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.training.device import Device
 
 LONGEST = ("test_demo.py", "test_chaos.py")

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.storages import InMemoryStorage
 
 from pipeline.config import Range
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 from pipeline.search.engines.base import Failed, Message, Order, TargetReached
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView, Values

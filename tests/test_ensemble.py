@@ -17,8 +17,8 @@ from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Choices, Config
 from pipeline.evaluation import ensembles, soup
 from pipeline.files import Project
-from pipeline.meta import Meta, load_meta
 from pipeline.networks import Classifier
+from pipeline.records import Meta, load_meta
 from pipeline.search.space.space import Space
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger

@@ -12,7 +12,7 @@ from pipeline.batches import data
 from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Config
 from pipeline.files import Project
-from pipeline.meta import Meta, load_meta
+from pipeline.records import Meta, load_meta
 from pipeline.training.device import Device
 
 CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])

@@ -18,9 +18,9 @@ from optuna.storages import InMemoryStorage
 from rich.console import Console
 
 from pipeline import config, study
-from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project
+from pipeline.records import Epoch
 from pipeline.search.space.space import Space
 from pipeline.search.studies.grid import FIGURES, Grid, Measured
 from pipeline.search.studies.ledger import Ledger

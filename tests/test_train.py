@@ -14,7 +14,7 @@ import pytest
 from pipeline import config, train
 from pipeline.config import Config
 from pipeline.files import Project
-from pipeline.meta import load_meta
+from pipeline.records import load_meta
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(
     loaded = mlflow.pytorch.load_model("models:/digits-main@best")
     from pipeline import networks
     from pipeline.batches import data
-    from pipeline.meta import load_meta
+    from pipeline.records import load_meta
 
     meta = load_meta(searched / "data" / "meta.json")
     images = data.load_images(searched / "data" / "train", meta)

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.batches import augment
 from pipeline.config import Augment
 from pipeline.errors import DataError
-from pipeline.meta import Meta
+from pipeline.records import Meta
 
 
 class Images(NamedTuple):

@@ -6,14 +6,15 @@ import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import records
 from pipeline.datasets import disk
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.files import Project, atomic_write
+from pipeline.records import Meta
 
 UNPACKED = ".unpacked-"  # what the names of temporary folders below data/ begin with
 _PIXELS_A_COUNT = 1 << 20
@@ -36,8 +37,8 @@ def clear(project: Project) -> None:
         shutil.rmtree(folder)
 
 
-def write(project: Project, dataset: DataSet) -> dict[str, Any]:
-    """Writes the arrays and meta.json, and returns what meta.json holds. Raises DataError when the disk is full.
+def write(project: Project, dataset: DataSet) -> Meta:
+    """Writes the arrays and meta.json, and returns the latter. Raises DataError when the disk is full.
 
     The digest is SHA-256 over, for each of the four arrays, a line with its name, dtype and shape and then its bytes,
     and over the class names as JSON.
@@ -62,20 +63,19 @@ def write(project: Project, dataset: DataSet) -> dict[str, Any]:
                 np.save(file, labels)
         digest.update(json.dumps(dataset.classes).encode())
         mean, deviation = _mean_and_deviation(histogram)
-        meta = {
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "shape": list(dataset.shape),
-            "mean": mean,
-            "std": deviation,
-            "counts": counts,
-            "per_class": {name: _per_class(part, len(dataset.classes)) for name, _, part in parts},
-            "digest": f"sha256:{digest.hexdigest()}",
-            "source": dataset.source,
-            "archive_sha256": dataset.archive_sha256,
-        }
-        with atomic_write(project.meta) as aside:
-            aside.write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        meta = Meta(
+            name=dataset.name,
+            classes=tuple(dataset.classes),
+            shape=dataset.shape,
+            mean=tuple(mean),
+            std=tuple(deviation),
+            counts=counts,
+            digest=f"sha256:{digest.hexdigest()}",
+            source=dataset.source,
+            per_class={name: _per_class(part, len(dataset.classes)) for name, _, part in parts},
+            archive_sha256=dataset.archive_sha256,
+        )
+        records.write(meta, project.meta)
     return meta
 
 

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline import evaluate, networks
+from pipeline import networks
 from pipeline.batches import data
 from pipeline.config import Config, Model, Scalar
 from pipeline.errors import PipelineError
-from pipeline.evaluation import soup
+from pipeline.evaluation import inference, metrics, soup, test_set
+from pipeline.evaluation.metrics import Floats, Ints
 from pipeline.files import Project
-from pipeline.meta import Meta
 from pipeline.networks import Classifier
+from pipeline.records import Meta, Scores
 from pipeline.training import loop
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 ROUNDS = 25
 """Networks, counted as often as they were chosen, that a selection looks at."""
@@ -129,7 +126,7 @@ class Combiner:
         images = data.load_images(project.training_data, meta)
         trained_on, held_out = data.split(images.labels, *validation)
         self.labels = images.labels[held_out]
-        self._device = evaluate.device_of(settings)
+        self._device = inference.prepared_device(settings)
         size, device = settings.evaluate.batch_size, self._device.handle
         self._validation = data.OrderedBatches(images, held_out, batch_size=size, device=device)
         # In whole batches, as each counts alike, and mixed, as a batch of one class is like no other.
@@ -181,20 +178,20 @@ class Combiner:
         networks.save(self._recalibrated(tuple(best.counts)), self._project.soup)
         return best
 
-    def tested(self, mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, float | int]]:
+    def tested(self, mixtures: Mapping[str, Mixture]) -> dict[str, Scores]:
         """The figures of the test set, for which each network predicts once."""
 
         @cache
         def predicted(model: Model, weights: Path) -> tuple[Floats, Ints]:
             self._tell(f"the test set by {weights.relative_to(self._project.root)}")
-            return evaluate.probabilities_of(self._project, model, weights, self._settings)
+            return test_set.predict_test_set(self._project, model, weights, self._settings)
 
         found = {}
         for name, mixture in mixtures.items():
             parts = [(count, *predicted(model, weights)) for count, model, weights in self._parts(mixture)]
             labels = parts[0][2]
             probabilities = _mean([(count, probabilities) for count, probabilities, _ in parts])
-            found[name] = evaluate.score(probabilities, labels, self._settings.evaluate.calibration_bins)
+            found[name] = metrics.score(probabilities, labels, self._settings.evaluate.calibration_bins)
         return found
 
     def described(self) -> list[dict[str, Any]]:
@@ -226,7 +223,7 @@ class Combiner:
         return sorted(positions, key=self._rank, reverse=True)
 
     def _predicted(self, network: Classifier) -> Floats:
-        return evaluate.predict(network, self._validation, self._device)
+        return inference.predict(network, self._validation, self._device)
 
     def _recalibrated(self, positions: tuple[int, ...]) -> Classifier:
         return soup.recalibrate_batch_norm(
@@ -253,7 +250,7 @@ def _network(member: Member, meta: Meta) -> Classifier:
     if not member.weights.exists():
         raise PipelineError(f"{member.weights}, the weights of {member.name}, is missing: {way_out}.")
     try:
-        return evaluate.network_of(member.model, member.weights, meta)
+        return inference.load_network(member.model, member.weights, meta)
     except PipelineError as error:
         described = ", ".join(f"{key} {value}" for key, value in member.model.model_dump().items())
         raise PipelineError(

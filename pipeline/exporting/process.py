@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import Model
-from pipeline.meta import load_meta
+from pipeline.records import load_meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,7 +195,7 @@ class _Writer:
     """What the process keeps: the networks and exported graphs of the architectures used last."""
 
     def __init__(self, meta: Path, training_data: Path) -> None:
-        from pipeline.tracking.delivery import quiet
+        from pipeline.exporting.environment import quiet
 
         quiet()
         import torch

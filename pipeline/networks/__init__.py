@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.config import Model
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import atomic_write
-from pipeline.meta import Meta
 from pipeline.networks import pretrained
 from pipeline.networks.deep_resnet import DeepResNet
 from pipeline.networks.pretrained import Pretrained
 from pipeline.networks.resnet import ResNet
 from pipeline.networks.speed import Speed
 from pipeline.networks.vgg import VGG
+from pipeline.records import Meta
 
 Network: TypeAlias = ResNet | DeepResNet | VGG | Speed
 """Each has its last layer as `classify`, and as `stride` the pixels, to a side, that it makes one of."""

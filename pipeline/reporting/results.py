@@ -1,81 +1,24 @@
 """What a training, its evaluation and studies left in files, read back and checked."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import records
 from pipeline.errors import PipelineError
 from pipeline.files import Project
+from pipeline.records import Epoch, Metrics, RunRecord
 
 Matrix: TypeAlias = npt.NDArray[np.int64]
 
-# What the files must hold, as far as a reader needs it.
-NUMBER = int | float
-COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "training_loss",
-    "training_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "images_per_second",
-    "elapsed_s",
-)
-RUN = {
-    "key": str,
-    "name": str,
-    "started": str,
-    "elapsed_s": NUMBER,
-    "seconds_per_epoch": NUMBER,
-    "peak_memory_bytes": int,
-    "device": {"type": str, "name": str, "threads": int, "precision": str},
-    "platform": str,
-    "provenance": {"git_commit": str | None, "git_dirty": bool | None, "dvc_data_hash": str | None, "versions": dict},
-    "data": {
-        "name": str,
-        "digest": str,
-        "source": str,
-        "classes": list,
-        "shape": list,
-        "counts": {"train": int, "test": int},
-        "training": int,
-        "validation": int,
-    },
-    "values": dict,
-}
-METRICS = {
-    "train": {
-        "training_loss": NUMBER,
-        "training_accuracy": NUMBER,
-        "validation_loss": NUMBER,
-        "validation_accuracy": NUMBER,
-        "images_per_second": NUMBER,
-    },
-    "evaluate": {
-        "accuracy": NUMBER,
-        "accuracy_low": NUMBER,
-        "accuracy_high": NUMBER,
-        "macro_f1": NUMBER,
-        "nll": NUMBER,
-        "ece": NUMBER,
-        "parameters": int,
-        "macs": int,
-        "images_per_second": NUMBER,
-    },
-}
-# What metrics.json holds only where it was asked for: by its place there.
-OPTIONAL: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("train", "folds"): {"count": int, "validation_accuracy_mean": NUMBER, "validation_accuracy_sd": NUMBER},
-    ("evaluate", "tta_flip"): {"accuracy": NUMBER, "accuracy_low": NUMBER, "accuracy_high": NUMBER},
-}
+COLUMNS = tuple("epoch" if field.name == "number" else field.name for field in fields(Epoch))
+"""Of history.csv."""
 STUDY_FIGURES = ("parameters", "macs", "epochs", "training_error", "validation_error", "test_error", "elapsed_s")
 
 
@@ -140,12 +83,10 @@ class Study:
 class Results:
     """What a training and its evaluation left in files."""
 
-    run: Mapping[str, Any]
-    """See RUN."""
+    run: RunRecord
     history: Mapping[str, Sequence[float]]
     """See COLUMNS; a value an epoch."""
-    metrics: Mapping[str, Mapping[str, Any]]
-    """By stage, see METRICS and OPTIONAL."""
+    metrics: Metrics
     confusion: Matrix
     """int64 [classes, classes], a row an actual class, a column a predicted one."""
     per_class: Sequence[ClassScore]
@@ -158,7 +99,7 @@ class Results:
         return [score.name for score in self.per_class]
 
     @property
-    def images(self) -> int:
+    def test_images(self) -> int:
         """Test images."""
         return int(self.confusion.sum())
 
@@ -185,19 +126,11 @@ class Results:
 
 def read(project: Project) -> Results:
     """Reads and checks the result files. Raises PipelineError, which names the one that is missing or damaged."""
-    with _reading(project.run):
-        run = json.loads(project.run.read_text(encoding="utf-8"))
-        _check(run, RUN)
-        datetime.fromisoformat(run["started"])
+    run = records.read(RunRecord, project.run, stage="train")
     with _reading(project.history):
         rows = _table(project.history, COLUMNS)
         history = {column: [float(row[column]) for row in rows] for column in COLUMNS}
-    with _reading(project.metrics):
-        metrics = json.loads(project.metrics.read_text(encoding="utf-8"))
-        _check(metrics, METRICS)
-        for (stage, key), shape in OPTIONAL.items():
-            if key in metrics[stage]:
-                _check(metrics[stage][key], shape, f"{stage}.{key}.")
+    metrics = records.read(Metrics, project.metrics, stage="evaluate")
     with _reading(project.per_class):
         per_class = [
             ClassScore(
@@ -211,7 +144,7 @@ def read(project: Project) -> Results:
             for number, row in enumerate(_table(project.per_class, ("class", "precision", "recall", "f1", "support")))
         ]
         classes = [score.name for score in per_class]
-        if classes != run["data"]["classes"]:
+        if tuple(classes) != run.data.classes:
             raise ValueError(f"its classes are not those of {project.run.name}")
     with _reading(project.confusion_matrix):
         confusion = _confusion(project.confusion_matrix, classes)
@@ -251,17 +184,6 @@ def _studies(project: Project) -> list[Study]:
         image = project.study_figure(name)
         found.append(Study(name, keys, trials, image.read_bytes() if image.exists() else None))
     return found
-
-
-def _check(content: Any, shape: Mapping[str, Any], prefix: str = "") -> None:
-    """Raises ValueError or TypeError unless `content` has every key of `shape`, with a value of its type."""
-    for key, kind in shape.items():
-        if not isinstance(content, dict) or key not in content:
-            raise ValueError(f"{prefix}{key} is not in it")
-        if isinstance(kind, dict):
-            _check(content[key], kind, f"{prefix}{key}.")
-        elif not isinstance(content[key], kind):
-            raise TypeError(f"{prefix}{key} can't be {json.dumps(content[key])}")
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.epoch import Epoch
 from pipeline.files import atomic_write
+from pipeline.records import Epoch
 
 
 @dataclass(frozen=True)

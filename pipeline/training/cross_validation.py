@@ -18,10 +18,9 @@ from torch import Tensor
 from pipeline.batches import data
 from pipeline.batches.data import Epochs, Images
 from pipeline.config import Config, Train
-from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
-from pipeline.meta import Meta
 from pipeline.networks import Classifier
+from pipeline.records import Epoch, Folds, Meta
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
@@ -88,6 +87,14 @@ class Training:
     def images_per_epoch(self) -> int:
         """Images that all networks together train on in an epoch."""
         return sum(len(part.training) for part in self.parts)
+
+    @property
+    def folds(self) -> Folds | None:
+        """The result of a cross-validation after its last epoch; None without folds."""
+        if len(self.parts) == 1:
+            return None
+        accuracies = self.accuracies(len(self.done))
+        return Folds(len(accuracies), accuracies, statistics.fmean(accuracies), statistics.stdev(accuracies))
 
     def accuracies(self, number: int) -> list[float]:
         """Validation accuracy of each network after epoch `number`."""

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.machine import Machine
+from pipeline.records import DeviceRecord
 
 Precision = Literal["fp32", "bf16"]
 
@@ -97,9 +98,9 @@ class Device:
             return torch.cuda.get_device_name(self.handle)
         return _processor_name()
 
-    def described(self) -> dict[str, str | int]:
+    def described(self) -> DeviceRecord:
         """For the record of a run."""
-        return {"type": str(self.handle), "name": self.name, "threads": self.threads, "precision": self.precision}
+        return DeviceRecord(str(self.handle), self.name, self.threads, self.precision)
 
 
 def _first_there(machine: Machine) -> str:

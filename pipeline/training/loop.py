@@ -22,10 +22,9 @@ from torch.nn import functional as F
 from pipeline import networks
 from pipeline.batches.data import Batch, Epochs, Images, OrderedBatches, TrainingBatches, split
 from pipeline.config import Config, Train
-from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
-from pipeline.meta import Meta
 from pipeline.networks import Classifier
+from pipeline.records import Epoch, Meta
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average

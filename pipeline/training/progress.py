@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from pipeline.batches.data import Batch, Epochs
 from pipeline.cli import duration
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 
 
 class TrainingDisplay:

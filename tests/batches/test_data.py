@@ -12,7 +12,7 @@ from pipeline.batches import data
 from pipeline.batches.data import Images, OrderedBatches, TrainingBatches
 from pipeline.config import Augment
 from pipeline.errors import DataError
-from pipeline.meta import Meta, load_meta
+from pipeline.records import Meta, load_meta
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from pipeline import config, networks
 from pipeline.config import Model
 from pipeline.exporting.process import NICENESS, Done, Exporter
 from pipeline.files import Project
-from pipeline.meta import Meta, load_meta
+from pipeline.records import Meta, load_meta
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,8 +9,8 @@ from stripes import striped
 from torch import Tensor, nn
 
 from pipeline.config import Config
-from pipeline.meta import Meta
 from pipeline.networks import fourier
+from pipeline.records import Meta
 from pipeline.training import loop
 from pipeline.training.device import Device
 from pipeline.training.loop import Parts

@@ -8,7 +8,7 @@ from torch import nn
 from pipeline import networks
 from pipeline.config import Config, Model
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.meta import Meta
+from pipeline.records import Meta
 
 FAMILIES = get_args(Model.model_fields["family"].annotation)
 DEEP = ("resnet50", "resnet101", "resnet152", "pretrained")

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from pipeline import networks
 from pipeline.config import Config
 from pipeline.errors import ConfigError, DownloadError
-from pipeline.meta import Meta
 from pipeline.networks import pretrained
 from pipeline.networks.pretrained import ADDRESS, FILES, MEAN, STD, Pretrained
+from pipeline.records import Meta
 
 GREY = Meta("grey", ("a", "b", "c"), (1, 40, 40), (0.3,), (0.2,), {}, "", "")
 COLOUR = Meta("colour", ("a", "b", "c"), (3, 40, 40), (0.3,) * 3, (0.2,) * 3, {}, "", "")

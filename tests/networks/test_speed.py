@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from pipeline import networks
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.meta import Meta
 from pipeline.networks.speed import PATCH, Speed, Stage
+from pipeline.records import Meta
 
 COLOUR = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
 

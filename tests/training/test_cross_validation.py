@@ -13,10 +13,9 @@ import torch
 from pipeline import train
 from pipeline.batches.data import Images
 from pipeline.config import Config
-from pipeline.epoch import Epoch
 from pipeline.errors import Diverged
 from pipeline.files import Project
-from pipeline.meta import Meta
+from pipeline.records import Epoch, Meta
 from pipeline.search.engines.base import EpochDone, Message, Order, Paused, TargetReached
 from pipeline.search.engines.worker import WorkerSpec, _Trainer
 from pipeline.training import cross_validation, loop

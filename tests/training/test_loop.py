@@ -12,10 +12,9 @@ from pipeline import networks
 from pipeline.batches import data
 from pipeline.batches.data import Batch, Images, Mix
 from pipeline.config import Config
-from pipeline.epoch import Epoch
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.machine import Machine
-from pipeline.meta import Meta
+from pipeline.records import Epoch, Meta
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device

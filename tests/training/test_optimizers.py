@@ -4,8 +4,8 @@ from torch import nn
 
 from pipeline import networks
 from pipeline.config import Config
-from pipeline.meta import Meta
 from pipeline.networks import Classifier
+from pipeline.records import Meta
 from pipeline.training.optimizers import ADAM_SHARE, Muon, build_optimizer, orthogonal
 
 

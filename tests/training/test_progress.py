@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.batches.data import Batch
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 from pipeline.training.progress import TrainingDisplay
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from pipeline.config import Config
-from pipeline.epoch import Epoch
 from pipeline.errors import PipelineError
+from pipeline.records import Epoch
 from pipeline.search.schedulers.base import Values
 
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]

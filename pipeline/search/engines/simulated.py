@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 from pipeline.search.engines.base import Began, EpochDone, Matrix, Message, Order, Paused, TargetReached, WorkerInfo
 from pipeline.search.schedulers.base import Values
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.batches.data import Images
-    from pipeline.meta import Meta
+    from pipeline.records import Meta
 
 # What no other worker, and no second try, would get past.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -138,7 +138,7 @@ class _Trainer:
         from pipeline import networks  # noqa: F401
         from pipeline.batches import data
         from pipeline.machine import Machine
-        from pipeline.meta import load_meta
+        from pipeline.records import load_meta
         from pipeline.training import cross_validation  # noqa: F401
         from pipeline.training.device import Device
 
@@ -176,7 +176,7 @@ class _Trainer:
             order.trial,
             min(len(training.done), order.until),
             _confusion(logits, labels),
-            WorkerInfo(self._device.described(), training.counts),
+            WorkerInfo(asdict(self._device.described()), training.counts),
             self._device.peak_memory_bytes(),
             over=training.over,
         )

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pipeline.cli import duration
 from pipeline.config import Scalar
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Watcher

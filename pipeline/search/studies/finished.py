@@ -9,7 +9,7 @@ from pipeline.config import Model, Scalar
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.ensembles import Member
 from pipeline.files import Project
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.search.studies import ledger as ledgers
 from pipeline.search.studies import outcome
 from pipeline.search.studies.journal import journal

@@ -3,10 +3,9 @@
 Nothing is chosen, so no trial wins and none is trained again; what is measured may be the test error.
 """
 
-import csv
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.table import Table
 from pipeline.cli import duration
 from pipeline.config import Config, Scalar
 from pipeline.errors import PipelineError
-from pipeline.files import Project, atomic_write
+from pipeline.files import Project, atomic_write, write_csv
 from pipeline.search.studies.display import shown
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.recorder import read_epochs
@@ -69,14 +68,14 @@ class Grid:
     def write(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
         rows = [self._row(trial) for trial in search.trials]
         header = ["trial", "ended", *self.settings.space, *FIGURES]
-        _write_csv(self.project.study_table(self.name), header, ([row[key] for key in header] for row in rows))
+        write_csv(self.project.study_table(self.name), header, ([row[key] for key in header] for row in rows))
         curves = [
             [trial.number, epoch.number, _error(epoch.training_accuracy), _error(epoch.validation_accuracy)]
             for trial in search.trials
             for epoch in read_epochs(self._folder(trial)).values()
         ]
         header = ["trial", "epoch", "training_error", "validation_error"]
-        _write_csv(self.project.study_curves(self.name), header, curves)
+        write_csv(self.project.study_curves(self.name), header, curves)
         figure = self.project.study_figure(self.name)
         if image := self._image(search):
             with atomic_write(figure) as aside:
@@ -228,10 +227,3 @@ def _kind(values: Mapping[str, Scalar], family: str) -> str:
 
 def _error(accuracy: float) -> float:
     return round(1 - accuracy, 6)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Scalar]]) -> None:
-    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

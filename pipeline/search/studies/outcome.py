@@ -1,6 +1,5 @@
 """What a study found: the ranking, and the small plain files that it leaves in results/tune."""
 
-import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from pipeline import config
 from pipeline.config import Scalar
-from pipeline.files import Project, atomic_write
+from pipeline.files import Project, atomic_write, write_csv
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger, Trial
 
@@ -99,11 +98,8 @@ def write(
     project: Project, ledger: Ledger, confirmation: Ledger | None, space: Space, study: Mapping[str, Any]
 ) -> None:
     """Writes trials.csv, study.json, and best.yaml once a trial was trained to the end."""
-    with atomic_write(project.trials) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["trial", "state", "validation_accuracy", "epochs", "seed", "elapsed_s", *space.names, "why"])
-        for trial in ledger.trials:
-            rows.writerow(_row(trial, space.names))
+    header = ["trial", "state", "validation_accuracy", "epochs", "seed", "elapsed_s", *space.names, "why"]
+    write_csv(project.trials, header, (_row(trial, space.names) for trial in ledger.trials))
     with atomic_write(project.study) as aside:
         aside.write_text(json.dumps(study, indent=2) + "\n", encoding="utf-8")
     candidates = ranking(ledger, confirmation)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.epoch import Epoch
+from pipeline.records import Epoch
 from pipeline.search.engines.base import Began, Engine, EpochDone, Failed, Message, Order, Paused, TargetReached
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start
 from pipeline.search.studies.ledger import Ledger, Trial

@@ -14,10 +14,9 @@ from typing import Any
 
 from pipeline import config
 from pipeline.config import Config, Scalar
-from pipeline.epoch import Epoch
 from pipeline.exporting.process import Exporter
 from pipeline.files import atomic_write
-from pipeline.meta import Meta
+from pipeline.records import Epoch, Meta
 from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.studies.ledger import Ledger, Trial
 from pipeline.search.studies.owner import Watcher

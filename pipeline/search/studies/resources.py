@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.exporting.process import Exporter
 from pipeline.files import Project
 from pipeline.machine import Machine, placements
-from pipeline.meta import Meta
+from pipeline.records import Meta
 from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import LocalEngine
 from pipeline.search.engines.worker import WorkerSpec

@@ -21,7 +21,7 @@ from pipeline import config, tracking
 from pipeline.config import Config
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import Project
-from pipeline.meta import Meta, load_meta
+from pipeline.records import Meta, load_meta
 from pipeline.search.schedulers.base import Asha, FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space

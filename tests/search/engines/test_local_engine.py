@@ -16,8 +16,8 @@ from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import Config
-from pipeline.epoch import Epoch
 from pipeline.files import Project
+from pipeline.records import Epoch
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.local import LocalEngine

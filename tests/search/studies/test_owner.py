@@ -81,7 +81,7 @@ class Faulty:
 
 
 def _epochs(order: Order) -> list:  # type: ignore[type-arg]
-    from pipeline.epoch import Epoch
+    from pipeline.records import Epoch
 
     accuracies = curve(order.values)
     return [

@@ -18,7 +18,7 @@ from searches import EPOCHS, SPACE, Halves, Stopping, curve
 
 from pipeline.config import Config
 from pipeline.files import Project
-from pipeline.meta import load_meta
+from pipeline.records import load_meta
 from pipeline.search.engines.base import Failed, Message, Order
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.studies.journal import journal

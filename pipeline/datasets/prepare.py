@@ -1,0 +1,39 @@
+"""The data set that params.yaml names, written as arrays: what the stage download does."""
+
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from pipeline.config import Data
+from pipeline.datasets import arrays, disk
+from pipeline.datasets.dataset import DataSet
+from pipeline.files import Project
+from pipeline.records import Meta
+
+
+def prepare(project: Project, data: Data) -> Meta:
+    """Writes the data set, and removes what an earlier run wrote. Raises DataError, and then leaves no data."""
+    with disk.disk_errors("writing the data set", project.data):
+        arrays.clear(project)
+        project.data.mkdir(parents=True, exist_ok=True)
+        try:
+            with _opened(data, project) as dataset:
+                return arrays.write(project, dataset)
+        except BaseException:
+            # meta.json is missing in any case, so a disk that fails here too must not hide the first error.
+            with suppress(OSError):
+                arrays.clear(project)
+            raise
+
+
+def _opened(data: Data, project: Project) -> AbstractContextManager[DataSet]:
+    """The data set, which stays readable inside the block."""
+    if data.name == "cifar10":
+        from pipeline.datasets import cifar10
+
+        return nullcontext(cifar10.read(data, project))
+    if data.name == "digits":
+        from pipeline.datasets import digits
+
+        return nullcontext(digits.read(data))
+    from pipeline.datasets import folder
+
+    return folder.opened(data, project)

@@ -1,0 +1,120 @@
+"""Scores the model of a training on the test set and writes what that gives."""
+
+import csv
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import networks, records
+from pipeline.batches.data import Images, OrderedBatches
+from pipeline.config import Config
+from pipeline.evaluation import metrics, test_set
+from pipeline.evaluation.inference import load_network, predict, prepared_device
+from pipeline.evaluation.metrics import Floats
+from pipeline.files import Project, atomic_write, write_csv
+from pipeline.records import EvaluateFigures, FoldFigures, Folds, Meta, Metrics, RunRecord, TrainFigures
+from pipeline.training import loop
+
+SPEED_MEASURED_S = 1.0
+"""Seconds that predictions are timed for: a single pass over a small test set takes milliseconds, which vary."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The figures of metrics.json, and the table of the classes: columns by name, a row per class."""
+
+    metrics: Metrics
+    per_class: dict[str, list[Any]]
+
+
+def score_model(project: Project, settings: Config, record: RunRecord) -> Scored:
+    """Writes metrics.json and the files below results/evaluate, and returns the figures.
+
+    Raises ConfigError, DataError; PipelineError where the model is missing or is not that of params.yaml.
+    """
+    meta = records.load_meta(project.meta)
+    device = prepared_device(settings)
+    images, batches = test_set.load(project, meta, settings, device)
+    network = load_network(settings.model, project.model, meta)
+    macs = networks.macs(network, meta)
+    loop.place(network, device)
+    size, bins = settings.evaluate.batch_size, settings.evaluate.calibration_bins
+    first = np.arange(len(images.labels))[:size]
+    loop.infer(network, OrderedBatches(images, first, batch_size=size, device=device.handle), device)  # warm-up
+    probabilities, seconds = _timed(lambda: predict(network, batches, device))
+    flipped = predict(network, batches, device, flip=True) if settings.evaluate.tta == "flip" else None
+    figures = EvaluateFigures(
+        **asdict(metrics.score(probabilities, images.labels, bins)),
+        parameters=networks.parameters(network),
+        macs=macs,
+        images_per_second=round(len(images.labels) / seconds, 1),
+        tta_flip=None if flipped is None else metrics.score(flipped, images.labels, bins),
+    )
+    table = metrics.per_class(probabilities, images.labels, meta.classes)
+    matrix = metrics.confusion_matrix(probabilities, images.labels).tolist()
+    with atomic_write(project.probabilities) as aside, aside.open("wb") as file:
+        np.save(file, probabilities.astype(np.float32))
+    _write_predictions(project.predictions, probabilities, images, meta)
+    write_csv(project.per_class, list(table), zip(*table.values(), strict=True))
+    rows = ([name, *row] for name, row in zip(meta.classes, matrix, strict=True))
+    write_csv(project.confusion_matrix, ["actual", *meta.classes], rows)
+    _write_mistakes(project.mistakes, probabilities, images, settings.evaluate.mistakes)
+    found = Metrics(_last_epoch(project.history, record.folds), figures)
+    records.write(found, project.metrics)
+    return Scored(found, table)
+
+
+def _timed(work: Callable[[], Floats]) -> tuple[Floats, float]:
+    """What `work` returns, and the median of its seconds."""
+    passes_s: list[float] = []
+    while sum(passes_s) < SPEED_MEASURED_S:
+        began = time.perf_counter()
+        found = work()
+        passes_s.append(time.perf_counter() - began)
+    return found, statistics.median(passes_s)
+
+
+def _last_epoch(history: Path, folds: Folds | None) -> TrainFigures:
+    """Of the training: the figures of its last epoch, never of its best."""
+    with history.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    last = rows[-1]
+    speed = statistics.median(float(row["images_per_second"]) for row in rows)
+    return TrainFigures(
+        epochs=int(last["epoch"]),
+        training_loss=float(last["training_loss"]),
+        training_accuracy=float(last["training_accuracy"]),
+        validation_loss=float(last["validation_loss"]),
+        validation_accuracy=float(last["validation_accuracy"]),
+        images_per_second=round(speed, 1),
+        folds=FoldFigures(folds.count, folds.mean, folds.sd) if folds else None,
+    )
+
+
+def _write_predictions(path: Path, probabilities: Floats, images: Images, meta: Meta) -> None:
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    rows = (
+        [index, meta.classes[actual], meta.classes[guess], f"{certain:.6f}"]
+        for index, (actual, guess, certain) in enumerate(zip(images.labels, predicted, confidence, strict=True))
+    )
+    write_csv(path, ["index", "actual", "predicted", "confidence"], rows)
+
+
+def _write_mistakes(path: Path, probabilities: Floats, images: Images, count: int) -> None:
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != images.labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.savez(
+            file,
+            images=images.pixels[worst],
+            index=worst,
+            actual=images.labels[worst],
+            predicted=predicted[worst],
+            confidence=confidence[worst].astype(np.float32),
+        )

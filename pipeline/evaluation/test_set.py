@@ -1,0 +1,39 @@
+"""The test set. Only this module reads it: whoever scores a network on it comes here."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.batches import data
+from pipeline.batches.data import Images, OrderedBatches
+from pipeline.config import Config, Model
+from pipeline.evaluation.inference import load_network, predict, prepared_device
+from pipeline.evaluation.metrics import Floats, Ints
+from pipeline.files import Project
+from pipeline.records import Meta, load_meta
+from pipeline.training import loop
+from pipeline.training.device import Device
+
+
+def load(project: Project, meta: Meta, settings: Config, device: Device) -> tuple[Images, OrderedBatches]:
+    """The test set, and its batches in order. Raises DataError."""
+    images = data.load_images(project.test_data, meta)
+    positions = np.arange(len(images.labels))
+    return images, OrderedBatches(images, positions, batch_size=settings.evaluate.batch_size, device=device.handle)
+
+
+def predict_test_set(
+    project: Project, model: Model, weights: Path, settings: Config, *, flip: bool = False
+) -> tuple[Floats, Ints]:
+    """Predictions for the test set in fp32, float64 [N, classes], and its labels, int64 [N].
+
+    The network is built from `model`, with the `weights` that networks.save wrote. `settings` has the device, its
+    threads and the batch size; `flip` is test-time augmentation.
+    Raises ConfigError and DataError; PipelineError where the weights are missing or don't fit.
+    """
+    meta = load_meta(project.meta)
+    device = prepared_device(settings)
+    network = load_network(model, weights, meta)
+    loop.place(network, device)
+    images, batches = load(project, meta, settings, device)
+    return predict(network, batches, device, flip=flip), images.labels

@@ -1,0 +1,23 @@
+"""How MLflow behaves in this project's processes: quiet, and quick to give up."""
+
+import os
+import warnings
+
+# What a person sets goes first. MLflow would try 7 times over minutes, 120 s each; the sender has its own patience.
+_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def quiet() -> None:
+    """Makes MLflow quiet, and quick to give up, for the rest of the process; to be called before it is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Not catch_warnings: it would swap the filters under the feet of the main thread.
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
+    warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)
