@@ -31,11 +31,12 @@ from archives import HELP, PARAMS, Archive, read
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import config, evaluate
+from pipeline import config
 from pipeline.batches.data import OrderedBatches
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.evaluation.inference import predict
 from pipeline.machine import Machine
 from pipeline.training import loop
 from pipeline.training.device import Device
@@ -86,7 +87,7 @@ def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple
     parts = loop.Parts.of(settings, archive.meta, archive.training, device)
     ready_s = time.perf_counter() - began
     for epoch in loop.fit(*parts, settings.train, device):
-        found = (evaluate.predict(parts.network, test, device, flip=flip) for flip in (False, True))
+        found = (predict(parts.network, test, device, flip=flip) for flip in (False, True))
         plain, flipped = (100 * float((each.argmax(1) == archive.test.labels).mean()) for each in found)
         yield ready_s + epoch.elapsed_s, plain, flipped
 

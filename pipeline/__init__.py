@@ -30,8 +30,8 @@ Small modules that everyone may know:
 
     provenance.py   what a result was made from: commit, data, code, versions
     machine.py      what a machine offers, and where the workers of a search go on it
-    epoch.py        what a training reports after each pass over the images
-    meta.py         what is known of a data set without its images
+    records.py      the typed records that stages hand each other, and their JSON files
+    outcome.py      how a training ended, and what follows from that
     cli.py          what command lines share: --help, errors, exit codes
     files.py        the names of all files, and how a file is written whole
     errors.py       the tree of errors that a user can act on

@@ -45,9 +45,11 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def duration(seconds: float) -> str:
-    """2 h 05 min, 3 min 20 s, 12 s."""
+    """2 h 05 min, 3 min 20 s, 12 s, 0.42 s."""
     if math.isinf(seconds):
         return "unknown"
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -112,7 +112,7 @@ class Folds:
     sd: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """A training: its run in MLflow, and where and from what its model was made."""
 
@@ -124,7 +124,7 @@ class RunRecord:
     elapsed_s: float
     seconds_per_epoch: float
     peak_memory_bytes: int
-    folds: Folds | None
+    folds: Folds | None = None
     device: DeviceRecord
     platform: str
     provenance: Provenance
@@ -245,23 +245,21 @@ def write(record: Any, path: Path) -> None:
 
 def read(kind: type[Record], path: Path, *, stage: str) -> Record:
     """The record in a file that `stage` writes. Raises PipelineError: missing, damaged, of another version."""
-    again = f"run `dvc repro -f {stage}`, which writes it again"
     try:
-        content = path.read_bytes()
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing: run `dvc repro`, or `python -m pipeline.{stage}`.") from error
     except OSError as error:
-        raise PipelineError(f"{path} can't be read ({error.strerror}): {again}.") from error
-    try:
-        return TypeAdapter(kind).validate_json(content, strict=True)
+        raise PipelineError(f"{path} can't be read: {error.strerror}.") from error
     except ValidationError as error:
         details = error.errors()[0]
         place = ".".join(map(str, details["loc"]))
-        if details["type"] == "json_invalid":
-            raise PipelineError(f"{path} is damaged ({details['msg']}): {again}.") from error
         if details["type"] == "missing":
-            raise PipelineError(f"{path} has no {place}; another version of this project wrote it: {again}.") from error
-        raise PipelineError(f"{path} is damaged ({place}: {details['msg']}): {again}.") from error
+            raise PipelineError(
+                f"{path} has no {place}, another version of this project wrote it: run `dvc repro -f {stage}`."
+            ) from error
+        reason = f"{place}: {details['msg']}" if place else details["msg"]
+        raise PipelineError(f"{path} is damaged ({reason}): run `dvc repro`, which writes it again.") from error
 
 
 def flat(record: Any, prefix: str) -> dict[str, float]:

@@ -94,7 +94,15 @@ def test_every_error_for_the_user_is_in_the_tree_of_its_modules_docstring() -> N
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("inf"), "unknown")],
+    [
+        (0.42, "0.42 s"),
+        (8.0, "8 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+        (float("inf"), "unknown"),
+    ],
 )
 def test_a_duration_is_told_in_the_units_that_matter(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text

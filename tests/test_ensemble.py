@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -12,10 +13,13 @@ import pytest
 import torch
 from places import QUICK_STUDY
 
-from pipeline import config, ensemble, evaluate, networks
+from pipeline import config, ensemble, networks
 from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Choices, Config
 from pipeline.evaluation import ensembles, soup
+from pipeline.evaluation.inference import load_network, predict
+from pipeline.evaluation.metrics import score
+from pipeline.evaluation.test_set import predict_test_set
 from pipeline.files import Project
 from pipeline.networks import Classifier
 from pipeline.records import Meta, load_meta
@@ -160,7 +164,7 @@ def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in
     trained: Classifier, images: Images, batches: OrderedBatches, cpu: Device
 ) -> None:
     def predicted(network: Classifier) -> np.ndarray:
-        return evaluate.predict(network, batches, cpu)
+        return predict(network, batches, cpu)
 
     twin, shuffled = copy.deepcopy(trained), permuted(trained)
     np.testing.assert_allclose(predicted(shuffled), predicted(trained), rtol=1e-3, atol=1e-5)  # the same function
@@ -287,9 +291,10 @@ def test_a_soup_that_is_no_worse_is_written_and_recorded_and_leaves_with_the_nex
     assert content["soup"]["members"] == {"trial 0": 1, "trial 1": 1}
     assert content["soup"]["validation"] == pytest.approx(content["members"][1]["validation"])
     settings, meta = config.load(study.params), load_meta(study.meta)
-    probabilities, labels = evaluate.probabilities_of(study, settings.model, study.soup, settings)
-    assert content["soup"]["test"] == evaluate.score(probabilities, labels, settings.evaluate.calibration_bins)
-    evaluate.network_of(settings.model, study.soup, meta)  # fits
+    probabilities, labels = predict_test_set(study, settings.model, study.soup, settings)
+    scores = asdict(score(probabilities, labels, settings.evaluate.calibration_bins))
+    assert content["soup"]["test"] == {name: value for name, value in scores.items() if value is not None}
+    load_network(settings.model, study.soup, meta)  # fits
 
     assert ensemble.main(["--top", "2", "--without", "0"]) == 0
     assert "No soup: no two of the networks have the same model.*" in capsys.readouterr().out
@@ -339,13 +344,13 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
     by_name = {member["name"]: member for member in content["members"]}
     weights = content["ensemble"]["members"]
     found = [
-        evaluate.probabilities_of(
+        predict_test_set(
             project, config.Model(**by_name[name]["model"]), project.home / by_name[name]["weights"], settings
         )
         for name in weights
     ]
     mean = sum(count * each for count, (each, _) in zip(weights.values(), found, strict=True)) / sum(weights.values())
-    figures = evaluate.score(mean, found[0][1], settings.evaluate.calibration_bins)
+    figures = score(mean, found[0][1], settings.evaluate.calibration_bins)
     assert content["ensemble"]["test"] == pytest.approx(figures)
     assert content["test_pictures"] == len(mean) == 359
 

@@ -7,77 +7,17 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import config, evaluate, networks, train
+from pipeline import config, evaluate, train
 from pipeline.batches import data
-from pipeline.batches.data import Images, OrderedBatches
-from pipeline.config import Config
+from pipeline.evaluation.metrics import score
+from pipeline.evaluation.test_set import predict_test_set
 from pipeline.files import Project
-from pipeline.records import Meta, load_meta
-from pipeline.training.device import Device
-
-CERTAIN = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
-LABELS = np.array([0, 1, 1, 1])
+from pipeline.records import load_meta
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_accuracy_macro_f1_and_nll_are_those_worked_out_by_hand() -> None:
-    metrics = evaluate.score(CERTAIN, LABELS, bins=10)
-    assert metrics["accuracy"] == 0.75
-    # Class 0: precision 1/2, recall 1; class 1: precision 1, recall 2/3.
-    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
-    assert metrics["nll"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 0.55]).mean(), rel=1e-6)
-
-
-def test_the_interval_is_wilsons() -> None:
-    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
-    labels = np.zeros(263, np.int64)
-    probabilities = np.zeros((263, 2))
-    probabilities[:81, 0], probabilities[81:, 1] = 1, 1
-    metrics = evaluate.score(np.clip(probabilities, 0.01, 0.99), labels, bins=10)
-    assert (round(metrics["accuracy_low"], 4), round(metrics["accuracy_high"], 4)) == (0.2553, 0.3662)
-
-
-def test_the_calibration_error_is_the_mean_gap_of_confidence_and_accuracy_over_bins() -> None:
-    # Two bins: (0.5, 1] holds all four. Their confidence is 0.7375 on average, their accuracy 0.75.
-    assert evaluate.expected_calibration_error(CERTAIN, LABELS, 2) == pytest.approx(0.0125, abs=1e-6)
-    # Ten bins hold one each but for 0.9 and 0.8, each closing its own: every gap counts by itself.
-    gaps = [1 - 0.9, 0.8, 1 - 0.7, 1 - 0.55]
-    assert evaluate.expected_calibration_error(CERTAIN, LABELS, 10) == pytest.approx(np.mean(gaps), abs=1e-6)
-
-
-def test_top_5_accuracy_is_there_for_more_than_five_classes_alone() -> None:
-    probabilities = np.tile(np.linspace(0.1, 0.3, 6), (6, 1))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert evaluate.score(probabilities, np.arange(6), 10)["top5_accuracy"] == pytest.approx(5 / 6)
-    assert "top5_accuracy" not in evaluate.score(CERTAIN, LABELS, 10)
-
-
-def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero() -> None:
-    probabilities = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1]])
-    table = evaluate.per_class(probabilities, np.array([0, 1]), ("a", "b", "c"))
-    assert table["class"] == ["a", "b", "c"]
-    assert table["support"] == [1, 1, 0]
-    assert table["f1"] == pytest.approx([2 / 3, 0, 0])
-    assert evaluate.confusion_matrix(probabilities, np.array([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
-
-
-def test_with_flips_the_probabilities_are_the_mean_of_an_image_and_its_mirror_image(
-    settings: Config, meta: Meta, images: Images, cpu: Device
-) -> None:
-    network = networks.build(settings.model, meta, seed=0)
-
-    def predicted(pixels: np.ndarray, flip: bool = False) -> np.ndarray:
-        batches = OrderedBatches(Images(pixels, images.labels), np.arange(64), batch_size=40, device=cpu.handle)
-        return evaluate.predict(network, batches, cpu, flip=flip)
-
-    plain, mirrored = predicted(images.pixels), predicted(np.ascontiguousarray(images.pixels[:, :, ::-1]))
-    flipped = predicted(images.pixels, flip=True)
-    assert np.abs(plain - mirrored).max() > 0.001
-    np.testing.assert_allclose(flipped, (plain + mirrored) / 2, rtol=1e-5)
 
 
 @pytest.fixture
@@ -171,13 +111,10 @@ def test_figures_with_flips_and_of_folds_stand_beside_the_plain_ones_under_names
     assert f"tta_flip: test accuracy {flip['accuracy']:.2%}" in capsys.readouterr().out
 
     settings = config.load(evaluated.params)
-    pair = [
-        evaluate.probabilities_of(evaluated, settings.model, evaluated.model, settings, flip=flip)
-        for flip in (False, True)
-    ]
+    pair = [predict_test_set(evaluated, settings.model, evaluated.model, settings, flip=flip) for flip in (False, True)]
     for (probabilities, labels), figures in zip(pair, (plain["evaluate"], flip), strict=True):
         assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(figures["accuracy"])
-        assert evaluate.score(probabilities, labels, 15)["nll"] == pytest.approx(figures["nll"])
+        assert score(probabilities, labels, 15).nll == pytest.approx(figures["nll"])
     assert pair[0][0].dtype == np.float64
     np.testing.assert_allclose(pair[0][0], np.load(evaluated.probabilities), rtol=1e-6)
     assert plain["evaluate"]["nll"] != pytest.approx(flip["nll"])  # a mirrored digit is another image

@@ -287,7 +287,7 @@ def test_a_study_leaves_the_same_in_optuna_in_mlflow_and_in_its_table(studied: P
 
 @pytest.mark.slow
 def test_the_test_error_is_that_of_the_trials_weights_on_the_test_set(studied: Path) -> None:
-    from pipeline import evaluate
+    from pipeline.evaluation.test_set import predict_test_set
 
     project = Project(studied, studied)
     settings = study.settings_of(project, "depth", {"train.device": "cpu", "train.threads": 1})
@@ -295,7 +295,7 @@ def test_the_test_error_is_that_of_the_trials_weights_on_the_test_set(studied: P
         values: dict[str, Any] = {"model.family": row["model.family"], "model.depth": int(row["model.depth"])}
         weights = studied / ".studies" / "grid-depth" / "trials" / f"{int(row['trial']):04}" / "model.safetensors"
         network = settings.with_values(values).model
-        probabilities, labels = evaluate.probabilities_of(project, network, weights, settings)
+        probabilities, labels = predict_test_set(project, network, weights, settings)
         assert float(row["test_error"]) == pytest.approx((probabilities.argmax(axis=1) != labels).mean(), abs=1e-6)
     assert len({row["parameters"] for row in table(project.study_table("depth"))}) == 2
 

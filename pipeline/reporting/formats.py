@@ -39,14 +39,6 @@ def _significant(number: float) -> str:
     return f"{number:,.{decimals}f}"
 
 
-def duration(seconds: float) -> str:
-    """3754 as `1 h 2 min`, 754 as `12 min 34 s`, 4.56 as `4.6 s`."""
-    if seconds < 60:
-        return f"{_significant(seconds)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def memory(size: float) -> str:
     """Bytes in MiB or GiB."""
     return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from pipeline.cli import duration
 from pipeline.files import Project, atomic_write
 from pipeline.reporting import formats, plots
 from pipeline.reporting.results import Mistake, Results
@@ -59,7 +60,7 @@ def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedIma
         "count": formats.count,
         "magnitude": formats.magnitude,
         "speed": formats.speed,
-        "duration": formats.duration,
+        "duration": duration,
         "memory": formats.memory,
         "moment": formats.moment,
         "yaml": formats.as_yaml,

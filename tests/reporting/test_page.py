@@ -3,9 +3,6 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from PIL import Image
 from pipeline import report
 from pipeline.errors import PipelineError
 from pipeline.files import Project
+from pipeline.reporting import page as pages
 from pipeline.reporting import plots, results
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -123,6 +121,8 @@ def write_results(
             "git_dirty": False,
             "dvc_data_hash": "md5:1c94bd0d3b6e51c2f7a3a0c54d8a2b7e.dir",
             "versions": {"python": "3.11.9", "torch": "2.14.1", "numpy": "2.4.6", "mlflow": "3.17.2", "dvc": "3.67.1"},
+            "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+            "host": "somewhere",
         },
         "data": {
             "name": "cifar10",
@@ -130,6 +130,8 @@ def write_results(
             "source": "the official archive",
             "classes": list(classes),
             "shape": [channels, side, side],
+            "mean": [0.5] * channels,
+            "std": [0.25] * channels,
             "counts": {"train": 50_000, "test": int(total)},
             "training": 45_000,
             "validation": 5_000,
@@ -249,19 +251,19 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-DOT = report.EmbeddedImage("data:image/png;base64,", 300, 200)
+DOT = pages.EmbeddedImage("data:image/png;base64,", 300, 200)
 
 
 def page_of(project: Project) -> Page:
     """The page without its drawings, which take most of the time."""
-    return Page(report.page(results.read(project), [DOT] * 3, DOT))
+    return Page(pages.page(results.read(project), [DOT] * 3, DOT))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with its report, drawings included."""
     project = write_results(tmp_path_factory.mktemp("written"))
-    report.write(project, results.read(project))
+    pages.write(project, results.read(project))
     return project
 
 
@@ -302,7 +304,14 @@ def test_figures_of_few_classes_have_no_top_5(tmp_path: Path) -> None:
 
 
 def test_test_time_augmentation_is_named_as_such_and_leaves_the_headline_alone(tmp_path: Path) -> None:
-    flip = {"accuracy": 0.9123, "accuracy_low": 0.9066, "accuracy_high": 0.9177, "nll": 0.3}
+    flip = {
+        "accuracy": 0.9123,
+        "accuracy_low": 0.9066,
+        "accuracy_high": 0.9177,
+        "nll": 0.3,
+        "macro_f1": 0.9,
+        "ece": 0.02,
+    }
     text = page_of(write_results(tmp_path, metrics={"accuracy": 0.9012, "tta_flip": flip})).text  # type: ignore[dict-item]
     assert "90.1 % of 10,000 test images are recognised" in text
     assert "Accuracy with test-time augmentation 91.2 % Mean of the predictions for an image and for its mirror" in text
@@ -320,7 +329,7 @@ def test_a_cross_validation_gives_its_mean_and_standard_deviation(tmp_path: Path
     assert "Cross-validation" not in page.text
     folds["validation_accuracy_sd"] = None  # type: ignore[assignment]
     project.metrics.write_text(json.dumps(metrics))
-    with pytest.raises(PipelineError, match=r"train.folds.validation_accuracy_sd can't be null"):
+    with pytest.raises(PipelineError, match=r"train\.folds\.validation_accuracy_sd: Input should be a valid number"):
         results.read(project)
 
 
@@ -333,7 +342,7 @@ def test_a_study_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
     project = write_results(tmp_path)
     write_study(project)
     write_study(project, "width", figure=False)
-    report.write(project, results.read(project))
+    pages.write(project, results.read(project))
     shown = Page(project.page.read_text(encoding="utf-8"))
     assert "vgg16 20 15 M 313 M 20 5.12 % 7.31 % 7.52 % 12 min 34 s" in shown.text
     assert "speed 8 0 diverged" in shown.text
@@ -402,7 +411,7 @@ def test_the_images_are_in_the_page_and_beside_it(written: Project, page: Page) 
 def test_the_same_results_give_the_same_bytes_whatever_a_matplotlibrc_says(written: Project, tmp_path: Path) -> None:
     again = write_results(tmp_path)
     with matplotlib.rc_context({"lines.linewidth": 7, "font.size": 20, "savefig.dpi": 30, "text.usetex": True}):
-        paths = report.write(again, results.read(again))
+        paths = pages.write(again, results.read(again))
     for path in paths:
         assert path.read_bytes() == (written.report / path.name).read_bytes(), path.name
 
@@ -410,7 +419,7 @@ def test_the_same_results_give_the_same_bytes_whatever_a_matplotlibrc_says(writt
 def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     names = ("<b>bold</b>", r"$\frac$ & more", "actual", "a,b", 'quo"te', "猫")
     project = write_results(tmp_path, names, mistakes=40)
-    page = Page(report.write(project, results.read(project))[0].read_text(encoding="utf-8"))
+    page = Page(pages.write(project, results.read(project))[0].read_text(encoding="utf-8"))
     for name in names:
         assert f"{name} →" in page.text
         assert any(f"actual class {name}, predicted" in image["alt"] for image in page.all("img"))
@@ -572,14 +581,21 @@ def test_the_gpu_of_a_run_is_named(tmp_path: Path) -> None:
 
 
 def test_uncommitted_changes_are_told(tmp_path: Path) -> None:
-    made = {"git_commit": "3f9d2c47a5", "git_dirty": True, "dvc_data_hash": None, "versions": {}}
+    made = {
+        "git_commit": "3f9d2c47a5",
+        "git_dirty": True,
+        "dvc_data_hash": None,
+        "versions": {},
+        "platform": "",
+        "host": "",
+    }
     text = page_of(write_results(tmp_path, run={"provenance": made})).text
     assert text.count("3f9d2c47a5 with uncommitted changes") == 2
     assert "the commit alone may not give the same numbers" in text
 
 
 def test_a_run_outside_git_has_a_page_too(tmp_path: Path) -> None:
-    made = {"git_commit": None, "git_dirty": None, "dvc_data_hash": None, "versions": {}}
+    made = {"git_commit": None, "git_dirty": None, "dvc_data_hash": None, "versions": {}, "platform": "", "host": ""}
     text = page_of(write_results(tmp_path, run={"provenance": made})).text
     assert "no git commit was recorded" in text
     assert "git checkout" not in text
@@ -614,11 +630,10 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str, dama
 @pytest.mark.parametrize(
     ("name", "old", "new", "reason"),
     [
-        ("run", '"elapsed_s"', '"elapsed"', "elapsed_s is not in it"),
-        ("run", '"threads": 2', '"threads": "two"', 'device.threads can.t be "two"'),
-        ("run", "2026-10-03T12:41:07", "yesterday", "Invalid isoformat"),
+        ("run", '"elapsed_s"', '"elapsed"', "has no elapsed_s, another version"),
+        ("run", '"threads": 2', '"threads": "two"', r"device\.threads: Input should be a valid integer"),
         ("run", '"automobile"', '"car"', "its classes are not those of run.json"),
-        ("metrics", '"ece": 0.0213', '"ece": null', "evaluate.ece can.t be null"),
+        ("metrics", '"ece": 0.0213', '"ece": null', r"evaluate\.ece: Input should be a valid number"),
         ("history", "learning_rate", "lr", "column learning_rate"),
         ("confusion_matrix", "\nautomobile", "\nship", "are not the classes"),
         ("confusion_matrix", ",990", ",-990", "does not hold counts"),
@@ -649,44 +664,6 @@ def test_mistakes_that_make_no_sense_are_refused(tmp_path: Path, change: dict[st
     np.savez(project.mistakes, **content)
     with pytest.raises(PipelineError, match=reason):
         results.read(project)
-
-
-@pytest.mark.parametrize(
-    ("write", "value", "text"),
-    [
-        (report.percent, 0.9012, "90.1 %"),
-        (report.certainty, 0.9996, "over 99.9 %"),
-        (report.certainty, 0.99949, "99.9 %"),
-        (report.certainty, 1.0, "100.0 %"),
-        (report.magnitude, 269_722, "0.27 M"),
-        (report.magnitude, 40_550_000, "41 M"),
-        (report.magnitude, 410_300_000, "410 M"),
-        (report.magnitude, 4_100_000_000, "4.1 G"),
-        (report.magnitude, 12_345, "12 k"),
-        (report.magnitude, 4_321, "4,321"),
-        (report.speed, 3120.5, "3,120 images/s"),
-        (report.speed, 0, "0 images/s"),
-        (report.duration, 0.0421, "0.042 s"),
-        (report.duration, 4.56, "4.6 s"),
-        (report.duration, 754, "12 min 34 s"),
-        (report.duration, 3754, "1 h 2 min"),
-        (report.duration, 3599.7, "1 h 0 min"),
-        (report.memory, 812 * 2**20, "812 MiB"),
-        (report.memory, 1.25 * 2**30, "1.2 GiB"),
-        (report.moment, "2026-10-03T14:41:07+02:00", "2026-10-03 12:41 UTC"),
-        (report.as_yaml, None, "null"),
-        (report.as_yaml, 0.0005, "0.0005"),
-        (report.as_yaml, "sgd", "sgd"),
-    ],
-)
-def test_numbers_are_written_for_people(write: Callable[[Any], str], value: Any, text: str) -> None:
-    assert write(value).replace("\u00a0", " ") == text
-
-
-def test_help_needs_no_heavy_library() -> None:
-    code = "import sys, pipeline.report; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert not {"matplotlib", "jinja2", "PIL", "mlflow", "torch"} & set(loaded)
 
 
 @pytest.mark.slow
