@@ -1,22 +1,20 @@
-"""Puts the best networks of a search together, without training: an ensemble and, where that works, a soup.
+"""Combines the best networks of a search, without training: an ensemble and, where that works, a soup.
 
 examples:
   python -m pipeline.ensemble                      of the best 5 trials of the study main
   python -m pipeline.ensemble --top 10 --study night
-  python -m pipeline.ensemble --confirmed          those trained again with other seeds may take part too
+  python -m pipeline.ensemble --confirmed          networks of the confirmation may take part too
   python -m pipeline.ensemble --without 3          as if there were no trial 3
 
 An ensemble is the mean of its members' probabilities, a soup one network with the mean of its members' weights. Both
-are chosen on the validation part; they and the single best network are scored on the test set once, at the end.
-results/ensemble has what came out, `mlflow ui` too.
+are chosen on the validation part. They and the single best network are scored on the test set once, at the end.
+results/ensemble and MLflow get the result.
 """
 
 import argparse
 import json
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import guarded
@@ -24,145 +22,41 @@ from pipeline.cli import guarded
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.evaluation.ensembles import Member
-    from pipeline.files import Project
-    from pipeline.search.studies.finished import Study
-
 DEFAULT_STUDY = "main"
 DEFAULT_TOP = 5
 
 
-@dataclass(frozen=True)
-class EnsembleOptions:
-    """What the command line asks for."""
+def ensemble(arguments: argparse.Namespace) -> None:
+    """Does what the command line asks for. Raises PipelineErrors."""
+    from rich.console import Console
 
-    study: str = DEFAULT_STUDY
-    top: int = DEFAULT_TOP
-    confirmed: bool = False
-    without: frozenset[int] = frozenset()
+    from pipeline.files import Project
+    from pipeline.search.studies.ensembling import EnsembleOptions, combine
 
-
-def ensemble(project: "Project", options: EnsembleOptions, console: "Console") -> dict[str, Any]:
-    """Does what the command says and returns what ensemble.json has.
-
-    Raises ConfigError, DataError, TrackingError; PipelineError where there is nothing to put together.
-    """
-    from pipeline import config
-    from pipeline.evaluation.ensembles import Combiner, groups
-    from pipeline.files import atomic_write
-    from pipeline.records import load_meta
-    from pipeline.search.studies import finished
-
-    settings = config.load(project.params)
-    meta = load_meta(project.meta)
-    study = finished.read(project, options.study, meta, settings.model)
-    members = _members(study, options, console)
-    with console.status("reading the networks") as status:
-        combiner = Combiner(
-            project, settings, meta, (study.validation_share, study.validation_seed), members, status.update
-        )
-        single, chosen = combiner.single(), combiner.ensemble()
-        soups = [soup for alike in groups([member.model for member in members]) for soup in combiner.soups(alike)]
-        soup = combiner.kept(soups)
-        mixtures = {"single": single, "ensemble": chosen} | ({"soup": soup} if soup else {})
-        told = {name: combiner.told(mixture) for name, mixture in mixtures.items()}
-        # Nothing is chosen any more when the test set is read.
-        for name, figures in combiner.tested(mixtures).items():
-            told[name]["test"] = {key: value for key, value in asdict(figures).items() if value is not None}
-        content = {
-            "study": study.name,
-            "finished": len(study.trials),
-            "validation_pictures": len(combiner.labels),
-            "test_pictures": meta.counts["test"],
-            "members": combiner.described(),
-            "soups": [combiner.told(each) for each in soups],
-            "soup": None,
-            **told,
-        }
-    with atomic_write(project.ensemble_figures) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _track(project, study, options, content)
-    _tell(content, console)
-    return content
+    # With --json standard output is for machines alone.
+    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
+    options = EnsembleOptions(arguments.study, arguments.top, arguments.confirmed, frozenset(arguments.without))
+    content = combine(Project.here(), options, console)
+    _print_summary(content, console)
+    if arguments.json:
+        print(json.dumps(content, indent=2))
 
 
-def _members(study: "Study", options: EnsembleOptions, console: "Console") -> "list[Member]":
-    """The networks that are to be put together, the best one first."""
-    from pipeline.errors import PipelineError
-
-    there = [*study.trials, *(study.confirmed if options.confirmed else ())]
-    there = sorted((one for one in there if one.trial not in options.without), key=lambda one: -one.accuracy)
-    if there and not any(one.weights.exists() for one in there):
-        raise PipelineError(
-            f"None of the weights that the study {study.name} trained are left in {there[0].weights.parents[1]}: "
-            "search again under another --study of `python -m pipeline.tune`."
-        )
-    members = there[: options.top]
-    if len(members) < 2:
-        raise PipelineError(
-            f"The study {study.name} has {len(members) or 'no'} finished network to put together, and it takes two: "
-            f"`python -m pipeline.tune --study {study.name}` with a larger --trials or tune.budget finishes more."
-        )
-    if len(members) < options.top:
-        there_is = f"{len(members)} finished networks"
-        console.print(f"The study {study.name} has {there_is}, not the {options.top} asked for.", highlight=False)
-    return members
-
-
-def _track(project: "Project", study: "Study", options: EnsembleOptions, content: Mapping[str, Any]) -> None:
-    """A run of its own below the study's: another --top is another run."""
-    from pipeline import provenance
-    from pipeline.tracking import Tracker
-
-    with Tracker(project) as tracker:
-        run = tracker.open(
-            f"ensemble-{uuid.uuid4().hex}",
-            name=f"ensemble of study {study.name}",
-            parent=f"study-{study.key}",
-            new=True,
-        )
-        with run.batch():
-            run.log_params(
-                {
-                    "ensemble.study": study.name,
-                    "ensemble.top": options.top,
-                    "ensemble.confirmed": options.confirmed,
-                    "ensemble.without": ", ".join(map(str, sorted(options.without))) or None,
-                    **{f"{name}.members": _shown(content[name]["members"]) for name in _NAMES if content[name]},
-                }
-            )
-            run.set_tags(provenance.tags(provenance.collect(project)) | {"study": study.name})
-            run.log_metrics(
-                {
-                    f"{name}.{part}.{key}": value
-                    for name in _NAMES
-                    if content[name]
-                    for part in ("validation", "test")
-                    for key, value in content[name][part].items()
-                }
-            )
-            run.log_file(project.ensemble_figures)
-            if content["soup"]:
-                run.log_file(project.soup)
-        run.finish("finished")
-
-
-_NAMES = ("single", "ensemble", "soup")
-
-
-def _tell(content: Mapping[str, Any], console: "Console") -> None:
-    """All in one table, and in words what did not work."""
+def _print_summary(content: Mapping[str, Any], console: "Console") -> None:
+    """A table of what was combined, and a sentence on what did not work."""
     from rich.table import Table
 
+    from pipeline.search.studies.ensembling import KINDS, counted
+
     table = Table("", "members", "validation", "test (95 % interval)", "test NLL", box=None, pad_edge=False)
-    for name in _NAMES:
+    for name in KINDS:
         mixture = content[name]
         if not mixture:
             continue
         test = mixture["test"]
         table.add_row(
             mixture["kind"],
-            _shown(mixture["members"]),
+            counted(mixture["members"]),
             f"{mixture['validation']['accuracy']:.2%}",
             f"{test['accuracy']:.2%} ({test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})",
             f"{test['nll']:.4f}",
@@ -178,21 +72,17 @@ def _tell(content: Mapping[str, Any], console: "Console") -> None:
         alone = max(accuracies[name] for name in best["members"])
         console.print(
             f"No soup: averaging weights lowered the validation accuracy, as is usual of networks that began with "
-            f"different ones ({_shown(best['members'])}: {best['validation']['accuracy']:.2%}, the best of them alone "
+            f"different ones ({counted(best['members'])}: {best['validation']['accuracy']:.2%}, the best of them alone "
             f"{alone:.2%}).",
             highlight=False,
         )
     elif content["soup"]["validation"]["accuracy"] < content["single"]["validation"]["accuracy"]:
-        console.print("The soup is better than its ingredients, but the best network alone is better on validation.")
+        console.print("The soup is better than its members, but the best network alone is better on validation.")
     console.print(
         f"Chosen on {content['validation_pictures']:,} validation images, scored on {content['test_pictures']:,} "
         "of the test set. Written: results/ensemble.",
         highlight=False,
     )
-
-
-def _shown(members: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} x {count}" if count > 1 else name for name, count in members.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,20 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON; all else goes to stderr")
     arguments = parser.parse_args(argv)
-    return guarded(lambda: _run(arguments))
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from pipeline.files import Project
-
-    # With --json standard output is for machines alone.
-    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
-    options = EnsembleOptions(arguments.study, arguments.top, arguments.confirmed, frozenset(arguments.without))
-    content = ensemble(Project.here(), options, console)
-    if arguments.json:
-        print(json.dumps(content, indent=2))
+    return guarded(lambda: ensemble(arguments))
 
 
 def _top(text: str) -> int:

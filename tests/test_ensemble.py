@@ -243,7 +243,7 @@ def test_what_can_not_be_put_together_is_said_with_what_to_do(
 ) -> None:
     assert "There is no study other (there is main)" in refusal(capsys, "--study", "other")
     said = refusal(capsys, "--without", "0", "--without", "1")
-    assert "The study main has 1 finished network to put together, and it takes two: `python -m pipeline.tune" in said
+    assert "The study main has 1 finished network to combine, and an ensemble takes two: `python -m pipeline.tune" in said
     weights = study.study_folder("main") / "trials" / "0002" / "model.safetensors"
     shutil.copy(weights.parents[1] / "0001" / "model.safetensors", weights)
     said = refusal(capsys)
@@ -351,7 +351,7 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
     ]
     mean = sum(count * each for count, (each, _) in zip(weights.values(), found, strict=True)) / sum(weights.values())
     figures = score(mean, found[0][1], settings.evaluate.calibration_bins)
-    assert content["ensemble"]["test"] == pytest.approx(figures)
+    assert content["ensemble"]["test"] == pytest.approx(asdict(figures))
     assert content["test_pictures"] == len(mean) == 359
 
     # It is a child of the study's run.
@@ -360,7 +360,7 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
     named = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     run = named["ensemble of study main"]
     assert run.data.tags["mlflow.parentRunId"] == named["study main"].info.run_id
-    assert run.data.metrics["ensemble.test.accuracy"] == pytest.approx(figures["accuracy"])
+    assert run.data.metrics["ensemble.test.accuracy"] == pytest.approx(figures.accuracy)
 
     # The study goes on as if nothing had been.
     over = subprocess.run(

@@ -1,4 +1,4 @@
-"""Holds the house: which room touches which tool, which arrows there are, what the documents say of the code."""
+"""Holds the house beside the import contracts of pyproject.toml: stages, their code, and what documents say of it."""
 
 import ast
 import functools
@@ -6,10 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 from places import REPOSITORY
 
@@ -28,38 +29,14 @@ BESIDE = ("cli", "errors", "exporting", "files", "provenance", "tracking")
 
 
 @functools.cache
-def imports(path: Path, *, type_checking: bool = True) -> tuple[str, ...]:
-    """Full names of what a file imports, in functions too: modules, and names of modules that may be modules."""
-
-    def visit(node: ast.AST) -> Iterator[str]:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not type_checking:
-            return
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: absolute imports only"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child)
-
-    return tuple(visit(ast.parse(path.read_text(encoding="utf-8"))))
-
-
-def imported_modules(module: str, *, type_checking: bool = True) -> set[str]:
-    """The project's own modules that `module` imports; a package comes with its __init__."""
-    found = {name for name in imports(MODULES[module], type_checking=type_checking) if name in MODULES}
-    parents = {".".join(name.split(".")[:depth]) for name in found for depth in range(2, name.count(".") + 1)}
-    return (found | parents) - {"pipeline", module}
+def imports() -> grimp.ImportGraph:
+    """Who imports whom inside the project, in functions too, but not for type checking alone."""
+    return grimp.build_graph("pipeline", exclude_type_checking_imports=True)
 
 
 def is_inside(module: str, names: Iterable[str]) -> bool:
     """Whether a module is one of `names`, directories and files below pipeline/, or inside of one."""
     return any(f"{module}.".startswith(f"pipeline.{name.removesuffix('.py')}.") for name in names)
-
-
-def room(module: str) -> str:
-    return module.removeprefix("pipeline.").partition(".")[0]
 
 
 def stages(project: Path) -> dict[str, Any]:
@@ -82,8 +59,8 @@ def test_dvc_and_the_fingerprint_of_a_training_have_one_list_of_code(stage: str)
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_the_code_of_a_stage_imports_is_on_its_list(stage: str) -> None:
     code = {module for module in MODULES if is_inside(module, CODE[stage])}
-    imported = {other for module in code for other in imported_modules(module, type_checking=False)}
-    assert not {other for other in imported - code if not is_inside(other, BESIDE)}
+    imported = {other for module in code for other in imports().find_modules_directly_imported_by(module)}
+    assert not {other for other in imported - code - {"pipeline"} if not is_inside(other, BESIDE)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -145,7 +122,7 @@ def test_the_map_in_the_package_names_every_module_and_holds_nothing_else() -> N
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     assert [type(node) for node in tree.body] == [ast.Expr]
     named = re.findall(r"^    (\w+)(?:\.py|/)", ast.get_docstring(tree, clean=False) or "", flags=re.MULTILINE)
-    assert sorted(named) == sorted({room(module) for module in MODULES if module != "pipeline"})
+    assert sorted(named) == sorted({module.split(".")[1] for module in MODULES if module != "pipeline"})
 
 
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])

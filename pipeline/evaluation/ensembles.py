@@ -31,21 +31,21 @@ class Member:
     """A network that was trained to its end."""
 
     name: str
-    """As its run in MLflow is called: trial 3, confirm 0."""
+    """Of its run in MLflow: trial 3, confirm 0."""
     trial: int
-    """Whose values it has: of a confirmation, the trial that was trained again."""
+    """The trial that has its values; a network of the confirmation has those of the trial that it repeats."""
     values: Mapping[str, Scalar]
-    """Those that were searched."""
+    """Of the searched keys."""
     model: Model
     weights: Path
-    """What models.save wrote; it may be gone."""
+    """The file that networks.save wrote. It may have been deleted since."""
     accuracy: float
     """On the validation part, as the search has it."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Networks that were put together."""
+    """Networks that predict together."""
 
     kind: str
     """single, ensemble, greedy soup or uniform soup."""
@@ -56,11 +56,11 @@ class Mixture:
 
 
 def select(probabilities: Floats, labels: Ints, rounds: int = ROUNDS) -> dict[int, int]:
-    """How often each of M networks takes part in the ensemble that greedy selection finds, by position.
+    """The ensemble that greedy selection finds: how often each of M networks takes part, by position.
 
-    `probabilities` are [M, N, classes]. It begins with the best network and adds, `rounds` networks in all, the one
-    that does the ensemble the most good or the least harm, be it in it or not; of the ensembles on that way the best
-    is taken, and of equal ones the smallest (Caruana et al. 2004, sections 2.1 and 2.2).
+    `probabilities` are [M, N, classes]. The selection starts from the best network. In each of `rounds` rounds it adds
+    the network that improves the ensemble most or harms it least; a network can be added several times. The best of
+    the ensembles met is returned, of equal ones the smallest (Caruana et al. 2004, sections 2.1 and 2.2).
     """
     total = np.zeros_like(probabilities[0])
     order: list[int] = []
@@ -75,9 +75,9 @@ def select(probabilities: Floats, labels: Ints, rounds: int = ROUNDS) -> dict[in
 
 
 def greedy_soup(order: Sequence[int], accuracy_of: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
-    """The ingredients of the greedy soup of networks in `order`, the best one first (Wortsman et al. 2022, recipe 1).
+    """The members of the greedy soup of networks in `order`, the best one first (Wortsman et al. 2022, recipe 1).
 
-    One after the other is tried, and stays if the accuracy of the soup, by `accuracy_of`, does not fall.
+    Networks are added one by one. Each stays if the accuracy of the soup, by `accuracy_of`, does not fall.
     """
     kept = tuple(order[:1])
     accuracy = accuracy_of(kept)
@@ -97,9 +97,9 @@ def groups(networks: Sequence[Model]) -> list[list[int]]:
 
 
 def rank(probabilities: Floats, labels: Ints) -> tuple[float, float]:
-    """The higher the better: the accuracy, then the mean log likelihood, which tells apart what few images can't.
+    """The accuracy, then the mean log likelihood, which separates networks of equal accuracy. Higher is better.
 
-    Rounded to nine digits: a mean of equal probabilities is no better than one of them by how it was rounded.
+    The likelihood is rounded to nine digits, so that the mean of equal probabilities does not differ from each of them.
     """
     likelihoods = np.take_along_axis(probabilities, labels[:, None], axis=1)
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
@@ -107,7 +107,7 @@ def rank(probabilities: Floats, labels: Ints) -> tuple[float, float]:
 
 
 class Combiner:
-    """The members' networks, what they predict for the validation part, and what they become together."""
+    """The members' networks with their predictions for the validation part, and the mixtures made of them."""
 
     def __init__(
         self,
@@ -116,13 +116,13 @@ class Combiner:
         meta: Meta,
         validation: tuple[float, int],
         members: Sequence[Member],
-        tell: Callable[[str], None],
+        announce: Callable[[str], None],
     ) -> None:
         """`validation` is the share and the seed of the validation part.
 
         Raises ConfigError and DataError; PipelineError where weights don't fit.
         """
-        self._project, self._settings, self._members, self._tell = project, settings, members, tell
+        self._project, self._settings, self._members, self._announce = project, settings, members, announce
         images = data.load_images(project.training_data, meta)
         trained_on, held_out = data.split(images.labels, *validation)
         self.labels = images.labels[held_out]
@@ -136,7 +136,7 @@ class Combiner:
         self._networks: list[Classifier] = []
         self._probabilities: list[Floats] = []
         for number, member in enumerate(members, start=1):
-            tell(f"the validation part by {member.name} ({number} of {len(members)})")
+            announce(f"the validation part by {member.name} ({number} of {len(members)})")
             network = _network(member, meta)
             loop.place(network, self._device)
             self._networks.append(network)
@@ -155,7 +155,7 @@ class Combiner:
 
     def soups(self, alike: Sequence[int]) -> list[Mixture]:
         """The uniform and the greedy soup of networks of one architecture."""
-        self._tell(f"soups of {', '.join(self._members[position].name for position in alike)}")
+        self._announce(f"soups of {', '.join(self._members[position].name for position in alike)}")
         order = self._best_first(alike)
         ingredients = {
             "greedy soup": greedy_soup(order, lambda some: rank(self._soup(some), self.labels)[0]),
@@ -163,7 +163,7 @@ class Combiner:
         }
         return [Mixture(kind, dict.fromkeys(some, 1), self._soup(some)) for kind, some in ingredients.items()]
 
-    def kept(self, soups: Sequence[Mixture]) -> Mixture | None:
+    def best_soup(self, soups: Sequence[Mixture]) -> Mixture | None:
         """The best soup that does no worse than each of its ingredients; its weights are written."""
         good = [
             soup
@@ -178,12 +178,12 @@ class Combiner:
         networks.save(self._recalibrated(tuple(best.counts)), self._project.soup)
         return best
 
-    def tested(self, mixtures: Mapping[str, Mixture]) -> dict[str, Scores]:
+    def score_on_test_set(self, mixtures: Mapping[str, Mixture]) -> dict[str, Scores]:
         """The figures of the test set, for which each network predicts once."""
 
         @cache
         def predicted(model: Model, weights: Path) -> tuple[Floats, Ints]:
-            self._tell(f"the test set by {weights.relative_to(self._project.root)}")
+            self._announce(f"the test set by {weights.relative_to(self._project.root)}")
             return test_set.predict_test_set(self._project, model, weights, self._settings)
 
         found = {}
@@ -194,7 +194,7 @@ class Combiner:
             found[name] = metrics.score(probabilities, labels, self._settings.evaluate.calibration_bins)
         return found
 
-    def described(self) -> list[dict[str, Any]]:
+    def members_as_json(self) -> list[dict[str, Any]]:
         """The members, as ensemble.json has them."""
         return [
             {
@@ -208,7 +208,7 @@ class Combiner:
             for position, member in enumerate(self._members)
         ]
 
-    def told(self, mixture: Mixture) -> dict[str, Any]:
+    def as_json(self, mixture: Mixture) -> dict[str, Any]:
         """A mixture, as ensemble.json has it."""
         return {
             "kind": mixture.kind,
