@@ -1,4 +1,3 @@
-import copy
 import json
 import shutil
 import subprocess
@@ -10,175 +9,20 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import torch
 from places import QUICK_STUDY
 
 from pipeline import config, ensemble, networks
-from pipeline.batches.data import Images, OrderedBatches
 from pipeline.config import Choices, Config
-from pipeline.evaluation import ensembles, soup
-from pipeline.evaluation.inference import load_network, predict
+from pipeline.evaluation.inference import load_network
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.test_set import predict_test_set
 from pipeline.files import Project
-from pipeline.networks import Classifier
-from pipeline.records import Meta, load_meta
+from pipeline.records import load_meta
 from pipeline.search.space.space import Space
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
-from pipeline.training import loop
-from pipeline.training.device import Device
 
 LABELS = np.array([0, 1, 0, 1])
-
-
-def sure(*ones: float) -> np.ndarray:
-    """Probabilities [N, 2] from those of class 1."""
-    return np.array([[1 - one, one] for one in ones])
-
-
-# Of greedy selection.
-
-
-def test_two_networks_that_err_on_different_images_do_better_together_than_either() -> None:
-    first, second = sure(0.1, 0.9, 0.1, 0.45), sure(0.55, 0.9, 0.1, 0.9)
-    stupid = sure(0.9, 0.1, 0.9, 0.1)
-    assert [ensembles.rank(each, LABELS)[0] for each in (first, second, stupid)] == [0.75, 0.75, 0]
-    counts = ensembles.select(np.stack([stupid, first, second]), LABELS)
-    assert set(counts) == {1, 2}
-    total = sum(count * (first if position == 1 else second) for position, count in counts.items())
-    assert ensembles.rank(total / sum(counts.values()), LABELS)[0] == 1
-
-
-def test_a_network_that_no_other_helps_stays_alone() -> None:
-    good, bad = sure(0.01, 0.99, 0.01, 0.99), sure(0.4, 0.6, 0.4, 0.6)
-    assert ensembles.select(np.stack([bad, good]), LABELS) == {1: 1}
-    assert ensembles.select(np.stack([good, good]), LABELS) == {0: 1}  # and one of two equal ones too
-
-
-def test_a_network_can_take_part_more_often_than_another() -> None:
-    # The second alone knows the last image, the first is surer of all others: two to one is the best of both.
-    first, second = sure(0.1, 0.9, 0.1, 0.4), sure(0.65, 0.4, 0.65, 0.75)
-    counts = ensembles.select(np.stack([first, second]), LABELS)
-    assert counts[0] > counts[1] >= 1
-
-
-def test_of_equal_accuracies_the_likelier_labels_decide() -> None:
-    assert ensembles.rank(sure(0.1, 0.9, 0.1, 0.9), LABELS) > ensembles.rank(sure(0.3, 0.7, 0.3, 0.7), LABELS)
-    assert ensembles.rank(sure(0.0, 0.0, 0.0, 1.0), LABELS)[1] > -np.inf  # an impossible label counts as very unlikely
-
-
-# Of soups.
-
-
-def test_the_greedy_soup_keeps_what_does_not_lower_the_accuracy() -> None:
-    accuracies = {(4,): 0.8, (4, 1): 0.7, (4, 2): 0.8, (4, 2, 0): 0.79, (4, 2, 3): 0.9}
-    asked: list[tuple[int, ...]] = []
-
-    def accuracy_of(some: tuple[int, ...]) -> float:
-        asked.append(some)
-        return accuracies[some]
-
-    assert ensembles.greedy_soup([4, 1, 2, 0, 3], accuracy_of) == (4, 2, 3)
-    assert asked == list(accuracies)
-
-
-def test_networks_of_one_architecture_are_a_group_whatever_their_dropout(settings: Config) -> None:
-    small, large = settings.model, settings.model.model_copy(update={"width": 8})
-    dropping = small.model_copy(update={"dropout": 0.5})
-    plain = small.model_copy(update={"family": "plain"})
-    assert ensembles.groups([small, large, dropping, plain, large]) == [[0, 2], [1, 4]]
-    assert ensembles.groups([small, large]) == []
-
-
-@pytest.fixture
-def trained(settings: Config, meta: Meta, images: Images, cpu: Device) -> Classifier:
-    """A network that tells the two classes apart, without shortcuts: they would do so past averaged layers."""
-    settings = settings.with_values(
-        {"train.epochs": 12, "train.batch_size": 16, "train.validation_share": 0.25, "train.learning_rate": 0.05}
-        | {"model.family": "plain", "model.depth": 20}
-    )
-    network, batches, validation = loop.Parts.of(settings, meta, images, cpu)
-    epochs = list(loop.fit(network, batches, validation, settings.train, cpu))
-    assert epochs[-1].validation_accuracy > 0.8
-    return network.eval()
-
-
-@pytest.fixture
-def batches(images: Images, cpu: Device) -> OrderedBatches:
-    return OrderedBatches(images, np.arange(64), batch_size=32, device=cpu.handle)
-
-
-def permuted(network: Classifier) -> Classifier:
-    """The same function, with the channels inside each block in another order."""
-    other = copy.deepcopy(network)
-    for block in other.network.stages:
-        order = torch.arange(block.first.out_channels).roll(1)
-        block.first.weight.data = block.first.weight[order].detach()
-        block.second.weight.data = block.second.weight[:, order].detach()
-        norm = block.first_norm
-        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            values.data = values[order].detach()
-    return other
-
-
-def test_a_network_averaged_with_itself_is_itself(trained: Classifier, batches: OrderedBatches, cpu: Device) -> None:
-    averaged = soup.recalibrate_batch_norm([trained, copy.deepcopy(trained), trained], batches, cpu)
-    assert averaged is not trained
-    for name, value in trained.state_dict().items():
-        torch.testing.assert_close(averaged.state_dict()[name], value, rtol=1e-6, atol=0, msg=name)
-
-
-def test_the_mean_of_weights_is_that_of_each(settings: Config, meta: Meta) -> None:
-    members = [networks.build(settings.model, meta, seed) for seed in (0, 1, 2)]
-    states = [network.state_dict() for network in members]
-    before = {name: value.clone() for name, value in states[0].items()}
-    for name, value in soup.mean(members).state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, sum(state[name] for state in states) / 3, msg=name)
-    assert all(torch.equal(value, states[0][name]) for name, value in before.items())
-
-
-def test_batch_norms_of_a_soup_have_the_statistics_of_its_own_activations(
-    settings: Config, meta: Meta, batches: OrderedBatches, cpu: Device
-) -> None:
-    one, other = (networks.build(settings.model, meta, seed) for seed in (0, 1))
-    for network, scale in ((one, 1.0), (other, 2.0)):
-        network.network.stem_norm.running_mean += scale
-        network.network.stem_norm.running_var *= scale
-    averaged = soup.recalibrate_batch_norm([one, other], batches, cpu)
-    with torch.inference_mode():
-        seen = [
-            averaged.network.stem((batch.images.float() - averaged.mean) / averaged.std) for batch in batches.epoch(0)
-        ]
-    means = torch.stack([features.mean(dim=(0, 2, 3)) for features in seen]).mean(0)
-    variances = torch.stack([features.var(dim=(0, 2, 3)) for features in seen]).mean(0)
-    torch.testing.assert_close(averaged.network.stem_norm.running_mean, means)
-    torch.testing.assert_close(averaged.network.stem_norm.running_var, variances)
-    assert averaged.network.stem_norm.momentum == one.network.stem_norm.momentum
-    # Those of other layers were alike in both, and stay.
-    assert torch.equal(averaged.network.stages[0].first_norm.running_mean, torch.zeros(4))
-
-
-def test_the_greedy_soup_takes_a_copy_and_leaves_a_network_whose_channels_are_in_another_order(
-    trained: Classifier, images: Images, batches: OrderedBatches, cpu: Device
-) -> None:
-    def predicted(network: Classifier) -> np.ndarray:
-        return predict(network, batches, cpu)
-
-    twin, shuffled = copy.deepcopy(trained), permuted(trained)
-    np.testing.assert_allclose(predicted(shuffled), predicted(trained), rtol=1e-3, atol=1e-5)  # the same function
-    networks = [trained, shuffled, twin]
-
-    def accuracy_of(some: tuple[int, ...]) -> float:
-        averaged = soup.recalibrate_batch_norm([networks[position] for position in some], batches, cpu)
-        return ensembles.rank(predicted(averaged), images.labels)[0]
-
-    assert accuracy_of((0, 1)) < accuracy_of((0,)) - 0.1
-    assert ensembles.greedy_soup([0, 1, 2], accuracy_of) == (0, 2)
-
-
-# Of the command.
 
 
 @pytest.fixture
@@ -243,7 +87,9 @@ def test_what_can_not_be_put_together_is_said_with_what_to_do(
 ) -> None:
     assert "There is no study other (there is main)" in refusal(capsys, "--study", "other")
     said = refusal(capsys, "--without", "0", "--without", "1")
-    assert "The study main has 1 finished network to combine, and an ensemble takes two: `python -m pipeline.tune" in said
+    assert (
+        "The study main has 1 finished network to combine, and an ensemble takes two: `python -m pipeline.tune" in said
+    )
     weights = study.study_folder("main") / "trials" / "0002" / "model.safetensors"
     shutil.copy(weights.parents[1] / "0001" / "model.safetensors", weights)
     said = refusal(capsys)

@@ -1,8 +1,8 @@
-"""The figure of a depth study as a PNG file, after figures 1 and 6 of He et al. 2015 (arXiv 1512.03385).
+"""The figure of a grid over depths as a PNG file, after figures 1 and 6 of He et al. 2015 (arXiv 1512.03385).
 
-On the left the error over the epochs, a panel a kind of network, a colour a depth; on the right what is left at the
-end over depth. Training is thin and dashed; validation, and on the right test, is bold. Where both rise with depth that
-is no overfitting but degradation. As with the images of plots.py, the same input gives the same bytes.
+The left panels show the error over the epochs: one panel per kind of network, one colour per depth. The right panel
+shows the error after the last epoch over depth. Training error is thin and dashed, validation and test error are bold.
+Where both rise with depth, the cause is not overfitting but degradation. The same input gives the same bytes.
 """
 
 import math
@@ -21,31 +21,31 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.reporting.plots import GRID, INK, LEARNING_RATE, ROUND_STEPS, STYLE, TRAINING, VALIDATION, png
 
 MOST_KINDS = 4
-"""More panels side by side, or colours in one, could not be read."""
+"""With more panels or colours the figure is not legible."""
 # Of Okabe and Ito (2008), which colour-blind people can tell apart.
 KINDS = (TRAINING, VALIDATION, LEARNING_RATE, "#CC79A7")
 THIN: Mapping[str, Any] = {"linewidth": 1.1, "linestyle": (0, (3.5, 1.5))}
 BOLD: Mapping[str, Any] = {"linewidth": 2.3, "linestyle": "-"}
 _POINTS = 30
-"""Up to so many epochs they are points on the line: they show how coarse it is, and a single one draws no line."""
+"""The most epochs that are drawn as dots on the line: a single epoch draws no line."""
 
 Colours: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the study, and how it learned. Errors are shares of the images, 0..1."""
+    """A network of the grid with its learning curves. Errors are shares of the images, 0..1."""
 
     kind: str
-    """What it is beside its depth, such as resnet."""
+    """Its other values, such as resnet."""
     depth: int | None
-    """Layers; None where the study does not vary them."""
+    """Layers; None where the grid does not vary them."""
     training: Sequence[float]
     """Error after each epoch."""
     validation: Sequence[float]
     """Likewise."""
     test: float | None
-    """Error after the last epoch; None where training did not come to it."""
+    """Error after the last epoch; None where the training failed before."""
 
 
 def degradation(networks: Sequence[Network]) -> bytes:
@@ -54,7 +54,7 @@ def degradation(networks: Sequence[Network]) -> bytes:
     kinds = list(dict.fromkeys(network.kind for network in networks))
     depths = sorted({network.depth for network in networks if network.depth is not None})
     kind_colours = dict(zip(kinds, KINDS, strict=False))
-    # From light to dark: the deeper, the darker, in print without colours too.
+    # The deeper, the darker: legible in print without colours too.
     shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, len(depths)))
     depth_colours = {_layers(depth): to_hex(shade) for depth, shade in zip(depths, shades, strict=True)}
     panels = kinds if depths else ["Error over epochs"]
@@ -70,7 +70,7 @@ def degradation(networks: Sequence[Network]) -> bytes:
                 elif network.kind == panel:
                     _draw_epochs(ax, network, depth_colours[_layers(network.depth)])
             _frame(ax, panel, "epoch", "" if place else "training and validation error (%)")
-            ax.set_ylim(-0.015 * ceiling, ceiling)  # a line at 0 is to be seen whole
+            ax.set_ylim(-0.015 * ceiling, ceiling)  # so that a line at 0 is visible
             ax.tick_params(labelleft=place == 0)
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=ROUND_STEPS))
         if depths:
@@ -104,7 +104,7 @@ def _draw_depths(axes: Axes, networks: Sequence[Network], colours: Colours) -> N
     axes.set_ylim(-0.015 * height, height)
     above = -height
     for error, kind in sorted(ends):
-        # Names of lines that end close to each other stand one above the other.
+        # Labels of lines with close ends are stacked.
         above = max(error, above + 0.06 * height)
         axes.text(1.03, above / height, kind, transform=axes.transAxes, va="center", color=colours[kind], weight="bold")
 
@@ -120,7 +120,7 @@ def _frame(axes: Axes, title: str, below: str, beside: str) -> None:
 
 
 def _explain(figure: Figure, colours: Colours, bold: str) -> None:
-    """The legend of all panels, below them."""
+    """Draws one legend below all panels."""
     lines = [Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in colours.items()]
     lines += [Line2D([], [], color=INK, label="training", **THIN), Line2D([], [], color=INK, label=bold, **BOLD)]
     inches = sum(0.32 + 0.075 * len(str(line.get_label())) for line in lines)
@@ -135,7 +135,7 @@ def _explain(figure: Figure, colours: Colours, bold: str) -> None:
 
 
 def _ceiling(networks: Sequence[Network]) -> float:
-    """Percent: over all that matters. The first epochs, all alike, would press the rest into a corner."""
+    """The upper limit in percent. The first quarter of the epochs is left out: it would squeeze the rest."""
     errors = [100 * np.asarray(part) for network in networks for part in (network.training, network.validation)]
     later = [float(part[min(len(part) - 1, len(part) // 4) :].max()) for part in errors]
     return min(100.0, 1.08 * max(later, default=100.0))

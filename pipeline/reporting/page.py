@@ -16,12 +16,12 @@ from pipeline.reporting import formats, plots
 from pipeline.reporting.results import Mistake, Results
 
 THUMBNAIL = 160
-"""Pixels: larger images of mistakes are made smaller, so that 200 of them still fit on a page."""
+"""Pixels of the longer side of a mistake's image: 200 of them still make a small page."""
 
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image inside the page: its data URI and its size in CSS pixels."""
+    """An image inside the page: its data URI, width and height in CSS pixels."""
 
     source: str
     width: float
@@ -45,7 +45,7 @@ def write(project: Project, found: Results) -> list[Path]:
 
 
 def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedImage) -> str:
-    """The HTML page; `curves` are one image for each of the panels of `plots`."""
+    """The HTML page. `curves` has one figure for each of plots.PANELS."""
     environment = Environment(
         loader=PackageLoader("pipeline.reporting", ""),
         autoescape=True,
@@ -89,7 +89,7 @@ def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedIma
         confused=found.most_confused(5),
         weakest_first=sorted(found.per_class, key=lambda score: score.f1),
         mistakes=[(mistake, _thumbnail(mistake)) for mistake in found.mistakes],
-        studies=[(study, _image(study.figure) if study.figure else None) for study in found.studies],
+        grids=[(grid, _image(grid.figure) if grid.figure else None) for grid in found.grids],
         sections=sections,
     )
 

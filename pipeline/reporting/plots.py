@@ -1,7 +1,7 @@
-"""The images of a report as PNG files: learning curves and the confusion matrix.
+"""The figures of a training as PNG files: learning curves and the confusion matrix.
 
-The same input gives the same bytes, whatever a user's matplotlibrc says. An image's pixels are half a CSS pixel, so
-that it is sharp on every screen.
+The same input gives the same bytes, whatever a user's matplotlibrc says. A figure has two pixels per CSS pixel, so that
+it is sharp on every screen.
 """
 
 import io
@@ -22,11 +22,11 @@ from pipeline.reporting.results import Matrix
 
 PANELS = ("accuracy", "loss", "learning_rate")
 WITH_COUNTS = 20
-"""Up to so many classes the cells of a confusion matrix hold their counts."""
+"""The most classes for which the cells of a confusion matrix show their counts."""
 
 PIXELS_AN_INCH = 192
 INK, FRAME, GRID = "#1b1f24", "#8a929b", "#e3e6e9"
-FONT = "DejaVu Sans"  # ships inside matplotlib, so an image does not depend on the machine's fonts
+FONT = "DejaVu Sans"  # ships inside matplotlib, so that a figure does not depend on the machine's fonts
 STYLE = {
     "font.family": FONT,
     "font.size": 9,
@@ -48,7 +48,7 @@ ROUND_STEPS = [1, 2, 5, 10]
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], panels: Sequence[str] = PANELS) -> bytes:
-    """Draws `panels` side by side over the epochs; `history` holds the columns of the training's CSV file."""
+    """Draws `panels` side by side over the epochs. `history` holds the columns of history.csv."""
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(3.6 * len(panels), 2.8), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -66,7 +66,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], panels: Sequence[str
 
 
 def confusion_matrix(counts: Matrix, classes: Sequence[str]) -> bytes:
-    """Draws int64 [classes, classes], a row an actual class: colours are shares of the row, cells hold the counts."""
+    """Draws int64 [classes, classes], one row per actual class. Colours are shares of the row, cells show counts."""
     number = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = _cell_inches(number)
@@ -121,12 +121,12 @@ def _draw_training_and_validation(axes: Axes, history: Mapping[str, Sequence[flo
 
 
 def _mark(history: Mapping[str, Sequence[float]]) -> str:
-    """Points where they are few: they show how coarse the curve is, and a single one draws no line."""
+    """A dot per epoch where there are few: a single epoch draws no line."""
     return "." if len(history["epoch"]) <= 30 else ""
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
-    """Labels rows and columns; a column's label is slanted where it is wider than the column's `cell`, in inches."""
+    """Labels rows and columns. A label that is wider than its column is slanted; `cell` is the width in inches."""
     size = _font_size(cell)
     shown = range(0, len(classes), math.ceil(len(classes) / 120))
     labels = [_label(classes[index], index) for index in shown]
@@ -149,19 +149,19 @@ def _draw_scale(axes: Axes, colours: ScalarMappable) -> None:
 
 
 def _cell_inches(number: int) -> float:
-    """Side of a cell: ample for few classes, enough for a label to be read for a hundred, then ever less."""
+    """Side of a cell. Labels stay legible up to about a hundred classes."""
     if number <= WITH_COUNTS:
         return min(1.2, max(0.42, 6 / number))
     return min(0.42, max(0.125, 9 / number), 15 / number)
 
 
 def _font_size(inches: float) -> float:
-    """Size in points of a line of text that fits a height, and is not larger than it need be."""
+    """The font size in points that fits a height, 10 at most."""
     return min(10, 0.75 * 72 * inches)
 
 
 def _label(name: str, index: int) -> str:
-    """A class's name, cut to a reasonable length; its number where the font lacks one of the letters."""
+    """A class name, shortened to 24 letters, or the number of the class where the font lacks a letter of the name."""
     name = " ".join(name.split())
     font = font_manager.get_font(font_manager.findfont(FONT))
     if any(font.get_char_index(ord(letter)) == 0 for letter in name):
@@ -170,7 +170,7 @@ def _label(name: str, index: int) -> str:
 
 
 def png(figure: Figure, bbox: Literal["tight"] | None = None) -> bytes:
-    """`bbox` tight cuts the image to what is drawn."""
+    """The figure as a PNG file. With `bbox` tight it is cut to what is drawn."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     # matplotlib's version is no part of the image.

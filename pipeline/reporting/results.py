@@ -1,4 +1,4 @@
-"""What a training, its evaluation and studies left in files, read back and checked."""
+"""The result files of a training, its evaluation and of grids, read and checked."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ Matrix: TypeAlias = npt.NDArray[np.int64]
 
 COLUMNS = tuple("epoch" if field.name == "number" else field.name for field in fields(Epoch))
 """Of history.csv."""
-STUDY_FIGURES = ("parameters", "macs", "epochs", "training_error", "validation_error", "test_error", "elapsed_s")
+GRID_FIGURES = ("parameters", "macs", "epochs", "training_error", "validation_error", "test_error", "elapsed_s")
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is recognised; `number` is its place in the order of the classes."""
+    """The scores of one class; `number` is its label, 0 for the first class."""
 
     number: int
     name: str
@@ -36,7 +36,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` of the `support` test images of one class were taken for another."""
+    """`count` of the `support` test images of the class `actual` were predicted as `predicted`."""
 
     actual: str
     predicted: str
@@ -46,7 +46,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly classified test image: uint8 [H, W, 1 or 3], its place in the test set, and what was predicted."""
+    """A wrongly classified test image: uint8 [H, W, 1 or 3], its index in the test set, and the prediction."""
 
     pixels: npt.NDArray[np.uint8]
     index: int
@@ -56,43 +56,43 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class StudyTrial:
-    """A network of a study of all combinations. Errors are shares, 0..1, of the last epoch."""
+class GridTrial:
+    """A network of a grid. Errors are shares, 0..1, after the last epoch."""
 
     number: int
     ended: str
     values: Sequence[str]
-    """Of the keys that the study varies."""
+    """Of the keys that the grid varies."""
     figures: Mapping[str, float | None]
-    """See STUDY_FIGURES; None where training did not come to it."""
+    """See GRID_FIGURES; None where the training failed before."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """What `python -m pipeline.study NAME` left."""
+class Grid:
+    """The results of `python -m pipeline.study NAME`."""
 
     name: str
     keys: Sequence[str]
-    """What it varies, by dotted name."""
-    trials: Sequence[StudyTrial]
+    """Dotted names of what it varies."""
+    trials: Sequence[GridTrial]
     figure: bytes | None
     """PNG."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a training and its evaluation left in files."""
+    """The results of a training and its evaluation, with those of grids."""
 
     run: RunRecord
     history: Mapping[str, Sequence[float]]
-    """See COLUMNS; a value an epoch."""
+    """By column, see COLUMNS; one value per epoch."""
     metrics: Metrics
     confusion: Matrix
-    """int64 [classes, classes], a row an actual class, a column a predicted one."""
+    """int64 [classes, classes], one row per actual class, one column per predicted class."""
     per_class: Sequence[ClassScore]
     mistakes: Sequence[Mistake]
     """The most certain one first."""
-    studies: Sequence[Study]
+    grids: Sequence[Grid]
 
     @property
     def classes(self) -> list[str]:
@@ -150,39 +150,39 @@ def read(project: Project) -> Results:
         confusion = _confusion(project.confusion_matrix, classes)
     with _reading(project.mistakes):
         mistakes = _mistakes(project.mistakes, classes)
-    return Results(run, history, metrics, confusion, per_class, mistakes, _studies(project))
+    return Results(run, history, metrics, confusion, per_class, mistakes, _grids(project))
 
 
 @contextmanager
 def _reading(path: Path, command: str = "dvc repro") -> Iterator[None]:
-    """Says of any trouble in the block that the file `path`, which `command` makes, is missing or damaged."""
+    """Turns errors in the block into a PipelineError that names the file `path` and the `command` that writes it."""
     try:
         yield
     except FileNotFoundError as error:
-        raise PipelineError(f"{path} is missing: run `{command}`, which makes it.") from error
+        raise PipelineError(f"{path} is missing: run `{command}`, which writes it.") from error
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise PipelineError(f"{path} is damaged ({error}): run `{command}`, which makes it again.") from error
+        raise PipelineError(f"{path} is damaged ({error}): run `{command}`, which writes it again.") from error
 
 
-def _studies(project: Project) -> list[Study]:
-    """All studies whose table lies in results/study, by name."""
+def _grids(project: Project) -> list[Grid]:
+    """All grids that have a table in results/study, by name."""
     found = []
     for table in sorted(project.studies.glob("*/results.csv")):
         name = table.parent.name
         with _reading(table, f"python -m pipeline.study {name}"):
-            rows = _table(table, ("trial", "ended", *STUDY_FIGURES))
+            rows = _table(table, ("trial", "ended", *GRID_FIGURES))
             keys = [column for column in rows[0] if column and "." in column]
             trials = [
-                StudyTrial(
+                GridTrial(
                     int(row["trial"]),
                     row["ended"],
                     [row[key] for key in keys],
-                    {figure: float(row[figure]) if row[figure] else None for figure in STUDY_FIGURES},
+                    {figure: float(row[figure]) if row[figure] else None for figure in GRID_FIGURES},
                 )
                 for row in rows
             ]
         image = project.study_figure(name)
-        found.append(Study(name, keys, trials, image.read_bytes() if image.exists() else None))
+        found.append(Grid(name, keys, trials, image.read_bytes() if image.exists() else None))
     return found
 
 

@@ -1,6 +1,6 @@
-"""The images of a study as PNG files: its history, what mattered, and the configurations side by side.
+"""The figures of a search as PNG files: history, importances of the keys, parallel coordinates of the configurations.
 
-As with those of a training, in plots.py, the same input gives the same bytes.
+The same input gives the same bytes, as in plots.py.
 """
 
 import math
@@ -22,10 +22,10 @@ from pipeline.reporting.plots import FRAME, GRID, INK, ROUND_STEPS, STYLE, TRAIN
 
 MOST_BARS = 20
 QUIET = "#8a929b"
-COLOURS = "viridis_r"  # from light to dark, which can be told apart without the hues; the best stand out
-BEST = TRAINING  # vermillion, which the scale does not have
+COLOURS = "viridis_r"  # from light to dark, so that it works without the hues
+BEST = TRAINING  # vermillion, which is not on that scale
 OFF = -0.14
-"""Height, below the axis from 0 to 1, of configurations that do not have the key."""
+"""Height of configurations without the key, below the axis from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Point:
 
     number: int
     accuracy: float
-    """0..1, on the validation images, after the last epoch that it trained."""
+    """0..1, on the validation part, after its last epoch."""
     state: Literal["finished", "paused"]
-    """paused: it has not trained to its end, and perhaps never will."""
+    """paused: it was not trained to its end."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Coordinate:
     name: str
     log: bool = False
     choices: Sequence[Scalar] | None = None
-    """The values that it has, for choices and a few steps, at equal distances; None is a scale of numbers."""
+    """Its values at equal distances, for choices and ranges with steps; None for a scale of numbers."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A trial across the parallel axes."""
+    """A trial as a line across the parallel axes."""
 
     values: Mapping[str, Scalar]
-    """By name; without keys that the configuration does not have."""
+    """Of the keys that the configuration has."""
     accuracy: float
     """0..1."""
 
@@ -66,7 +66,7 @@ def optimisation_history(trials: Sequence[Point]) -> bytes:
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        # A few that learned nothing must not press all others into a line.
+        # A few trials that learned nothing must not squeeze all others into a line.
         accuracies = np.array([point.accuracy for point in trials] or [0.0])
         low, high = np.quantile(accuracies, 0.1 if len(accuracies) >= 10 else 0), accuracies.max()
         floor = 100 * max(0.0, low - 0.08 * (high - low) - 0.002)
@@ -88,7 +88,7 @@ def optimisation_history(trials: Sequence[Point]) -> bytes:
                 label=name,
                 zorder=3,
             )
-            # On the frame, pointing down to where they are.
+            # Those below the frame are triangles on it.
             axes.scatter(below, [floor] * len(below), 22, edge, marker="v", clip_on=False, zorder=4)
         if finished:
             best = np.maximum.accumulate([100 * point.accuracy for point in finished])
@@ -115,7 +115,7 @@ def optimisation_history(trials: Sequence[Point]) -> bytes:
 
 
 def importances(scores: Mapping[str, float]) -> bytes:
-    """Draws a bar for each key, the longest first; `scores` are shares of 1."""
+    """Draws one bar per key, the longest first. `scores` are shares that add up to 1."""
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(6.4, 0.7 + 0.3 * max(1, len(ranked))), layout="constrained")
@@ -133,10 +133,10 @@ def importances(scores: Mapping[str, float]) -> bytes:
 
 
 def parallel_coordinates(lines: Sequence[Line], coordinates: Sequence[Coordinate]) -> bytes:
-    """Draws a line for each trial across an axis for each key, coloured by accuracy; the best one is thick."""
+    """Draws one axis per key and one line per trial, coloured by accuracy. The best line is thick."""
     ranked = sorted(lines, key=lambda line: line.accuracy)
     accuracies = np.array([100 * line.accuracy for line in ranked] or [0.0])
-    # The worst quarter has one colour: the differences that count are among the others.
+    # The worst quarter shares one colour, so that the scale shows the differences among the others.
     low = float(np.quantile(accuracies, 0.25))
     norm = Normalize(min(low, accuracies[-1] - 0.1), accuracies[-1])
     with style.context(["default", STYLE]):
@@ -177,7 +177,7 @@ def parallel_coordinates(lines: Sequence[Line], coordinates: Sequence[Coordinate
 
 
 def _span(axis: Coordinate, lines: Sequence[Line]) -> tuple[float, float]:
-    """The lowest and the highest number on an axis, in logarithms where it has them."""
+    """The lowest and the highest number on an axis, or their logarithms."""
     numbers = [_number(axis, line.values[axis.name]) for line in lines if axis.name in line.values]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -191,7 +191,7 @@ def _number(axis: Coordinate, value: Scalar) -> float:
 
 
 def _heights(axis: Coordinate, ranked: Sequence[Line]) -> "np.typing.NDArray[np.float64]":
-    """Of each line on this axis: 0..1, or OFF. Lines of the same choice fan out a little, the best on top."""
+    """The height of each line on this axis: 0..1, or OFF. Lines of one choice fan out a little, the best on top."""
     low, high = _span(axis, ranked) if axis.choices is None else _span_of_choices(axis.choices)
     fan = np.linspace(-0.025, 0.025, max(1, len(ranked)))
     return np.array(
@@ -235,7 +235,7 @@ def _draw_axis(axes: Axes, number: int, axis: Coordinate, span: tuple[float, flo
 
 
 def _ticks(axis: Coordinate, low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`; on a log scale 1, 2 and 5 of each power of ten, or the powers alone."""
+    """Round numbers from `low` to `high`. On a log scale these are 1, 2 and 5 times powers of ten, or the powers."""
     if not axis.log:
         return [tick for tick in MaxNLocator(6, steps=ROUND_STEPS).tick_values(low, high) if low <= tick <= high]
     powers = range(math.floor(low), math.ceil(high) + 1)

@@ -188,7 +188,7 @@ def write_results(
     return project
 
 
-def write_study(project: Project, name: str = "depth", *, figure: bool = True) -> Path:
+def write_grid(project: Project, name: str = "depth", *, figure: bool = True) -> Path:
     """Writes what `python -m pipeline.study` would leave: a network that was trained, and one that diverged."""
     trained = {"trial": 0, "ended": "finished", "model.family": "vgg16", "model.depth": 20}
     trained |= {"parameters": 14_728_266, "macs": 313_463_808, "epochs": 20, "training_error": 0.0512}
@@ -333,22 +333,22 @@ def test_a_cross_validation_gives_its_mean_and_standard_deviation(tmp_path: Path
         results.read(project)
 
 
-def test_without_studies_the_page_has_no_place_for_them(page: Page) -> None:
-    assert "studies" not in page.text.lower()
-    assert "studies" not in [section.get("id") for section in page.all("section")]
+def test_without_grids_the_page_has_no_place_for_them(page: Page) -> None:
+    assert "grids" not in page.text.lower()
+    assert "grids" not in [section.get("id") for section in page.all("section")]
 
 
-def test_a_study_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
+def test_a_grid_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
     project = write_results(tmp_path)
-    write_study(project)
-    write_study(project, "width", figure=False)
+    write_grid(project)
+    write_grid(project, "width", figure=False)
     pages.write(project, results.read(project))
     shown = Page(project.page.read_text(encoding="utf-8"))
     assert "vgg16 20 15 M 313 M 20 5.12 % 7.31 % 7.52 % 12 min 34 s" in shown.text
     assert "speed 8 0 diverged" in shown.text
     assert shown.text.count("Training error Validation error Test error") == 2
-    assert {"href": "#studies"} in shown.all("a")
-    (figure,) = (image for image in shown.all("img") if "study depth" in image["alt"])
+    assert {"href": "#grids"} in shown.all("a")
+    (figure,) = (image for image in shown.all("img") if "grid depth" in image["alt"])
     assert data_of(figure) == project.study_figure("depth").read_bytes()
 
 
@@ -360,9 +360,9 @@ def test_a_study_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
         ("0.0752,754.2,1200.0,", "0.0752", "values of the column elapsed_s"),
     ],
 )
-def test_a_damaged_table_of_a_study_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, reason: str) -> None:
+def test_a_damaged_table_of_a_grid_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, reason: str) -> None:
     project = write_results(tmp_path)
-    table = write_study(project)
+    table = write_grid(project)
     table.write_text(table.read_text().replace(old, new, 1))
     with pytest.raises(PipelineError, match=r"is damaged .*: run `python -m pipeline.study depth`") as error:
         results.read(project)
