@@ -47,11 +47,18 @@ def per_class(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> di
     """Columns class, precision, recall, f1 and support (test images), a row per class."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    columns = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=range(len(classes)), zero_division=0.0
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0.0
     )
-    names = ("precision", "recall", "f1", "support")
-    return {"class": list(classes)} | {name: column.tolist() for name, column in zip(names, columns, strict=True)}
+    return {
+        "class": list(classes),
+        "precision": precision.tolist(),
+        "recall": recall.tolist(),
+        "f1": f1.tolist(),
+        # Not scikit-learn's, which are floats if no prediction is right.
+        "support": np.bincount(labels, minlength=len(classes)).tolist(),
+    }
 
 
 def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:

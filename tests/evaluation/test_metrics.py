@@ -46,3 +46,10 @@ def test_a_class_that_is_never_predicted_and_one_that_never_occurs_count_as_zero
     assert table["support"] == [1, 1, 0]
     assert table["f1"] == pytest.approx([2 / 3, 0, 0])
     assert metrics.confusion_matrix(probabilities, np.array([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_the_support_is_a_count_though_no_prediction_is_right() -> None:
+    table = metrics.per_class(np.array([[0.1, 0.9], [0.9, 0.1]]), np.array([0, 1]), ("a", "b"))
+    assert table["support"] == [1, 1]
+    assert all(type(count) is int for count in table["support"])
+    assert table["f1"] == [0.0, 0.0]
