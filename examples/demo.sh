@@ -1,9 +1,9 @@
 #!/bin/sh
-# Walks the whole loop on the handwritten digits, in demo/: a copy of examples/digits that is a git and DVC project of
-# its own, made afresh each time. `make demo` runs this with the environment's programs first on the PATH.
+# Runs the whole loop on the handwritten digits in demo/, a copy of examples/digits with its own git and DVC project. Each
+# run creates it anew. `make demo` runs this script with the environment's programs first on the PATH.
 set -eu
 cd "$(dirname "$0")/.."
-# Neither the repository around nor a tracking server that the shell knows of has to do with it.
+# The demo must use neither the surrounding repository nor a tracking server that the shell names.
 unset MLFLOW_TRACKING_URI MLFLOW_EXPERIMENT_NAME DVC_ROOT GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
@@ -49,5 +49,5 @@ cat <<END
   all runs in MLflow    make ui DIR=demo                   (then http://127.0.0.1:5000)
   the search            demo/results/tune/                 (and the study in MLflow, with its trials below it)
   the project           demo/params.yaml: change a value there, and in that folder: dvc repro
-  your own images     README.md, "Your own images"
+  your own images       README.md, "Your own images"
 END
