@@ -1,4 +1,4 @@
-"""What every command line of the project shares: --help, one sentence for an error, the exit code, times in words."""
+"""What all commands share: --help, errors as one sentence, exit codes, durations as text."""
 
 import argparse
 import math
@@ -10,13 +10,13 @@ from types import FrameType
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
 def run_stage(stage: Callable[[Project], None], module_doc: str | None, argv: Sequence[str] | None = None) -> int:
-    """Runs `stage` on the project of the working directory and returns the exit code: 0, 1 (an error), 130 (stopped).
+    """Runs `stage` on the project of the working directory. Returns the exit code: 0, 1 (an error) or 130 (stopped).
 
-    A stage takes no arguments, since params.yaml is its interface; `module_doc` is what --help shows.
+    A stage takes no arguments, since params.yaml is its interface. --help shows `module_doc`.
     """
     argparse.ArgumentParser(
         prog=f"python -m pipeline.{stage.__name__}",
@@ -27,9 +27,12 @@ def run_stage(stage: Callable[[Project], None], module_doc: str | None, argv: Se
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Runs `work`; an error that a user can act on is printed as one, everything else keeps its traceback."""
-    # A cluster's scheduler and a closed terminal end a program so; both deserve the orderly stop of Ctrl-C. A signal
-    # that is ignored stays ignored: nohup asks for that.
+    """Runs `work` and returns the exit code: 0, 1 (an error that a user can act on) or 130 (stopped).
+
+    The text of a PipelineError is printed. Any other exception keeps its traceback.
+    """
+    # A cluster scheduler sends SIGTERM, and a closed terminal sends SIGHUP. Both stop the work as Ctrl-C does. A signal
+    # that is ignored stays ignored, which is what nohup asks for.
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
@@ -45,7 +48,7 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def duration(seconds: float) -> str:
-    """2 h 05 min, 3 min 20 s, 12 s, 0.42 s."""
+    """A duration as text: "2 h 05 min", "3 min 20 s", "12 s", "0.42 s"."""
     if math.isinf(seconds):
         return "unknown"
     if seconds < 9.95:

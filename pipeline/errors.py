@@ -1,22 +1,22 @@
 """Errors that a user can act on. A command prints their text without a traceback and exits with 1.
 
 PipelineError
-├── ConfigError       params.yaml, or a value given in its place
-├── DataError         the data set: missing, damaged, unusable
-│   └── DownloadError   it, or weights, could not be fetched
-├── TrainingError     training can't go on
+├── ConfigError       params.yaml, or a value that overrides it
+├── DataError         the data set is missing, damaged or unusable
+│   └── DownloadError   the data set, or weights, could not be fetched
+├── TrainingError     training can't continue
 │   ├── Diverged        the loss is no longer a finite number
-│   └── OutOfMemory     the device has too little memory for it
+│   └── OutOfMemory     the device has too little memory
 └── TrackingError     MLflow's store can't be used
 """
 
 
 class PipelineError(Exception):
-    """What went wrong, where, and what to do next, in sentences for the person at the terminal."""
+    """Its text says what went wrong, where, and what to do next."""
 
 
 class ConfigError(PipelineError):
-    """All that is wrong with a params.yaml, told at once."""
+    """Everything that is wrong in params.yaml, reported at once."""
 
 
 class DataError(PipelineError):
@@ -28,7 +28,7 @@ class DownloadError(DataError):
 
 
 class TrainingError(PipelineError):
-    """Training can't go on."""
+    """Training can't continue."""
 
 
 class Diverged(TrainingError):

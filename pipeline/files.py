@@ -1,4 +1,4 @@
-"""The names of all files that stages hand to each other, and the way a file is written: whole or not at all."""
+"""The names of all files of a project, and `atomic_write`, which writes a file as a whole or not at all."""
 
 import csv
 import os
@@ -13,8 +13,8 @@ from typing import Any
 class Project:
     """The files of one project.
 
-    `root` holds params.yaml and dvc.yaml; stages run there and their outputs lie below it. `home` holds what outlives
-    a run: MLflow's store, checkpoints, downloaded archives. They differ only under `dvc exp run --temp` and
+    `root` holds params.yaml and dvc.yaml. Stages run there, and their outputs are below it. `home` holds what outlives
+    a run: MLflow's store, checkpoints, downloaded archives. The two differ only under `dvc exp run --temp` and
     `--queue`, where DVC runs the stages in a copy and names the real project in DVC_ROOT.
     """
 
@@ -39,7 +39,7 @@ class Project:
 
     @property
     def metrics(self) -> Path:
-        """The figures of a run, by stage: what `dvc metrics diff` compares."""
+        """JSON: the metrics of a run by stage, which `dvc metrics diff` compares."""
         return self.root / "metrics.json"
 
     # Written by download.
@@ -58,7 +58,7 @@ class Project:
 
     @property
     def test_data(self) -> Path:
-        """For `evaluate` alone (and for `download`, which writes it)."""
+        """Written by `download`. Only `pipeline/evaluation/test_set.py` may read it."""
         return self.data / "test"
 
     # Written by train.
@@ -73,12 +73,12 @@ class Project:
 
     @property
     def history(self) -> Path:
-        """CSV, a row an epoch."""
+        """CSV, one row per epoch."""
         return self.train / "history.csv"
 
     @property
     def run(self) -> Path:
-        """JSON: the MLflow run, and where and from what it was made."""
+        """JSON: the training's run in MLflow, and what it was made from."""
         return self.train / "run.json"
 
     # Written by evaluate.
@@ -89,7 +89,7 @@ class Project:
 
     @property
     def predictions(self) -> Path:
-        """CSV, a row a test image."""
+        """CSV, one row per test image."""
         return self.evaluate / "predictions.csv"
 
     @property
@@ -99,17 +99,17 @@ class Project:
 
     @property
     def per_class(self) -> Path:
-        """CSV, a row a class."""
+        """CSV, one row per class."""
         return self.evaluate / "per_class.csv"
 
     @property
     def confusion_matrix(self) -> Path:
-        """CSV: a row an actual class, a column a predicted one, numbers of test images."""
+        """CSV: numbers of test images, one row per actual class, one column per predicted class."""
         return self.evaluate / "confusion_matrix.csv"
 
     @property
     def mistakes(self) -> Path:
-        """npz: the most certain mistakes with their images."""
+        """npz: the mistakes with the highest confidence, with their images."""
         return self.evaluate / "mistakes.npz"
 
     # Written by report.
@@ -130,17 +130,17 @@ class Project:
 
     @property
     def trials(self) -> Path:
-        """CSV, a row a trial."""
+        """CSV, one row per trial."""
         return self.tune / "trials.csv"
 
     @property
     def best(self) -> Path:
-        """YAML: the values of the trial that won, and what speaks for it."""
+        """YAML: the values of the winning trial, and its accuracies."""
         return self.tune / "best.yaml"
 
     @property
     def study(self) -> Path:
-        """JSON: the study as a whole."""
+        """JSON: a summary of the study."""
         return self.tune / "study.json"
 
     # Written by ensemble.
@@ -151,46 +151,46 @@ class Project:
 
     @property
     def ensemble_figures(self) -> Path:
-        """JSON: what was put together, from which trials, and how well it does."""
+        """JSON: the ensemble and the soups, their members and their metrics."""
         return self.ensemble / "ensemble.json"
 
     @property
     def soup(self) -> Path:
-        """Weights that are the mean of several networks' weights; there if such a mean did at least as well."""
+        """The mean of the weights of several networks. It exists if that mean was at least as good as each of them."""
         return self.ensemble / "soup.safetensors"
 
-    # Written by study, a folder a study.
+    # Written by study, one folder per grid.
 
     @property
     def studies(self) -> Path:
         return self.root / "results" / "study"
 
     def study_table(self, name: str) -> Path:
-        """CSV, a row a trial."""
+        """CSV, one row per trial."""
         return self.studies / name / "results.csv"
 
     def study_curves(self, name: str) -> Path:
-        """CSV, a row an epoch of a trial."""
+        """CSV, one row per epoch of a trial."""
         return self.studies / name / "curves.csv"
 
     def study_figure(self, name: str) -> Path:
-        """PNG; there for a study that varies depth or family."""
+        """PNG. It exists for a grid that varies depth or family."""
         return self.studies / name / "degradation.png"
 
-    # What outlives a run.
+    # These outlive a run.
 
     @property
     def optuna_journal(self) -> Path:
-        """All studies, as Optuna's own tools read them."""
+        """All studies, in a format that Optuna's own tools read."""
         return self.home / "optuna.journal"
 
     def study_folder(self, name: str) -> Path:
-        """Checkpoints and weights of a study's trials, and its lock."""
+        """The lock of a study, and the checkpoints and weights of its trials."""
         return self.home / ".studies" / name
 
     @property
     def downloads(self) -> Path:
-        """Archives as they came; a person may put one here by hand."""
+        """Archives as downloaded. A person may put one here by hand."""
         return self.home / "downloads"
 
     @property
@@ -199,12 +199,12 @@ class Project:
 
     @property
     def outbox(self) -> Path:
-        """What MLflow has not received yet."""
+        """Records that MLflow has not received yet."""
         return self.home / ".outbox"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Replaces a CSV file as a whole."""
+    """Writes a CSV file as a whole (see `atomic_write`)."""
     with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -213,7 +213,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, and moves it into place when the block ends without an error.
+    """Yields a path beside `path` to write to. Renames it to `path` if the block ends without an error.
 
     After a crash at any moment `path` holds either what it held before or all of what was written.
     """
@@ -226,7 +226,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    # The rename itself must survive a power cut too; Windows can't open a folder, and does not need it.
+    # Syncing the folder makes the rename survive a power cut. Windows can't open folders and does not need it.
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:

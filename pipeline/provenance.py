@@ -1,4 +1,4 @@
-"""What a result was made from, and where: the commit, the data, the versions of the libraries, the machine."""
+"""What a result was made from: the commit, the code, the data, the versions of the libraries, the machine."""
 
 import getpass
 import hashlib
@@ -25,21 +25,21 @@ CODE: Mapping[str, tuple[str, ...]] = {
     ),
     "report": ("config", "reporting", "records.py", "report.py"),
 }
-"""The code that decides what a stage writes, below pipeline/: directories and modules. dvc.yaml names the same ones.
+"""The code below pipeline/ that decides what each stage writes: directories and modules. dvc.yaml has the same lists.
 
-What records or shows a result (tracking, exporting, cli) is not in it: changing that must not train again.
+Code that records or shows a result (tracking, exporting, cli) is not listed, because changing it must not retrain.
 """
 
 PACKAGES = ("pipeline", "torch", "torchvision", "numpy", "mlflow", "dvc", "optuna")
 
-# What the pipeline itself writes says nothing about the code and the values that it ran with.
+# The pipeline's own outputs say nothing about the code and the values that it ran with.
 _OWN_OUTPUTS = ("dvc.lock", "metrics.json", "results")
 
 
 def collect(project: Project) -> Provenance:
-    """Looks at `project` and at this process's machine and environment; imports nothing heavy."""
+    """The provenance of a result that this process makes in `project`. Imports nothing heavy."""
     commit = _git(project.root, "rev-parse", "--verify", "HEAD")
-    # :/ is all of the repository, which may hold the code of a project that is a folder in it.
+    # :/ is the whole repository. A project may be a folder inside it and use code from outside that folder.
     paths = (":/", *(f":(exclude){path}" for path in _OWN_OUTPUTS))
     status = _git(project.root, "status", "--porcelain", "--untracked-files=no", "--", *paths)
     return Provenance(
@@ -53,19 +53,19 @@ def collect(project: Project) -> Provenance:
 
 
 def code_digest(stage: str) -> str:
-    """SHA-256 of the source files of a stage's CODE, with their names."""
+    """SHA-256 of the names and contents of the source files that CODE lists for `stage`."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for name in CODE[stage]:
-        place = package / name
-        for source in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        path = package / name
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(f"{source.relative_to(package).as_posix()}\n".encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
 def tags(made_from: Provenance) -> dict[str, str]:
-    """The same as tags of an MLflow run, with those that MLflow's own page shows."""
+    """A provenance as tags of an MLflow run, including the tags that MLflow's own page shows."""
     found = {
         "git.commit": made_from.git_commit,
         "git.dirty": None if made_from.git_dirty is None else str(made_from.git_dirty).lower(),
@@ -82,9 +82,9 @@ def tags(made_from: Provenance) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None without git, outside a repository, or if git refuses."""
+    """The output of a git command; None without git, outside a repository, or if git fails."""
     try:
-        # Without optional locks: it must not get in the way of a git command that a person gives meanwhile.
+        # Without optional locks, so that it does not block a git command that a person runs meanwhile.
         done = subprocess.run(
             ["git", "--no-optional-locks", *arguments], cwd=folder, capture_output=True, text=True, check=True
         )
@@ -94,6 +94,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _data_hash(lock: Path) -> str | None:
+    """DVC's hash of data/train; None if dvc.lock is missing or has none."""
     try:
         outs = read_yaml(lock)["stages"]["download"]["outs"]
         return next((str(out["md5"]) for out in outs if out["path"] == "data/train"), None)
@@ -112,5 +113,5 @@ def _versions() -> dict[str, str]:
 def _user() -> str | None:
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user need not have a name
+    except (OSError, KeyError, ImportError):  # in a container the user may have no name
         return None

@@ -22,7 +22,7 @@ raise SystemExit(guarded(work))
 
 
 def outcome(number: signal.Signals, prefix: tuple[str, ...] = (), seconds: float = 30) -> tuple[int, str, str]:
-    """Sends a signal to a waiting command; returns its exit code and what it printed after that."""
+    """Sends a signal to a waiting command. Returns its exit code and what it printed after that."""
     with subprocess.Popen(
         [*prefix, sys.executable, "-c", WAITS.format(seconds=seconds)],
         stdout=subprocess.PIPE,
@@ -104,5 +104,5 @@ def test_every_error_for_the_user_is_in_the_tree_of_its_modules_docstring() -> N
         (float("inf"), "unknown"),
     ],
 )
-def test_a_duration_is_told_in_the_units_that_matter(seconds: float, text: str) -> None:
+def test_a_duration_is_shown_in_fitting_units(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text

@@ -8,7 +8,7 @@ import pytest
 from pipeline.files import Project, atomic_write
 
 
-def test_a_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "results" / "metrics.json"
     with atomic_write(path) as aside:
         aside.write_text("half")
@@ -17,7 +17,7 @@ def test_a_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_after_an_error_the_file_is_what_it_was_and_nothing_lies_around(tmp_path: Path) -> None:
+def test_after_an_error_the_file_is_unchanged_and_no_other_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text("before")
     with pytest.raises(RuntimeError), atomic_write(path) as aside:
@@ -27,7 +27,7 @@ def test_after_an_error_the_file_is_what_it_was_and_nothing_lies_around(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_kill_while_writing_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text("before")
     code = (
@@ -59,7 +59,7 @@ def test_the_home_of_a_project_is_where_its_dvc_folder_is(tmp_path: Path, monkey
     assert Project.here() == Project(inside, tmp_path)
 
 
-def test_dvcs_copies_for_experiments_have_the_real_project_as_their_home(
+def test_a_copy_of_dvc_for_an_experiment_has_the_real_project_as_its_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "one"

@@ -32,7 +32,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def repository(project: Project) -> Project:
-    """A repository with one commit, which holds what the pipeline writes as well."""
+    """A repository with one commit that also holds outputs of the pipeline."""
     project.params.write_text("train:\n  epochs: 1\n")
     for path in (project.dvc_lock, project.metrics, project.history):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def commit(folder: Path) -> None:
     git(folder, "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "--quiet", "--message", "all")
 
 
-def test_a_clean_repository_is_known_by_its_commit(repository: Project) -> None:
+def test_a_clean_repository_gives_its_commit(repository: Project) -> None:
     found = provenance.collect(repository)
     assert (found.git_commit, found.git_dirty) == (git(repository.root, "rev-parse", "HEAD"), False)
 
@@ -62,7 +62,7 @@ def test_a_changed_file_makes_it_dirty(repository: Project) -> None:
     assert provenance.collect(repository).git_dirty is True
 
 
-def test_what_the_pipeline_writes_and_what_git_does_not_track_leave_it_clean(repository: Project) -> None:
+def test_outputs_and_untracked_files_do_not_make_it_dirty(repository: Project) -> None:
     for path in (repository.dvc_lock, repository.metrics, repository.history, repository.root / "notes.txt"):
         path.write_text("new\n")
     assert provenance.collect(repository).git_dirty is False
@@ -96,7 +96,7 @@ def test_without_git_nothing_is_known(repository: Project, monkeypatch: pytest.M
     assert (found.git_commit, found.git_dirty) == (None, None)
 
 
-def test_the_data_is_known_by_dvcs_hash_of_the_training_set(project: Project) -> None:
+def test_the_data_is_identified_by_dvcs_hash_of_the_training_set(project: Project) -> None:
     project.dvc_lock.write_text(LOCK)
     assert provenance.collect(project).dvc_data_hash == "2222222222222222222222222222222b.dir"
 
@@ -104,7 +104,7 @@ def test_the_data_is_known_by_dvcs_hash_of_the_training_set(project: Project) ->
 @pytest.mark.parametrize(
     "lock", [None, "", "schema: '2.0'\n", "stages: []\n", "stages:\n  download:\n    outs:\n    - path: data\n", "{"]
 )
-def test_without_a_usable_lock_the_data_is_not_known(project: Project, lock: str | None) -> None:
+def test_without_a_valid_lock_the_hash_of_the_data_is_unknown(project: Project, lock: str | None) -> None:
     if lock is not None:
         project.dvc_lock.write_text(lock)
     assert provenance.collect(project).dvc_data_hash is None
@@ -115,7 +115,7 @@ def test_the_versions_are_those_of_the_installed_packages(project: Project, monk
     assert provenance.collect(project).versions == {"python": platform.python_version(), "torch": version("torch")}
 
 
-def test_the_tags_name_all_that_is_known_and_nothing_else(repository: Project) -> None:
+def test_tags_have_all_known_values_and_no_others(repository: Project) -> None:
     repository.dvc_lock.write_text(LOCK)
     found = provenance.collect(repository)
     tags = provenance.tags(found)
@@ -144,6 +144,6 @@ def test_a_user_without_a_name_is_left_out(project: Project, monkeypatch: pytest
     assert "mlflow.user" not in provenance.tags(provenance.collect(project))
 
 
-def test_the_source_is_the_program_without_the_way_to_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_the_program_without_its_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/home/me/project/pipeline/train.py"])
     assert provenance.tags(provenance.collect(project))["mlflow.source.name"] == "pipeline/train.py"

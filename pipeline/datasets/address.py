@@ -1,4 +1,4 @@
-"""data.url as an `Address`: an http(s) URL, a file:// URL or a path, which never shows a password."""
+"""data.url as an `Address`: an http(s) URL, a file:// URL or a path. Its text never contains a password."""
 
 import hashlib
 import re
@@ -13,14 +13,14 @@ from pipeline.files import Project
 
 @dataclass(frozen=True)
 class Address:
-    """Where data lies. str() is what messages and meta.json show: without user, password and query."""
+    """The location of data. str() gives the text for messages and meta.json, without user, password and query."""
 
     url: str = field(repr=False)
-    """As params.yaml has it, secrets included: for the request alone."""
+    """As in params.yaml, secrets included. Only the request may use it."""
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """Raises DataError for what is neither http, https, file nor a path."""
+        """Raises DataError if `url` is neither an http, https or file URL nor a path."""
         scheme, separator, _ = url.partition("://")
         if separator and scheme.lower() not in ("http", "https", "file"):
             raise DataError(
@@ -30,12 +30,12 @@ class Address:
         address = cls(url)
         if address.remote:
             try:
-                # Reading the port finds most passwords with a slash or hash in them, which would be taken for a path.
+                # A slash or hash in a password ends the host too early. Reading the port finds most of these cases.
                 parts = urlsplit(url)
-                sound = bool(parts.hostname) and parts.port != 0
+                valid = bool(parts.hostname) and parts.port != 0
             except ValueError:
-                sound = False
-            if not sound:
+                valid = False
+            if not valid:
                 raise DataError(
                     "data.url is not a valid URL: its host or port can't be read. "
                     "Special characters in a user or password must be percent-encoded."
@@ -47,23 +47,26 @@ class Address:
         return self.url.lower().startswith(("http://", "https://"))
 
     def __str__(self) -> str:
-        return shown(self.url)
+        return redacted(self.url)
 
     @property
     def identity(self) -> str:
-        """Tells two addresses apart whose shown text is the same, and tells nothing else."""
+        """SHA-256 of the URL without user and password. It tells addresses apart that differ only in the query."""
         parts = urlsplit(self.url)
         bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
         return hashlib.sha256(bare.encode()).hexdigest()
 
     @property
     def file_name(self) -> str:
-        """The name that the file of a URL gets in downloads/, with nothing in it that a file system could mind."""
+        """Name of the file in downloads/, of characters that every file system allows."""
         name = unquote(PurePosixPath(urlsplit(self.url).path).name)
         return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "archive"
 
     def path(self, project: Project) -> Path:
-        """The local file or directory; a relative path starts in the project. Raises DataError when it is missing."""
+        """The local file or directory. A relative path starts in the project.
+
+        Raises DataError if it is missing, on another machine, or below data/.
+        """
         if self.url.lower().startswith("file:"):
             parts = urlsplit(self.url)
             if parts.hostname not in (None, "localhost"):
@@ -71,21 +74,21 @@ class Address:
             path = Path(url2pathname(parts.path))
         else:
             path = Path(self.url).expanduser()
-        # In DVC's copies for experiments, what git does not track is only in the real project.
+        # DVC's copies for experiments hold only what git tracks; other files are in the real project.
         candidates = [folder / path for folder in dict.fromkeys((project.root, project.home))]
         found = next((candidate for candidate in candidates if candidate.exists()), None)
         if found is None:
             raise DataError(f"{candidates[0]}, which data.url names, does not exist. Correct data.url in params.yaml.")
         if found.resolve().is_relative_to(project.data.resolve()):
             raise DataError(
-                f"data.url names {found}, inside of {project.data}, which this stage writes and DVC empties. "
-                "Move it to another folder and set data.url to that."
+                f"data.url names {found}, inside {project.data}, which this stage writes and DVC empties. "
+                "Move it to another folder and set data.url to that folder."
             )
         return found
 
 
-def shown(url: str) -> str:
-    """A URL as messages may show it; a path as it is."""
+def redacted(url: str) -> str:
+    """A URL without user, password and query; a path unchanged."""
     if "://" not in url:
         return url
     parts = urlsplit(url)

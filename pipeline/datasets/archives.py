@@ -1,7 +1,7 @@
-"""What is inside an archive, taken out without trusting it: zip, and tar as it is or compressed by gzip, bzip2 or xz.
+"""Archives, unpacked without trusting them: zip, and tar, plain or compressed by gzip, bzip2 or xz.
 
-Refused are entries that point outside of the archive, devices, more than the disk holds, and all that is truncated or
-damaged.
+Refused are entries that point outside of the archive, devices, archives that would not fit on the disk, and archives
+that are truncated or damaged.
 """
 
 import bz2
@@ -23,13 +23,13 @@ from pipeline.datasets import disk, progress
 from pipeline.datasets.fetch import Archive
 from pipeline.errors import DataError
 
-_RESERVE_BYTES = 64 << 20  # is left free on the disk
+_RESERVE_BYTES = 64 << 20  # stays free on the disk
 _TAR_MAGIC_OFFSET = 257
 _DAMAGE = (
     EOFError,
-    KeyError,  # the data of a hard link to an entry that is not there
-    NotImplementedError,  # a compression that Python does not know
-    RuntimeError,  # a password
+    KeyError,  # a hard link to a missing entry
+    NotImplementedError,  # a compression unknown to Python
+    RuntimeError,  # an encrypted entry
     ValueError,
     gzip.BadGzipFile,
     lzma.LZMAError,
@@ -40,37 +40,40 @@ _DAMAGE = (
 
 
 class Unusable(Exception):
-    """Why an archive can't be used, as the end of a sentence that begins with its path."""
+    """Why an archive can't be used. The text continues a sentence that begins with the path of the archive."""
 
 
 def unpack(archive: Archive, into: Path) -> None:
-    """Unpacks all of `archive` into the directory `into`. Raises DataError for what is refused (see above)."""
+    """Unpacks `archive` into the directory `into`. Raises DataError for an archive that is refused (see above)."""
     budget = _Budget(archive, into)
     with disk.disk_errors(f"unpacking {archive.path.name}", into), archive_errors(archive):
-        if _beginning(archive).startswith(b"PK"):
+        if _first_block(archive).startswith(b"PK"):
             _unpack_zip(archive, into, budget)
         else:
             _unpack_tar(archive, into, budget)
 
 
 @contextmanager
-def opened_tar(archive: Archive) -> Iterator[tarfile.TarFile]:
-    """The tar file, whose entries must be read in turn; its very end is read and checked when the block ends."""
-    beginning = _beginning(archive)
-    with progress.read_bytes(archive.path, f"reading {archive.path.name}") as raw:
-        stream = cast(IO[bytes], _decompressed(raw, beginning))
+def open_tar(archive: Archive) -> Iterator[tarfile.TarFile]:
+    """The tar file. Its entries must be read in order.
+
+    When the block ends, the rest of the file is read too, so that damage there raises an error.
+    """
+    first_block = _first_block(archive)
+    with progress.open_with_bar(archive.path, f"reading {archive.path.name}") as raw:
+        stream = cast(IO[bytes], _decompressed(raw, first_block))
         with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Entry) as tar:
             yield tar
-            # The checksum of the compression stands at its end, beyond all that tarfile reads.
+            # The checksum of the compression is at the end of the file, after everything that tarfile reads.
             while stream.read(1 << 20):
                 pass
 
 
 @contextmanager
 def archive_errors(archive: Archive) -> Iterator[None]:
-    """Turns Unusable, and what reading a truncated or damaged archive raises, into a DataError.
+    """Turns Unusable, and the errors of truncated or damaged archives, into a DataError.
 
-    It must be around all that has the archive open, since a bad archive is moved away.
+    The archive must be opened and closed inside the block, because a bad archive is renamed.
     """
     try:
         yield
@@ -81,18 +84,18 @@ def archive_errors(archive: Archive) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise archive.unusable(f"is truncated or damaged ({error})") from error  # bz2 has no exception of its own
+        raise archive.unusable(f"is truncated or damaged ({error})") from error  # bz2 raises a plain OSError
 
 
 def refuse_outside(name: str) -> None:
-    """Raises Unusable for the name of an entry that would lead out of the folder it is unpacked to."""
+    """Raises Unusable if the name of an entry points outside of the folder that it is unpacked to."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if name.startswith(("/", "\\")) or ".." in parts or PureWindowsPath(name).drive:
         raise Unusable(f"has an entry that points outside of the archive, {name!r}, and was not unpacked")
 
 
 class _Entry(tarfile.TarInfo):
-    """A tar header, read strictly: tarfile takes a tar that ends after some whole entry, or in garbage, for whole."""
+    """A tar header, read strictly. tarfile itself accepts a tar that is cut after an entry, or ends in garbage."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -100,12 +103,12 @@ class _Entry(tarfile.TarInfo):
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the end marker
+                raise  # this is the end marker
             raise tarfile.ReadError(f"{error}, where an entry or the end marker should be") from error
 
 
 class _Budget:
-    """What may still be unpacked, so that no archive fills the disk."""
+    """How many bytes may still be unpacked, so that no archive fills the disk."""
 
     def __init__(self, archive: Archive, into: Path) -> None:
         self._archive, self._into = archive, into
@@ -116,7 +119,7 @@ class _Budget:
         if self._left_bytes < 0:
             raise DataError(
                 f"no space left to unpack {self._archive.path}: it unpacks to more than the "
-                f"{decimal(self._free_bytes)} that are free for it at {self._into}. If that is not absurd for this "
+                f"{decimal(self._free_bytes)} that are free for it at {self._into}. If this size is plausible for this "
                 "archive, free some space there, or unpack it on another disk and set data.url to the directory."
             )
 
@@ -129,7 +132,7 @@ def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise Unusable(f"has a link as an entry, {entry.filename!r}, and was not unpacked")
         budget.spend(sum(entry.file_size for entry in entries))
-        with progress.counted_bytes(
+        with progress.byte_bar(
             f"unpacking {archive.path.name}", sum(entry.compress_size for entry in entries)
         ) as advance:
             for entry in entries:
@@ -139,7 +142,7 @@ def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
 
 def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:
     links: set[PurePosixPath] = set()
-    with opened_tar(archive) as tar:
+    with open_tar(archive) as tar:
         for entry in tar:
             refuse_outside(entry.name)
             path = PurePosixPath(entry.name)
@@ -148,17 +151,17 @@ def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:
             if entry.issym():
                 links.add(path)
             budget.spend(entry.size)
-            _take_out(tar, entry, into)
-    # A link was checked when it was made; what it leads through may have been made later.
+            _extract(tar, entry, into)
+    # Each link was checked when it was created, but the links on its way may have been created later.
     for path in links:
         if not (into / path).resolve().is_relative_to(into.resolve()):
             raise Unusable(f"has a link that points outside of the archive, {str(path)!r}")
 
 
-def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
-    """Writes what one entry holds; its owner, times and permissions do not matter to images.
+def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
+    """Writes the content of one entry. Its owner, times and permissions are ignored.
 
-    Not by tar.extract, which refuses what leads outside since Python 3.11.4 only.
+    tar.extract is not used, since it refuses paths outside of `into` only from Python 3.11.4 on.
     """
     path = into / entry.name
     if entry.isdir():
@@ -167,12 +170,12 @@ def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
     if not (entry.isfile() or entry.issym() or entry.islnk()):
         raise Unusable(f"has an entry that is a device, {entry.name!r}, and was not unpacked")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # of entries with the same name the last one counts
+    path.unlink(missing_ok=True)  # the last entry of a name counts
     if entry.isfile():
         with cast(IO[bytes], tar.extractfile(entry)) as source, path.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
         return
-    # A symbolic link is relative to where it lies, a hard link to the top of the archive.
+    # The target of a symbolic link is relative to the link, that of a hard link to the top of the archive.
     target = ((path.parent if entry.issym() else into) / entry.linkname).resolve()
     if not target.is_relative_to(into.resolve()):
         raise Unusable(f"has an entry that points outside of the archive, {entry.name!r}, and was not unpacked")
@@ -181,27 +184,27 @@ def _take_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> None:
     elif target.is_file():
         path.hardlink_to(target)
     else:
-        raise tarfile.ReadError(f"{entry.name} is a link to {entry.linkname}, which is not there")
+        raise tarfile.ReadError(f"{entry.name} is a link to {entry.linkname}, which is missing")
 
 
-def _beginning(archive: Archive) -> bytes:
+def _first_block(archive: Archive) -> bytes:
     with archive.path.open("rb") as file:
-        beginning = file.read(tarfile.BLOCKSIZE)
-    compressed = beginning.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK"))
-    if compressed or beginning[_TAR_MAGIC_OFFSET:].startswith(b"ustar"):
-        return beginning
-    if not beginning:
+        first_block = file.read(tarfile.BLOCKSIZE)
+    compressed = first_block.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK"))
+    if compressed or first_block[_TAR_MAGIC_OFFSET:].startswith(b"ustar"):
+        return first_block
+    if not first_block:
         raise Unusable("is empty")
-    if beginning.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        raise Unusable("is a web page and not an archive (does the address lead to the file itself?)")
+    if first_block.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise Unusable("is a web page and not an archive (does the URL point to the file itself?)")
     raise Unusable("is neither a .zip nor a .tar, .tar.gz, .tar.bz2 or .tar.xz archive")
 
 
-def _decompressed(raw: IO[bytes], beginning: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | IO[bytes]:
-    if beginning.startswith(b"\x1f\x8b"):
+def _decompressed(raw: IO[bytes], first_block: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | IO[bytes]:
+    if first_block.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=raw)
-    if beginning.startswith(b"BZh"):
+    if first_block.startswith(b"BZh"):
         return bz2.BZ2File(raw)
-    if beginning.startswith(b"\xfd7zXZ"):
+    if first_block.startswith(b"\xfd7zXZ"):
         return lzma.LZMAFile(raw)
     return raw

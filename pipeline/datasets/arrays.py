@@ -1,4 +1,7 @@
-"""A `DataSet` on disk: two arrays a part, and meta.json, which is written last and so says that all of it is there."""
+"""A `DataSet` on disk: two arrays per part, and meta.json.
+
+meta.json is written last and removed first, so the arrays are complete wherever it exists.
+"""
 
 import hashlib
 import json
@@ -16,12 +19,12 @@ from pipeline.datasets.dataset import DataSet, Part
 from pipeline.files import Project, atomic_write
 from pipeline.records import Meta
 
-UNPACKED = ".unpacked-"  # what the names of temporary folders below data/ begin with
-_PIXELS_A_COUNT = 1 << 20
+UNPACKED = ".unpacked-"  # prefix of temporary folders below data/
+_PIXELS_PER_COUNT = 1 << 20
 
 
 def clear(project: Project) -> None:
-    """Removes what a former run wrote, killed ones included; meta.json first, since it vouches for the rest."""
+    """Removes the files of earlier runs, also of killed ones; meta.json first."""
     for path in (
         project.meta,
         *(
@@ -38,10 +41,10 @@ def clear(project: Project) -> None:
 
 
 def write(project: Project, dataset: DataSet) -> Meta:
-    """Writes the arrays and meta.json, and returns the latter. Raises DataError when the disk is full.
+    """Writes the arrays and meta.json. Returns what meta.json holds. Raises DataError if the disk is full.
 
-    The digest is SHA-256 over, for each of the four arrays, a line with its name, dtype and shape and then its bytes,
-    and over the class names as JSON.
+    The digest is the SHA-256 of the four arrays and the class names. Each array enters it as a line with its name,
+    dtype and shape, followed by its bytes. The class names enter it as JSON.
     """
     channels, height, width = dataset.shape
     counts = {"train": len(dataset.training.labels), "test": len(dataset.test.labels)}
@@ -86,9 +89,10 @@ def _write_images(
     digest: "hashlib._Hash",
     histogram: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Writes an .npy of `shape` chunk by chunk; adds its bytes to the digest and its values to the histogram [C, 256].
+    """Writes an .npy file of `shape` [N, H, W, C] chunk by chunk.
 
-    It uses plain writes, since a memory map answers a full disk with a signal that ends the process.
+    Adds its bytes to the digest and its values to the histogram [C, 256]. A full disk must raise an error, so this
+    writes to a file: a memory map would end the process by a signal.
     """
     count = 0
     with path.open("wb") as file:
@@ -100,15 +104,15 @@ def _write_images(
             count += len(contiguous)
             if histogram is not None:
                 pixels = contiguous.reshape(-1, shape[3])
-                for start in range(0, len(pixels), _PIXELS_A_COUNT):
-                    for channel, values in enumerate(pixels[start : start + _PIXELS_A_COUNT].T):
+                for start in range(0, len(pixels), _PIXELS_PER_COUNT):
+                    for channel, values in enumerate(pixels[start : start + _PIXELS_PER_COUNT].T):
                         histogram[channel] += np.bincount(values, minlength=256)
     if count != shape[0]:
-        raise AssertionError(f"{path.name} was announced with {shape[0]} images and got {count}")
+        raise AssertionError(f"{path.name} should have {shape[0]} images and has {count}")
 
 
 def _mean_and_deviation(histogram: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Of each channel, on the scale 0..1, from whole numbers: no order of summation can change a digit."""
+    """Of each channel, for pixels scaled to 0..1. Sums are integers, so no order of summation changes a digit."""
     mean, deviation = [], []
     for counts in histogram.tolist():
         pixels = sum(counts)

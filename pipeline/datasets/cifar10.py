@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32x32 pixels, 10 classes, read straight from its archive."""
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32x32 pixels, 10 classes, read from its archive."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ from pipeline.datasets.fetch import Archive, Checksum, fetch
 from pipeline.files import Project
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-OFFICIAL = Checksum("md5", "c58f30108f718f92721af3b95e74349a")  # as torchvision.datasets.CIFAR10 has it
+OFFICIAL = Checksum("md5", "c58f30108f718f92721af3b95e74349a")  # that of torchvision.datasets.CIFAR10
 FILE_NAME = "cifar-10-python.tar.gz"
 
 _TRAINING_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -25,15 +25,15 @@ _NEEDED = {*_TRAINING_FILES, _TEST_FILE, _NAMES_FILE}
 _CLASSES = 10
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32
-_LARGEST_FILE_BYTES = 256 << 20  # an official one has 31 MB
+_LARGEST_FILE_BYTES = 256 << 20  # the official files have 31 MB
 _CHUNK = 1000
 _NOT_CIFAR = "is not CIFAR-10's"
 
 
 def read(data: Data, project: Project) -> DataSet:
-    """CIFAR-10 from data.url or the official address, which stays in memory (184 MB) until it is written.
+    """CIFAR-10 from data.url, or else from the official address. It stays in memory (184 MB) until it is written.
 
-    Raises DataError for an archive that is not CIFAR-10's, DownloadError when it can't be fetched.
+    Raises DataError if the archive is not CIFAR-10's, DownloadError if it can't be fetched.
     """
     address = Address.parse(data.url or URL)
     expected = Checksum("sha256", data.sha256) if data.sha256 else OFFICIAL
@@ -55,23 +55,23 @@ def _part(batches: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 
 
 def _chunks(batches: Sequence[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
-    """From rows [N, 3072], all red values first, to images [n, 32, 32, 3]."""
+    """Images [n, 32, 32, 3] from rows [N, 3072], which hold all red values, then green, then blue."""
     for rows in batches:
         for start in range(0, len(rows), _CHUNK):
             yield rows[start : start + _CHUNK].reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
 
 
 def _files(archive: Archive) -> dict[str, Any]:
-    """By file name: rows and labels of a batch, the class names of batches.meta."""
+    """By file name: (rows, labels) of each batch, and the class names of batches.meta."""
     files: dict[str, Any] = {}
-    with archives.archive_errors(archive), archives.opened_tar(archive) as tar:
+    with archives.archive_errors(archive), archives.open_tar(archive) as tar:
         for entry in tar:
             archives.refuse_outside(entry.name)
             name = PurePosixPath(entry.name).name
             if name not in _NEEDED:
                 continue
             if not entry.isfile() or name in files or entry.size > _LARGEST_FILE_BYTES:
-                raise archives.Unusable(f"{_NOT_CIFAR}: {entry.name} is no plain file, is there twice or is too large")
+                raise archives.Unusable(f"{_NOT_CIFAR}: {entry.name} is not a plain file, occurs twice or is too large")
             try:
                 content = pickles.load(cast(IO[bytes], tar.extractfile(entry)).read())
                 files[name] = _class_names(content) if name == _NAMES_FILE else _batch(content)

@@ -1,4 +1,4 @@
-"""What every source gives: two parts of labelled images, and how a test part is split off."""
+"""What every data set gives: a training and a test part of labelled images. Also the split of a test part."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FEWEST_TRAINING = 2  # one to learn from and one for validation
+FEWEST_TRAINING = 2  # one to train on and one for validation
 FEWEST_TEST = 1
 
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test part."""
+    """The labels and images of the training or of the test part."""
 
     labels: npt.NDArray[np.int64]
-    """[N], positions in the list of classes."""
+    """[N], indices into the list of classes."""
     chunks: Iterable[npt.NDArray[np.uint8]]
-    """The N images in the order of the labels, a few at a time: [n, H, W, C]. They are read once."""
+    """The N images in the order of the labels, in chunks [n, H, W, C]. They can be iterated once."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DataSet:
     name: str
     classes: list[str]
     shape: tuple[int, int, int]
-    """Channels, height, width of an image."""
+    """Of an image: channels, height, width."""
     training: Part
     test: Part
     source: str
@@ -36,9 +36,10 @@ class DataSet:
 
 
 def test_split(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """[N], true where an image belongs to the test part: of each class `share`, but at least one, and two stay.
+    """[N], true for the images of the test part: a `share` of each class.
 
-    Every class has a random stream of its own, so that one more class leaves the split of the others as it was.
+    At least one image of a class is in the test part, and at least two stay in the training part. Every class has its
+    own random generator, so that adding a class does not change the split of the others.
     """
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""The digits that ship inside scikit-learn: 1,797 greyscale images of 8x8 pixels, 10 classes, no download.
+"""The digits that ship with scikit-learn: 1,797 greyscale images of 8x8 pixels, 10 classes, no download.
 
 They are the test part of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998, UCI repository).
 """
@@ -11,7 +11,7 @@ from pipeline.datasets.dataset import DataSet, Part, test_split
 
 
 def read(data: Data) -> DataSet:
-    """The digits with their values 0..16 scaled to 0..255, `data.test_share` of each class as the test part."""
+    """The digits. Values 0..16 are scaled to 0..255. `data.test_share` of each class becomes the test part."""
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     labels = bunch.target.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before something is written, and told when it runs out all the same."""
+"""Free space on the disk, and errors of the disk as sentences for the user."""
 
 import errno
 import shutil
@@ -15,14 +15,14 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk of `folder`, which need not exist yet."""
+    """Free bytes on the disk of `folder`. The folder need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def require(needed_bytes: int, folder: Path, what: str) -> None:
-    """Raises DataError when the disk of `folder` has no room for `what`."""
+    """Raises DataError if the disk of `folder` has not enough space for `what`."""
     free = free_bytes(folder)
     if needed_bytes > free:
         raise DataError(
@@ -33,7 +33,7 @@ def require(needed_bytes: int, folder: Path, what: str) -> None:
 
 @contextmanager
 def disk_errors(doing: str, folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turns what the disk refuses inside the block into a DataError that says where and what to do."""
+    """Turns an OSError inside the block into a DataError that says what failed, where, and what to do."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,12 @@
-"""From an address to an `Archive`: a local file whose checksum was compared before anything looks inside.
+"""Fetches an address as an `Archive`: a local file whose checksum is compared before anything reads its content.
 
-A remote file lies in downloads/ under its own name. Beside it may lie, with that name in front: `.part` (what has come
-so far) with `.part.json` (of which file), `.json` (that this program fetched it, and from where), `.rejected` (fetched,
-but not what was asked for; only for a person to look at) and `.lock`.
+A remote file NAME is stored in downloads/. Further files belong to it:
+
+    NAME.part        the beginning of the file, while it is downloaded
+    NAME.part.json   which file that is the beginning of
+    NAME.json        that this program downloaded NAME, and from where
+    NAME.rejected    a downloaded file with the wrong content; only for a person to look at
+    NAME.lock        held by the process that downloads
 """
 
 import hashlib
@@ -32,34 +36,34 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Archive:
-    """A local file that is what was asked for, as far as its checksum tells."""
+    """A local file with the checksum that was asked for, if there was one."""
 
     path: Path
     sha256: str
     fetched: bool
-    """Whether this program brought it into downloads/, and so may also set it aside."""
+    """Whether this program downloaded it, and so may also rename it."""
 
     def unusable(self, problem: str) -> DataError:
-        """The error to raise when its content turns out bad. No later run uses a fetched one again."""
+        """The error to raise if the content is bad. A downloaded archive is renamed, so that no later run uses it."""
         if not self.fetched:
             return DataError(f"{self.path} {problem}. Put a good copy in its place, or set data.url to another one.")
         rejected = _set_aside(self.path)
         return DataError(
-            f"{self.path} {problem}. It was renamed to {rejected.name}, so that another run fetches it anew; "
-            "if that gives the same, set data.url to another copy."
+            f"{self.path} {problem}. It was renamed to {rejected.name}, so that the next run fetches it again; "
+            "if that fails in the same way, set data.url to another copy."
         )
 
 
 def fetch(address: Address, project: Project, expected: Checksum | None, name: str) -> Archive:
-    """The archive at `address`, which for a remote one lies in downloads/ as `name`.
+    """The archive at `address`. A remote one is stored as `name` in downloads/.
 
-    Raises DataError for a missing file, a wrong checksum or a full disk, DownloadError when it can't be fetched.
+    Raises DataError for a missing file, a wrong checksum or a full disk, DownloadError if it can't be fetched.
     """
     if not address.remote:
         path = address.path(project)
         if path.is_dir():
             raise DataError(f"data.url names {path}, which is a directory where an archive is needed.")
-        return _as_put_there(path, expected, _checksums(path, expected))
+        return _users_own(path, expected, _checksums(path, expected))
     with disk.disk_errors("fetching the archive", project.downloads):
         project.downloads.mkdir(parents=True, exist_ok=True)
         lock = FileLock(project.downloads / f"{name}.lock")
@@ -69,29 +73,28 @@ def fetch(address: Address, project: Project, expected: Checksum | None, name: s
             print(f"waiting for another process that fetches {name}", flush=True)
             held = lock.acquire()
         with held:
-            return _kept(address, project.downloads / name, expected) or _fetched(
-                address, project.downloads / name, expected
-            )
+            path = project.downloads / name
+            return _present(address, path, expected) or _download(address, path, expected)
 
 
-def _kept(address: Address, path: Path, expected: Checksum | None) -> Archive | None:
-    """What lies in downloads/ already, if it will do."""
+def _present(address: Address, path: Path, expected: Checksum | None) -> Archive | None:
+    """The file in downloads/, if it is the one that is asked for."""
     if not path.is_file():
         return None
     found = _checksums(path, expected)
     record = _record(path)
     if record.get("sha256") != found["sha256"]:
-        print(f"taking {path}, put there by hand", flush=True)
-        return _as_put_there(path, expected, found)
-    if _right(found, expected) if expected else record.get("identity") == address.identity:
+        print(f"using {path}, which was put there by hand", flush=True)
+        return _users_own(path, expected, found)
+    if _matches(found, expected) if expected else record.get("identity") == address.identity:
         return Archive(path, found["sha256"], fetched=True)
-    print(f"{path} was fetched before, but is not what params.yaml asks for", flush=True)
+    print(f"{path} was fetched before, but is not the file that params.yaml asks for", flush=True)
     return None
 
 
-def _as_put_there(path: Path, expected: Checksum | None, found: dict[str, str]) -> Archive:
-    """A file that belongs to the user: a wrong one is told and left alone."""
-    if expected and not _right(found, expected):
+def _users_own(path: Path, expected: Checksum | None, found: dict[str, str]) -> Archive:
+    """A file that belongs to the user. A wrong one is an error, and is left where it is."""
+    if expected and not _matches(found, expected):
         raise DataError(
             f"{path} has the wrong checksum: expected {expected}, found {found[expected.algorithm]}. It was not "
             "unpacked and was left where it is. Put the right file in its place (or delete it), or, if this is the one "
@@ -100,31 +103,31 @@ def _as_put_there(path: Path, expected: Checksum | None, found: dict[str, str]) 
     return Archive(path, found["sha256"], fetched=False)
 
 
-def _fetched(address: Address, path: Path, expected: Checksum | None) -> Archive:
-    """Brings the file into downloads/; under its own name only when its checksum is right."""
+def _download(address: Address, path: Path, expected: Checksum | None) -> Archive:
+    """Downloads the file to `path`. It gets that name only if its checksum is right."""
     transfer = Transfer(address, path.with_name(f"{path.name}.part"), checked=expected is not None)
     print(f"fetching {address} to {path}", flush=True)
     try:
         transfer.run()
         found = _checksums(transfer.part, expected)
-        if expected and transfer.resumed and not _right(found, expected):
+        if expected and transfer.resumed and not _matches(found, expected):
             print(f"the first part of {path.name} came from another file; fetching all of it", flush=True)
             transfer.discard()
             transfer.run()
             found = _checksums(transfer.part, expected)
     except DownloadError as error:
         raise DownloadError(f"{error}\n{_ways_out(path, expected)}") from None
-    if expected and not _right(found, expected):
+    if expected and not _matches(found, expected):
         rejected = _rejected_file(path)
         transfer.part.replace(rejected)
         transfer.discard()
         raise DataError(
             f"the file from {address} has the wrong checksum: expected {expected}, found {found[expected.algorithm]}. "
-            f"It was not unpacked and lies at {rejected}. Run again to fetch it anew; if the checksum stays wrong, "
-            "set data.url to another copy, or, if this is the one you want, set data.sha256 in params.yaml to "
+            f"It was not unpacked and was moved to {rejected}. The next run fetches it again. If the checksum stays "
+            "wrong, set data.url to another copy, or, if this is the one you want, set data.sha256 in params.yaml to "
             f"{found['sha256']}."
         )
-    # In this order, since a file that its record does not describe counts as the user's own.
+    # The order matters, since a file without a matching record counts as the user's own.
     path.unlink(missing_ok=True)
     with atomic_write(_record_file(path)) as aside:
         record = {"address": str(address), "identity": address.identity, "sha256": found["sha256"]}
@@ -140,22 +143,22 @@ def _ways_out(path: Path, expected: Checksum | None) -> str:
         "Three ways out:\n"
         "  a mirror: set data.url in params.yaml to another address or to a local file;\n"
         f"  by hand: put the archive at {path}{wanted} and run again;\n"
-        "  no download: set data.name to digits, which ship with scikit-learn, or to folder with images of your own."
+        "  no download: set data.name to digits, which ship with scikit-learn, or to folder with your own images."
     )
 
 
 def _checksums(path: Path, expected: Checksum | None) -> dict[str, str]:
-    """SHA-256, and the algorithm of `expected`, of a file that is read once."""
+    """Digests of a file by algorithm: SHA-256 and that of `expected`. The file is read once."""
     algorithms = {"sha256", expected.algorithm} if expected else {"sha256"}
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    with progress.read_bytes(path, f"checking {path.name}") as file:
+    with progress.open_with_bar(path, f"checking {path.name}") as file:
         while block := file.read(1 << 20):
             for hash_ in hashes.values():
                 hash_.update(block)
     return {name: hash_.hexdigest() for name, hash_ in hashes.items()}
 
 
-def _right(found: dict[str, str], expected: Checksum) -> bool:
+def _matches(found: dict[str, str], expected: Checksum) -> bool:
     return found[expected.algorithm] == expected.value
 
 

@@ -1,9 +1,10 @@
-"""A folder of images in the ImageFolder layout, one directory a class; as a directory, .zip, .tar or compressed tar.
+"""A folder of images in the ImageFolder layout, one directory per class: a directory, .zip, .tar or compressed tar.
 
-Either `train/` and `test/` hold the classes (a `val/` or `valid/` beside them is not used: validation is split from the
-training part), or the classes lie at the top and a test part is split off. A single directory around all that is looked
-through. Images may lie deeper inside the directory of their class. Hidden files and what is no image by its ending
-are passed over; an image that can't be read is an error.
+- Either `train/` and `test/` hold the classes, or the classes are at the top and a test part is split off. A `val/` or
+  `valid/` beside `train/` is not used, since validation images are split from the training part.
+- A single directory that wraps all this is entered.
+- Images may be at any depth inside the directory of their class.
+- Hidden files, and files whose ending is not that of an image, are skipped. An unreadable image is an error.
 """
 
 import os
@@ -28,13 +29,13 @@ from pipeline.errors import DataError
 from pipeline.files import Project
 
 _VALIDATION = {"val", "valid", "validation"}
-_PASSED_OVER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 @contextmanager
-def opened(data: Data, project: Project) -> Iterator[DataSet]:
-    """The folder at data.url; its images are decoded while the block reads them. Raises DataError, DownloadError."""
-    assert data.url is not None and data.image_size is not None  # config has checked that
+def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
+    """The folder at data.url. Its images are decoded while the block iterates them. Raises DataError, DownloadError."""
+    assert data.url is not None and data.image_size is not None  # checked by config
     address = Address.parse(data.url)
     with ExitStack() as stack:
         if not address.remote and (top := address.path(project)).is_dir():
@@ -50,8 +51,8 @@ def opened(data: Data, project: Project) -> Iterator[DataSet]:
         with disk.disk_errors("listing the images", top):
             listing = _Listing(top, str(address))
             training, test = listing.parts(data.test_share, data.test_seed)
-        listing.tell_what_is_passed_over()
-        bar = progress.counted_images("decoding", len(training[0]) + len(test[0]))
+        listing.warn_of_skipped_files()
+        bar = progress.image_bar("decoding", len(training[0]) + len(test[0]))
         reader = ImageReader(
             side=data.image_size,
             pool=stack.enter_context(ThreadPoolExecutor(os.cpu_count())),
@@ -73,16 +74,16 @@ _Labelled = tuple[list[Path], npt.NDArray[np.int64]]
 
 
 class _Listing:
-    """The images of a folder by class, in an order that does not depend on the file system's."""
+    """The images of a folder by class, in an order that does not depend on the file system."""
 
     def __init__(self, top: Path, source: str) -> None:
         self._top, self._source = top, source
-        self._others: list[Path] = []
+        self._skipped: list[Path] = []
         self.classes: list[str] = []
 
     def parts(self, test_share: float, test_seed: int) -> tuple[_Labelled, _Labelled]:
-        """Training and test part: images and labels. Raises DataError for what can't be trained on."""
-        top = self._within_wrapping(self._top)
+        """Paths and labels of the training and of the test part. Raises DataError if they can't be trained on."""
+        top = self._unwrapped(self._top)
         folders = {folder.name: folder for folder in self._folders(top)}
         if self._has_parts(set(folders)):
             training, test = self._by_class(folders["train"]), self._by_class(folders["test"])
@@ -96,25 +97,26 @@ class _Listing:
         self._check_counts(images, "", FEWEST_TRAINING + FEWEST_TEST)
         paths, labels = self._labelled(images)
         in_test = test_split(labels, test_share, test_seed)
-        return _chosen(paths, labels, ~in_test), _chosen(paths, labels, in_test)
+        return _selected(paths, labels, ~in_test), _selected(paths, labels, in_test)
 
     def name_of(self, path: Path) -> str:
         return f"{self._source}: {path.relative_to(self._top).as_posix()}"
 
-    def tell_what_is_passed_over(self) -> None:
-        if self._others:
-            endings = Counter(path.suffix.lower() or "no ending" for path in self._others)
+    def warn_of_skipped_files(self) -> None:
+        if self._skipped:
+            endings = Counter(path.suffix.lower() or "no ending" for path in self._skipped)
             listed = ", ".join(f"{ending} ({count})" for ending, count in sorted(endings.items()))
-            example = self.name_of(min(self._others))
-            _warn(f"passed over {len(self._others)} files that are no images of a class: {listed}, such as {example}")
+            example = self.name_of(min(self._skipped))
+            _warn(f"skipped {len(self._skipped)} files that are not images of a class: {listed}, such as {example}")
 
-    def _within_wrapping(self, folder: Path) -> Path:
+    def _unwrapped(self, folder: Path) -> Path:
+        """Follows directories that are alone on their level, down to the one that holds the parts or classes."""
         while len(folders := self._folders(folder)) == 1 and self._folders(folders[0]):
             folder = folders[0]
         return folder
 
     def _has_parts(self, names: set[str]) -> bool:
-        """Whether the folder has train/ and test/; layouts that could mean two things are errors."""
+        """Whether there are train/ and test/. Raises DataError for a layout that could mean two things."""
         if {"train", "test"} <= names:
             if unknown := sorted(names - {"train", "test"} - _VALIDATION):
                 raise DataError(
@@ -124,14 +126,14 @@ class _Listing:
             return True
         if names and names <= {"train", "test"} | _VALIDATION:
             raise DataError(
-                f"{self._source} has {_listed(sorted(names))} but not both train/ and test/. Rename the one that shall "
-                "be the test part to test/, or set data.url to the directory that holds the classes, to split a test "
-                "part off."
+                f"{self._source} has {_listed(sorted(names))} but not both train/ and test/. Rename the directory that "
+                "should be the test part to test/, or set data.url to the directory that holds the classes: then a "
+                "test part is split off."
             )
         return False
 
     def _by_class(self, folder: Path) -> dict[str, list[Path]]:
-        self._others += [path for path in folder.iterdir() if not path.is_dir() and not _hidden(path.name)]
+        self._skipped += [path for path in folder.iterdir() if not path.is_dir() and not _hidden(path.name)]
         found = {folder.name: self._images(folder) for folder in self._folders(folder)}
         if len(found) < 2:
             where = self.name_of(folder) if folder != self._top else self._source
@@ -142,21 +144,21 @@ class _Listing:
         return found
 
     def _images(self, folder: Path) -> list[Path]:
-        """The images at any depth, sorted by their path; links are followed, each directory once."""
+        """The images at any depth, sorted by path. Links are followed, but each directory is visited once."""
         images = []
         seen = set()
-        for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        for directory, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
             folders[:] = sorted(name for name in folders if not _hidden(name))
-            if (real := os.path.realpath(place)) in seen:
+            if (real := os.path.realpath(directory)) in seen:
                 folders.clear()
                 continue
             seen.add(real)
             for name in files:
-                path = Path(place, name)
+                path = Path(directory, name)
                 if path.suffix.lower() in ENDINGS and not _hidden(name):
                     images.append(path)
                 elif not _hidden(name):
-                    self._others.append(path)
+                    self._skipped.append(path)
         return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
 
     def _folders(self, folder: Path) -> list[Path]:
@@ -183,19 +185,19 @@ class _Listing:
     def _check_counts(self, images: dict[str, list[Path]], part: str, fewest: int) -> None:
         few = [f"{part}{name} has {len(found)}" for name, found in sorted(images.items()) if len(found) < fewest]
         if few:
-            self.tell_what_is_passed_over()
+            self.warn_of_skipped_files()
             raise DataError(
                 f"some classes in {self._source} have too few images (at least {fewest} are needed): "
                 f"{', '.join(few)}. Add images or remove these classes."
             )
 
 
-def _chosen(paths: list[Path], labels: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> _Labelled:
-    return [paths[position] for position in np.flatnonzero(mask)], labels[mask]
+def _selected(paths: list[Path], labels: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> _Labelled:
+    return [paths[index] for index in np.flatnonzero(mask)], labels[mask]
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in _PASSED_OVER
+    return name.startswith(".") or name in _SYSTEM_FILES
 
 
 def _listed(names: list[str]) -> str:

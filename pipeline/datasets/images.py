@@ -1,8 +1,8 @@
 """Image files of any size and mode -> uint8 RGB of one size.
 
-An image is turned as its EXIF data says, transparency is laid on white, greyscale of 16 bits is scaled to 8. The
-largest square in its middle is kept and resized with antialiasing (bilinear), which equals resizing the shorter side
-and cropping. Of an animation it is the first frame.
+An image is rotated according to its EXIF data. Transparent parts become white, and greyscale of 16 bits is scaled to 8.
+The largest square in the middle is kept and resized with antialiasing (bilinear). That equals resizing the shorter side
+and cropping. Of an animation the first frame is used.
 """
 
 import functools
@@ -22,28 +22,29 @@ from pipeline.errors import DataError
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .heic .heif"
 ENDINGS = frozenset(_ENDINGS.split())
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-_MOST_TOLD = 20
-_GROUP_BYTES = 64 << 20  # decoded images that wait to be written
+_MOST_LISTED = 20
+_CHUNK_BYTES = 64 << 20  # of decoded images in memory
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Decodes images on all cores, in the order that is asked for."""
+    """Decodes images on all cores and keeps their order."""
 
     side: int
-    """Pixels of the result."""
+    """Side of the results, in pixels."""
     pool: ThreadPoolExecutor
     name_of: Callable[[Path], str]
-    """How an image is called in errors."""
+    """The name of an image in errors."""
     advance: Callable[[int], None]
-    """Is told how many images more are done."""
+    """Called with the number of images decoded since the last call."""
 
     def chunks(self, paths: Sequence[Path], later: Sequence[Path] = ()) -> Iterator[npt.NDArray[np.uint8]]:
-        """Images [n, side, side, 3] in the order of `paths`.
+        """Chunks of images [n, side, side, 3] in the order of `paths`.
 
-        Raises DataError that names up to 20 unreadable ones; those among `later` are looked for too before it does.
+        Raises DataError if an image is unreadable. It names up to 20 unreadable images among the rest of `paths` and
+        `later`.
         """
-        size = max(1, min(4 * (os.cpu_count() or 1), _GROUP_BYTES // (3 * self.side**2)))
+        size = max(1, min(4 * (os.cpu_count() or 1), _CHUNK_BYTES // (3 * self.side**2)))
         for start in range(0, len(paths), size):
             decoded = self._decode(paths[start : start + size])
             if any(isinstance(image, str) for image in decoded):
@@ -55,18 +56,18 @@ class ImageReader:
         problems: list[str] = []
         for start in range(0, len(rest), size):
             group = rest[start : start + size]
-            answers = zip(group, self._decode(group), strict=True)
-            problems += [f"  {self.name_of(path)}: {answer}" for path, answer in answers if isinstance(answer, str)]
-            if len(problems) > _MOST_TOLD:
-                problems[_MOST_TOLD:] = ["  and more"]
+            decoded = zip(group, self._decode(group), strict=True)
+            problems += [f"  {self.name_of(path)}: {found}" for path, found in decoded if isinstance(found, str)]
+            if len(problems) > _MOST_LISTED:
+                problems[_MOST_LISTED:] = ["  and more"]
                 break
         count = "one image" if len(problems) == 1 else "some images"
         listed = "\n".join(problems)
-        return DataError(f"{count} can't be read; mend or remove what is named here and run again:\n{listed}")
+        return DataError(f"{count} can't be read; repair or remove what is named here and run again:\n{listed}")
 
     def _decode(self, paths: Sequence[Path]) -> list[npt.NDArray[np.uint8] | str]:
-        """Each image, or why it can't be read."""
-        # Filters belong to the whole process, so they are set here and not in the threads.
+        """For each path the image, or the reason why it can't be read."""
+        # Warning filters apply to the whole process, so they are set here and not in the threads.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -80,17 +81,17 @@ class ImageReader:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which could fill the memory; make it smaller"
         except UnidentifiedImageError:
-            return "it is no image in a known format" if path.stat().st_size else "it is empty"
-        except Exception as error:  # on damaged files the decoders of Pillow raise nearly anything
+            return "it is not an image of a known format" if path.stat().st_size else "it is empty"
+        except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
             return str(error) or type(error).__name__
 
 
 def rgb(path: Path, side: int) -> npt.NDArray[np.uint8]:
-    """The image as uint8 [side, side, 3]. Raises whatever Pillow does for a file that is no whole image."""
+    """The image as uint8 [side, side, 3]. Raises any exception of Pillow for a damaged file or one of another kind."""
     if not path.is_file():
-        raise ValueError("it is no file (a link that leads nowhere?)")
+        raise ValueError("it is not a file (a broken link?)")
     with Image.open(path, formats=_formats()) as image:
-        # JPEG can be decoded at a half, a quarter or an eighth of its size; twice the result keeps the antialiasing.
+        # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size. Twice `side` is left for the antialiasing.
         image.draft(None, (2 * side, 2 * side))
         upright = ImageOps.exif_transpose(image)
         return np.asarray(ImageOps.fit(_eight_bit_rgb(upright), (side, side), Image.Resampling.BILINEAR))
@@ -98,7 +99,7 @@ def rgb(path: Path, side: int) -> npt.NDArray[np.uint8]:
 
 @functools.cache
 def _formats() -> list[str]:
-    """What may be inside an image file, whatever its ending: PostScript in a .png would start Ghostscript."""
+    """Formats that an image file may have, whatever its ending. PostScript, say, would start Ghostscript."""
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
@@ -114,7 +115,7 @@ def _eight_bit_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_wide_values(image: Image.Image) -> Image.Image:
-    """Greyscale with whole values 0..65535, or with fractions 0..1 or 0..255, as greyscale of 8 bits."""
+    """Greyscale of 8 bits, from integer values 0..65535 or from floating-point values 0..1 or 0..255."""
     values = np.asarray(image).astype(np.float64)
     highest = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= highest):

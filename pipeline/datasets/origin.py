@@ -1,4 +1,4 @@
-"""What a partial file is the beginning of, kept beside it, so that two different files are never glued together."""
+"""Which file a partial download belongs to. It is stored beside it, so that parts of two files are never joined."""
 
 import json
 from dataclasses import asdict, astuple, dataclass
@@ -12,8 +12,10 @@ from pipeline.files import atomic_write
 
 @dataclass(frozen=True)
 class Origin:
+    """What a server said of a file when its download began."""
+
     identity: str
-    """Of the address."""
+    """Of the address (`Address.identity`)."""
     etag: str | None
     last_modified: str | None
     size_bytes: int | None
@@ -25,13 +27,14 @@ class Origin:
 
     @classmethod
     def load(cls, part: Path) -> "Origin | None":
+        """That of the partial file `part`; None if there is none or it is damaged."""
         try:
             return cls(**json.loads(_beside(part).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     @staticmethod
-    def forget(part: Path) -> None:
+    def delete(part: Path) -> None:
         _beside(part).unlink(missing_ok=True)
 
     def save(self, part: Path) -> None:
@@ -40,11 +43,11 @@ class Origin:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range accepts: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+        """For the header If-Range: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
     def contradicts(self, other: "Origin") -> bool:
-        """Whether something that both know is not the same."""
+        """Whether a field that both have differs."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return any(mine is not None and yours is not None and mine != yours for mine, yours in pairs)
 

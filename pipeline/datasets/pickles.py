@@ -1,7 +1,8 @@
 """Reads the pickles of CIFAR-10 without executing anything that they ask for.
 
-A pickle is a program that calls what it names. Here the names that CIFAR's files hold stand for classes of this module,
-which only note what they are given; every other name is an error. NumPy itself is called when the notes make sense.
+A pickle is a program that calls the functions it names. Here the names in CIFAR's files stand for classes of this
+module that only record their arguments. Every other name is an error. The recorded arguments are checked before arrays
+are made from them.
 """
 
 import io
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 
 class PickleRefused(Exception):
-    """The pickle holds something else than CIFAR's arrays, or is broken. Nothing of it was executed."""
+    """The pickle is damaged or holds something else than CIFAR's arrays. Nothing of it was executed."""
 
 
 class _Type:
-    """Stands for numpy.dtype: notes the code, such as "u1"."""
+    """Stands for numpy.dtype. Records the type code, such as "u1"."""
 
     def __init__(self, code: Any = None, *_: Any) -> None:
         self.code = code
@@ -27,7 +28,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for numpy.ndarray: notes what NumPy would be given to fill it."""
+    """Stands for numpy.ndarray. Records the state that NumPy would be given."""
 
     state: Any = None
 
@@ -40,7 +41,7 @@ def _reconstruct(*_: Any) -> _Array:
 
 
 def _encode(text: Any, encoding: Any = None) -> bytes:
-    """How Python 3 writes bytes for Python 2 to read."""
+    """Stands for codecs.encode: Python 3 writes bytes in this form for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise PickleRefused("asks for an encoding that CIFAR's files do not use")
     return text.encode("latin1")
@@ -64,23 +65,23 @@ class _Reader(pickle.Unpickler):
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """The dictionary in a CIFAR pickle, keys as text; an array in it is still to be given to `uint8_array`.
+    """The dictionary in a CIFAR pickle, with text keys. `uint8_array` converts an array in it.
 
-    Raises PickleRefused for anything else.
+    Raises PickleRefused for any other pickle.
     """
     try:
         content = _Reader(io.BytesIO(data), encoding="bytes").load()
     except PickleRefused:
         raise
-    except Exception as error:  # a crafted or damaged pickle can make the unpickler raise nearly anything
-        raise PickleRefused(f"is no valid pickle ({type(error).__name__}: {error})") from error
+    except Exception as error:  # the unpickler raises nearly anything for a crafted or damaged pickle
+        raise PickleRefused(f"is not a valid pickle ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict):
         raise PickleRefused("holds no dictionary")
     return {text(key): value for key, value in content.items()}
 
 
 def text(value: Any) -> str:
-    """A string of a pickle that Python 2 or 3 wrote. Raises PickleRefused for anything else."""
+    """A string from a pickle of Python 2 or 3. Raises PickleRefused for any other value."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -89,7 +90,7 @@ def text(value: Any) -> str:
 
 
 def uint8_array(value: Any, columns: int) -> npt.NDArray[np.uint8]:
-    """The array [N, columns] that `value` of a loaded dictionary stands for. Raises PickleRefused."""
+    """The array [N, columns] that `value`, from a loaded dictionary, stands for. Raises PickleRefused."""
     match getattr(value, "state", None) if isinstance(value, _Array) else None:
         case (_, (int() as rows, int() as width), _Type(code=code), bool() | int() as by_columns, bytes() as values):
             if code in ("u1", b"u1") and width == columns and rows > 0 and len(values) == rows * columns:

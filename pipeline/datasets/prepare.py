@@ -10,22 +10,22 @@ from pipeline.records import Meta
 
 
 def prepare(project: Project, data: Data) -> Meta:
-    """Writes the data set, and removes what an earlier run wrote. Raises DataError, and then leaves no data."""
+    """Removes the data of an earlier run and writes the data set. Leaves no data if it raises DataError."""
     with disk.disk_errors("writing the data set", project.data):
         arrays.clear(project)
         project.data.mkdir(parents=True, exist_ok=True)
         try:
-            with _opened(data, project) as dataset:
+            with _open_dataset(data, project) as dataset:
                 return arrays.write(project, dataset)
         except BaseException:
-            # meta.json is missing in any case, so a disk that fails here too must not hide the first error.
+            # meta.json is missing in any case. An error while cleaning up must not hide the first one.
             with suppress(OSError):
                 arrays.clear(project)
             raise
 
 
-def _opened(data: Data, project: Project) -> AbstractContextManager[DataSet]:
-    """The data set, which stays readable inside the block."""
+def _open_dataset(data: Data, project: Project) -> AbstractContextManager[DataSet]:
+    """The data set, readable inside the block. Only its own module is imported."""
     if data.name == "cifar10":
         from pipeline.datasets import cifar10
 
@@ -36,4 +36,4 @@ def _opened(data: Data, project: Project) -> AbstractContextManager[DataSet]:
         return nullcontext(digits.read(data))
     from pipeline.datasets import folder
 
-    return folder.opened(data, project)
+    return folder.open_dataset(data, project)

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, with the time that is left; silent where that is no terminal."""
+"""Progress bars on standard error, with the remaining time. Nothing is shown if standard error is not a terminal."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -20,29 +20,29 @@ from rich.progress import (
 
 
 @contextmanager
-def counted_bytes(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar over bytes; the block calls what it gets with each number of bytes that has come."""
+def byte_bar(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar over bytes. The block calls the yielded function with each further number of bytes."""
     with _bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(description, total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 
 @contextmanager
-def counted_images(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over images; the block calls what it gets with each number of images that is done."""
+def image_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over images. The block calls the yielded function with each further number of images."""
     with _bar(MofNCompleteColumn()) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
 
 
 @contextmanager
-def read_bytes(path: Path, description: str) -> Iterator[IO[bytes]]:
-    """`path`, open for reading, with a bar that follows the position in it."""
+def open_with_bar(path: Path, description: str) -> Iterator[IO[bytes]]:
+    """`path`, open for reading. The bar follows the position in the file."""
     with (
         _bar(DownloadColumn(), TransferSpeedColumn()) as progress,
         progress.open(path, "rb", buffering=0, description=description) as file,
     ):
-        # Decompressors read a few kilobytes at a time, and each read of `file` moves the bar.
+        # Each read of `file` redraws the bar, and decompressors read only a few kilobytes at a time: hence the buffer.
         yield io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
 
 

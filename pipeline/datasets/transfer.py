@@ -1,4 +1,4 @@
-"""One file over HTTP: in as many connections as it takes, each going on where the last one broke off."""
+"""Downloads one file over HTTP. After a lost connection the next one resumes where it ended."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from pipeline.datasets import address, disk, progress
 from pipeline.datasets.origin import Origin
 from pipeline.errors import DownloadError
 
-ATTEMPTS = 5  # in a row without a single byte
+ATTEMPTS = 5  # in a row that bring no byte
 MOST_ATTEMPTS = 100
 BACK_OFF = wait_exponential_jitter(initial=1, max=30, jitter=1)
 LONGEST_RETRY_AFTER_S = 60.0
@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 class _Interrupted(Exception):
-    """Something that another attempt may mend."""
+    """A failure that may not repeat at the next attempt."""
 
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -36,26 +36,26 @@ class _Interrupted(Exception):
 
 
 class _Refused(Exception):
-    """Something that will be the same at the next attempt."""
+    """A failure that will repeat at every attempt."""
 
 
 class Transfer:
-    """Fetches `source` to `part`, a path whose content is never taken for the whole file.
+    """Downloads `source` to `part`. The caller renames the complete file.
 
-    A partial file goes on where the server proves by ETag or date that it still has the same file; without such a
-    proof only when `checked`, that is when a checksum is compared afterwards.
+    A partial file is resumed if the server proves by ETag or date that it still has the same file. Without such a proof
+    it is resumed only if `checked`, which says that the caller compares a checksum afterwards.
     """
 
     def __init__(self, source: address.Address, part: Path, checked: bool) -> None:
         self.source, self.part, self.checked = source, part, checked
         self.resumed = False
-        """Whether bytes of an earlier run are in it."""
+        """Whether `part` holds bytes of an earlier run."""
         self._tried: dict[str, None] = {str(source): None}
         self._received = self._fruitless = 0
         self._session = requests.Session()
 
     def run(self) -> None:
-        """Raises DownloadError with every address tried, and DataError when the disk is full."""
+        """Raises DownloadError, which names every address tried, and DataError if the disk is full."""
         self.resumed = bool(self._offset())
         retrying = Retrying(
             retry=retry_if_exception(_transient),
@@ -70,14 +70,14 @@ class Transfer:
         except (requests.RequestException, urllib3.exceptions.HTTPError, _Interrupted, _Refused) as error:
             tried = " and ".join(self._tried)
             offset = self._offset()
-            kept = f" The first {decimal(offset)} are kept; another run goes on from there." if offset else ""
-            # No chained traceback: what requests says may hold the URL with its password.
+            kept = f" The first {decimal(offset)} are kept; the next run resumes from there." if offset else ""
+            # No chained traceback: the message of requests may contain the URL with its password.
             raise DownloadError(f"{tried} could not be fetched: {_reason(error)}.{kept}") from None
 
     def discard(self) -> None:
-        """Forgets what has come, so that the next run begins anew."""
+        """Deletes the partial file, so that the next run starts from the beginning."""
         self.part.unlink(missing_ok=True)
-        Origin.forget(self.part)
+        Origin.delete(self.part)
 
     def _attempt(self) -> None:
         self._received = 0
@@ -85,7 +85,7 @@ class Transfer:
         origin = Origin.load(self.part)
         if origin and offset and offset == origin.size_bytes:
             return
-        # Servers like to label a .tar.gz as a gzip-encoded .tar; `identity` and raw reading keep the file as it is.
+        # Many servers label a .tar.gz as a gzip-encoded .tar. `identity` and raw reading keep the file as it is.
         headers = {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -96,15 +96,15 @@ class Transfer:
             response = self._session.get(self.source.url, headers=headers, stream=True, timeout=timeout)
         except requests.RequestException as error:
             if error.request is not None and error.request.url:
-                self._tried[address.shown(error.request.url)] = None
+                self._tried[address.redacted(error.request.url)] = None
             raise
         with response:
-            self._tried |= dict.fromkeys(address.shown(hop.url) for hop in (*response.history, response))
+            self._tried |= dict.fromkeys(address.redacted(hop.url) for hop in (*response.history, response))
             offset, size_bytes = self._begin(response, offset, origin)
             self._receive(response, offset, size_bytes)
 
     def _begin(self, response: requests.Response, offset: int, origin: Origin | None) -> tuple[int, int | None]:
-        """Where the body belongs and how large the whole file is."""
+        """The offset at which the body belongs, and the size of the whole file if the server says it."""
         status = response.status_code
         content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
         start, total = content_range.groups() if content_range else (None, None)
@@ -140,7 +140,7 @@ class Transfer:
             return
         with (
             disk.disk_errors(f"fetching {self.source}", self.part.parent, size_bytes),
-            progress.counted_bytes(self.part.stem, size_bytes, offset) as advance,
+            progress.byte_bar(self.part.stem, size_bytes, offset) as advance,
             self.part.open("ab" if offset else "wb") as file,
         ):
             body = response.raw.stream(_CHUNK_BYTES, decode_content=False)
@@ -156,7 +156,7 @@ class Transfer:
             raise _Interrupted(f"the connection ended after {decimal(self._size())} of {decimal(size_bytes)}")
 
     def _next(self, body: Any) -> bytes:
-        """The next piece of a body; empty at its end. A broken connection must not look like a fault of the disk."""
+        """The next piece of the body; empty at its end. A lost connection must not look like an error of the disk."""
         try:
             return cast(bytes, next(body, b""))
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -166,7 +166,7 @@ class Transfer:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _offset(self) -> int:
-        """How much of the partial file may stay."""
+        """How many bytes of the partial file can be kept."""
         origin = Origin.load(self.part)
         if self.checked or (origin and origin.identity == self.source.identity and origin.validator):
             return self._size()
@@ -190,7 +190,7 @@ def _transient(error: BaseException) -> bool:
 
 
 def _wait(state: RetryCallState) -> float:
-    """The back-off, or what the server asks for in Retry-After where that is longer."""
+    """Seconds to wait: the back-off, or Retry-After if the server asks for longer."""
     error = state.outcome.exception() if state.outcome else None
     asked = min(error.retry_after_s, LONGEST_RETRY_AFTER_S) if isinstance(error, _Interrupted) else 0.0
     return max(BACK_OFF(state), asked)
@@ -201,7 +201,7 @@ def _status(response: requests.Response) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Why, in words that hold neither the path nor the query nor the user of a URL."""
+    """The reason as text, without the path, the query and the user of a URL."""
     if isinstance(error, (_Interrupted, _Refused)):
         return str(error)
     if isinstance(error, ConnectTimeout):
@@ -219,5 +219,5 @@ def _reason(error: BaseException) -> str:
         cause = getattr(inner, "reason", inner)
         return "no connection: " + re.sub(r"^\w+\(.*?\): ", "", str(cause))
     if isinstance(error, requests.TooManyRedirects):
-        return "it redirects without an end"
+        return "it redirects endlessly"
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""A project in a temporary folder, archives and images made small, and a server on loopback that can misbehave."""
+"""A project in a temporary folder, small archives and images, and a server on loopback that can misbehave."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
 @pytest.fixture(autouse=True)
 def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow at once."""
+    """Retries happen at once."""
     from pipeline.datasets import transfer
 
     monkeypatch.setattr(transfer, "BACK_OFF", wait_none())
@@ -62,21 +62,21 @@ def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Answer:
-    """How the server answers one request, where it does not simply do as it should."""
+    """How the server answers one request. By default it behaves correctly."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     drop_after: int | None = None
-    """The connection is closed after so many bytes of the body."""
+    """The connection is closed after this many bytes of the body."""
     stall_after: int | None = None
-    """Nothing comes after so many bytes of the body, until the server ends."""
+    """After this many bytes of the body nothing is sent until the server ends."""
     ignore_if_range: bool = False
     most_of_range: int | None = None
-    """Of a range only so many bytes are sent, which the server says openly."""
+    """Of a range only this many bytes are sent, and Content-Range says so."""
 
 
 class Server:
-    """Serves `files`, with ranges; `answers` are used up first, one a request."""
+    """Serves `files`, with ranges. The first requests use up `answers`, one each."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -160,14 +160,14 @@ def answer() -> type[Answer]:
 
 
 def batch(count: int, seed: int) -> dict[Any, Any]:
-    """A CIFAR batch of `count` random images, as Python 3 would write it."""
+    """A CIFAR batch of `count` random images, in the form that Python 3 writes."""
     rows = np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
     return {"batch_label": "a batch", "labels": [index % 10 for index in range(count)], "data": rows, "filenames": []}
 
 
 @dataclass
 class Cifar:
-    """CIFAR-10 made small: five batches of 20 images and a test batch of 10."""
+    """A small CIFAR-10: five batches of 20 images and a test batch of 10."""
 
     contents: dict[str, Any] = field(
         default_factory=lambda: {
@@ -181,7 +181,7 @@ class Cifar:
     folder: str = "cifar-10-batches-py"
 
     def packed(self, extra: Callable[[tarfile.TarFile], None] = lambda tar: None) -> bytes:
-        """As a .tar.gz; a value that is bytes becomes the file as it is."""
+        """The archive as .tar.gz. A value that is bytes becomes a file with these bytes."""
         file = io.BytesIO()
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
             for name, content in self.contents.items():
@@ -206,7 +206,7 @@ def image(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
 
 @pytest.fixture
 def make_images() -> Callable[[Path, dict[str, int]], Path]:
-    """`make_pictures(folder, {"cat": 5, "dog": 4})`: so many PNG images below the folder, a directory a class."""
+    """`make_images(folder, {"cat": 5, "dog": 4})`: as many PNG images below the folder, one directory per class."""
 
     def make(folder: Path, classes: dict[str, int]) -> Path:
         for name, count in classes.items():

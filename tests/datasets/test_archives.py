@@ -1,4 +1,4 @@
-"""Archives that are sound, and every way in which one can be bad."""
+"""Valid archives, and every way in which an archive can be invalid."""
 
 import io
 import random
@@ -49,7 +49,7 @@ def entry(name: str, **properties: object) -> tarfile.TarInfo:
 
 @pytest.fixture
 def unpacked(tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]) -> Callable[[bytes], dict[str, bytes]]:
-    """`unpacked(data)`: the files that come out of an archive; checks that none comes to lie elsewhere."""
+    """`unpacked(data)`: the files of an unpacked archive. Checks that none is written elsewhere."""
 
     def unpack(data: bytes, fetched: bool = False) -> dict[str, bytes]:
         outside = tmp_path / "place" / "deeper"
@@ -73,14 +73,14 @@ def unpacked(tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]) -> Ca
 
 
 @pytest.mark.parametrize("ending", [".zip", *TAR_MODES])
-def test_all_formats_are_unpacked_by_what_is_inside_them(unpacked, ending):
+def test_formats_are_recognised_by_their_content(unpacked, ending):
     assert unpacked(packed(ending)) == FILES
 
 
 @pytest.mark.parametrize("ending", [".zip", *TAR_MODES])
-def test_an_archive_that_is_cut_anywhere_is_refused(unpacked, ending):
+def test_an_archive_cut_at_any_place_is_refused(unpacked, ending):
     data = packed(ending)
-    # Of a tar the padding after its end is no loss; where an entry ends, tarfile itself takes the rest for whole.
+    # The padding after the end of a tar may be cut. tarfile itself accepts a cut at the end of an entry.
     end = len(FILES) * (512 + 1024) if ending == ".tar" else len(data) - 1
     for cut in {*range(0, end, end // 9), *range(0, end + 1, 512), 1, end}:
         with pytest.raises(DataError, match=r"archive (is|has) "):
@@ -125,7 +125,7 @@ def test_names_that_point_outside_are_refused(unpacked, ending, name):
             "has an entry that is written through a link, 'link/a.png'",
         ),
         (
-            [  # leads inside as long as `deep` is no link to the top
+            [  # points inside until `deep` becomes a link to the top
                 entry("a/b/far", type=tarfile.SYMTYPE, linkname="deep/../../x"),
                 entry("a/b/deep", type=tarfile.SYMTYPE, linkname="../.."),
             ],
@@ -147,17 +147,17 @@ def test_links_inside_a_tar_are_followed(unpacked):
     assert unpacked(data) == {f"cat/{name}.png": b"meow" for name in "abc"}
 
 
-def test_a_hard_link_to_a_link_is_one_to_the_file(unpacked):
+def test_a_hard_link_to_a_symbolic_link_becomes_one_to_the_file(unpacked):
     data = tar_of(
         (entry("cat/more/a.png", size=4), b"meow"),
         (entry("cat/more/b.png", type=tarfile.SYMTYPE, linkname="../more/a.png"), b""),
-        # The same link, but from here it would lead outside.
+        # As a relative link this would point outside from here.
         (entry("c.png", type=tarfile.LNKTYPE, linkname="cat/more/b.png"), b""),
     )
     assert unpacked(data) == {"cat/more/a.png": b"meow", "cat/more/b.png": b"meow", "c.png": b"meow"}
 
 
-def test_of_entries_with_the_same_name_the_last_one_counts(unpacked):
+def test_the_last_entry_of_a_name_counts(unpacked):
     data = tar_of(
         (entry("a.png", size=4), b"meow"),
         (entry("b.png", type=tarfile.LNKTYPE, linkname="a.png"), b""),
@@ -204,12 +204,12 @@ def test_an_archive_that_would_fill_the_disk_is_refused(unpacked, monkeypatch, e
         (b"Rar!\x1a\x07\x01\x00", r"is neither a \.zip nor a \.tar"),
     ],
 )
-def test_what_is_no_archive_is_told(unpacked, data, words):
+def test_a_file_that_is_not_an_archive_is_refused(unpacked, data, words):
     with pytest.raises(DataError, match=words):
         unpacked(data)
 
 
-def test_a_bad_archive_that_was_fetched_is_set_aside_and_one_of_the_user_stays(unpacked, tmp_path):
+def test_a_bad_downloaded_archive_is_renamed_and_one_of_the_user_is_not(unpacked, tmp_path):
     with pytest.raises(DataError, match="Put a good copy in its place"):
         unpacked(packed(".zip")[:-30])
     assert (tmp_path / "archive").exists()

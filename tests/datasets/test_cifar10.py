@@ -1,4 +1,4 @@
-"""CIFAR-10's archive: the official form, and pickles that are none of CIFAR's."""
+"""CIFAR-10's archive: the official form, and pickles that are not CIFAR's."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ from pipeline.files import Project
 
 @pytest.fixture
 def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[[bytes], Project]:
-    """`run(data)`: downloads CIFAR-10 from a local archive with these bytes; after an error nothing is left."""
+    """`run(data)`: downloads CIFAR-10 from a local archive with these bytes. Checks that an error leaves no files."""
 
     def run(data: bytes) -> Project:
         path = tmp_path / "local.tar.gz"
@@ -39,7 +39,7 @@ def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[[bytes
 
 
 def written_by_python_2(content: dict[str, Any]) -> bytes:
-    """A batch as the official archive has it: byte strings under the opcodes that Python 2 used for all strings."""
+    """A batch in the form of the official archive: byte strings with the opcodes that Python 2 used for all strings."""
 
     def string(value: str | bytes) -> bytes:
         value = value.encode() if isinstance(value, str) else value
@@ -55,7 +55,7 @@ def written_by_python_2(content: dict[str, Any]) -> bytes:
     return b"\x80\x02}(" + string("data") + array + string("labels") + labels + b"u."
 
 
-def test_images_and_labels_come_out_as_they_went_in(run, cifar):
+def test_images_and_labels_are_those_of_the_archive(run, cifar):
     project = run(cifar.packed())
     batches = [cifar.contents[f"data_batch_{number}"] for number in range(1, 6)]
     for folder, parts in ((project.training_data, batches), (project.test_data, [cifar.contents["test_batch"]])):
@@ -94,14 +94,14 @@ def test_batches_written_by_python_2_give_the_same_data(run, cifar):
     assert json.loads(run(cifar.packed()).meta.read_text(encoding="utf-8"))["digest"] == digest
 
 
-def test_an_array_by_columns_is_read_right():
+def test_an_array_in_column_order_is_read_correctly():
     rows = np.arange(12, dtype=np.uint8).reshape(3, 4)
     loaded = pickles.load(pickle.dumps({"data": np.asfortranarray(rows)}, 2))
     assert np.array_equal(pickles.uint8_array(loaded["data"], 4), rows)
 
 
 class Asks:
-    """Pickles as a call of `function`."""
+    """An object whose pickle calls `function`."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -115,7 +115,7 @@ def test_a_pickle_that_asks_for_a_command_is_refused_and_nothing_is_executed(run
     cifar.contents["data_batch_3"]["extra"] = Asks(os.system, f"touch {mark}")
     data = cifar.packed()
     pickle.loads(pickle.dumps(Asks(os.system, f"touch {mark}")))
-    assert mark.exists()  # this is what an ordinary unpickler does
+    assert mark.exists()  # an ordinary unpickler executes it
     mark.unlink()
     with pytest.raises(DataError, match=r"data_batch_3 asks for posix\.system, which was not executed"):
         run(data)
@@ -163,12 +163,12 @@ LABELS = [0] * 20
         ({"data": GOOD}, "holds labels that are not whole numbers from 0 to 9"),
         ([GOOD, LABELS], "holds no dictionary"),
         ({3: GOOD}, "holds int where a text should be"),
-        (b"", r"is no valid pickle \(EOFError"),
-        (pickle.dumps({"data": GOOD, "labels": LABELS}, 2)[:-9], "is no valid pickle"),
-        (b"\x80\x02cnumpy\nndarray\n(K\x01tb.", "is no valid pickle"),  # sets the state of a class
-        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nX\x01\x00\x00\x00xR.", "is no valid pickle"),
+        (b"", r"is not a valid pickle \(EOFError"),
+        (pickle.dumps({"data": GOOD, "labels": LABELS}, 2)[:-9], "is not a valid pickle"),
+        (b"\x80\x02cnumpy\nndarray\n(K\x01tb.", "is not a valid pickle"),  # sets the state of a class
+        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nX\x01\x00\x00\x00xR.", "is not a valid pickle"),
         (b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00xX\x05\x00\x00\x00utf-7tR.", "asks for an encoding"),
-        (b"\x80\x02Pname\n.", "is no valid pickle"),  # asks for something outside of the pickle
+        (b"\x80\x02Pname\n.", "is not a valid pickle"),  # asks for a persistent object
     ],
 )
 def test_a_batch_that_holds_anything_but_images_and_labels_is_refused(run, cifar, content, words):
@@ -206,13 +206,13 @@ def test_batches_of_different_length_are_refused(run, cifar):
         run(cifar.packed())
 
 
-def test_a_file_that_is_there_twice_is_refused(run, cifar):
+def test_a_file_that_occurs_twice_is_refused(run, cifar):
     data = cifar.packed(lambda tar: tar.addfile(tarfile.TarInfo("other/test_batch"), io.BytesIO()))
-    with pytest.raises(DataError, match="other/test_batch is no plain file, is there twice"):
+    with pytest.raises(DataError, match="other/test_batch is not a plain file, occurs twice"):
         run(data)
 
 
-def test_a_file_larger_than_any_of_cifar_is_not_read(run, cifar, monkeypatch):
+def test_a_file_larger_than_any_of_cifar10_is_not_read(run, cifar, monkeypatch):
     monkeypatch.setattr(cifar10, "_LARGEST_FILE_BYTES", 1000)
     with pytest.raises(DataError, match=r"data_batch_1 .* is too large"):
         run(cifar.packed())
@@ -247,7 +247,7 @@ def test_a_mirror_must_have_the_official_file_unless_another_checksum_is_given(m
     assert json.loads(project.meta.read_text(encoding="utf-8"))["counts"] == {"train": 100, "test": 10}
 
 
-def test_the_official_address_is_the_one_of_torchvision():
+def test_the_official_address_is_that_of_torchvision():
     from torchvision.datasets import CIFAR10
 
     assert (CIFAR10.url, CIFAR10.filename, CIFAR10.tgz_md5) == (
@@ -270,7 +270,7 @@ def test_an_archive_put_in_downloads_by_hand_is_used(make_project, cifar, dead_e
 
 @pytest.fixture
 def dead_end(server) -> str:
-    """An address where nothing answers, the server having left."""
+    """An address where nothing answers, since the server is closed."""
     server.close()
     return server.url("cifar.tar.gz")
 

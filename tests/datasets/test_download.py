@@ -1,4 +1,4 @@
-"""The stage as a whole: what it writes, and that nothing else is ever left."""
+"""The stage download as a whole: what it writes, and that it leaves nothing else."""
 
 import errno
 import hashlib
@@ -53,7 +53,7 @@ def test_digits_are_written_as_arrays_that_can_be_memory_mapped(make_project):
         assert (images.min(), images.max()) == (0, 255)
 
 
-def test_meta_tells_classes_shape_statistics_counts_and_digest(make_project):
+def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
     project = make_project(name="digits")
     download(project)
     meta = json.loads(project.meta.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def test_the_test_part_of_digits_is_stratified_and_follows_its_seed(make_project
     per_class = json.loads(first["meta.json"])["per_class"]
     assert all(abs(a - b) <= 1 for a, b in zip(per_class["train"], per_class["test"], strict=True))
     images = np.concatenate([np.load(folder / "images.npy") for folder in (project.training_data, project.test_data)])
-    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no image is lost and none is in both parts
+    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no image is lost, and none is in both parts
     make_project(name="digits", test_share=0.5, test_seed=2)
     download(project)
     assert contents(project.data)["test/labels.npy"] != first["test/labels.npy"] or (
@@ -106,7 +106,7 @@ def test_the_same_input_gives_the_same_bytes(folder_project, contents):
     assert set(first) == {*ARRAYS, "meta.json"}
 
 
-def test_the_end_says_what_was_written(folder_project, capsys):
+def test_the_stage_prints_what_it_wrote(folder_project, capsys):
     download(folder_project)
     digest = json.loads(folder_project.meta.read_text(encoding="utf-8"))["digest"]
     printed = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_the_end_says_what_was_written(folder_project, capsys):
     assert digest in printed
 
 
-def test_a_failed_run_leaves_neither_its_own_arrays_nor_those_of_a_former_run(folder_project, tmp_path, contents):
+def test_a_failed_run_leaves_neither_its_own_arrays_nor_those_of_an_earlier_run(folder_project, tmp_path, contents):
     download(folder_project)
     (tmp_path / "images" / "dog" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"dog/broken\.png"):
@@ -122,7 +122,7 @@ def test_a_failed_run_leaves_neither_its_own_arrays_nor_those_of_a_former_run(fo
     assert contents(folder_project.data) == {}
 
 
-def test_wrong_parameters_are_told_before_anything_is_removed(folder_project, make_project, contents):
+def test_invalid_parameters_are_reported_before_anything_is_removed(folder_project, make_project, contents):
     download(folder_project)
     before = contents(folder_project.data)
     make_project(name="folder", url="images", image_size=None)
@@ -131,7 +131,7 @@ def test_wrong_parameters_are_told_before_anything_is_removed(folder_project, ma
     assert contents(folder_project.data) == before
 
 
-def test_files_of_others_in_the_data_folder_stay(folder_project, contents):
+def test_other_files_in_the_data_folder_stay(folder_project, contents):
     folder_project.training_data.mkdir(parents=True)
     (folder_project.training_data / "notes.txt").write_text("mine", encoding="utf-8")
     download(folder_project)
@@ -139,7 +139,7 @@ def test_files_of_others_in_the_data_folder_stay(folder_project, contents):
 
 
 @pytest.mark.parametrize("move", [1, 2, 3, 4, 5])
-def test_after_a_kill_at_any_move_the_next_run_completes(folder_project, contents, move):
+def test_after_a_kill_at_any_rename_the_next_run_completes(folder_project, contents, move):
     download(folder_project)
     whole = contents(folder_project.data)
     code = (
@@ -161,9 +161,7 @@ def test_after_a_kill_at_any_move_the_next_run_completes(folder_project, content
     assert contents(folder_project.data) == whole
 
 
-def test_a_kill_while_images_are_decoded_leaves_nothing_that_the_next_run_trips_over(
-    folder_project, make_project, tmp_path, contents
-):
+def test_after_a_kill_while_images_are_decoded_the_next_run_completes(folder_project, make_project, tmp_path, contents):
     download(folder_project)
     arrays = {name: data for name, data in contents(folder_project.data).items() if name != "meta.json"}
     shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
@@ -184,7 +182,7 @@ def test_a_kill_while_images_are_decoded_leaves_nothing_that_the_next_run_trips_
     assert {name: data for name, data in after.items() if name != "meta.json"} == arrays
 
 
-def test_no_space_is_told_before_anything_is_written(folder_project, monkeypatch, contents):
+def test_a_full_disk_is_reported_before_anything_is_written(folder_project, monkeypatch, contents):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(
         DataError, match=r"no space left for the arrays: 2\.2 kB are needed in .*data, 1\.0 kB are free"
@@ -201,14 +199,14 @@ def test_no_space_is_told_before_anything_is_written(folder_project, monkeypatch
         (errno.EIO, "writing the arrays failed at .*Input/output error"),
     ],
 )
-def test_a_disk_that_fails_while_writing_is_told_and_all_is_cleaned_up(
+def test_a_disk_error_while_writing_is_reported_and_everything_is_removed(
     folder_project, monkeypatch, contents, number, words
 ):
     synced = []
 
     def fsync(descriptor: int) -> None:
         synced.append(descriptor)
-        if len(synced) == 5:  # two for each file (the file, its folder): the third file
+        if len(synced) == 5:  # each file has two (itself and its folder), so this is in the third file
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -232,7 +230,7 @@ def test_the_command_ends_with_0(folder_project):
     assert folder_project.meta.is_file()
 
 
-def test_a_stopped_download_ends_in_order_and_keeps_what_has_come(make_project, server, answer, contents):
+def test_a_stopped_download_ends_in_order_and_keeps_what_was_received(make_project, server, answer, contents):
     server.files["c.tar.gz"] = bytes(1_000_000)
     server.answers = [answer(stall_after=600_000)]
     project = make_project(url=server.url("c.tar.gz"))

@@ -1,4 +1,4 @@
-"""Fetching: what the network and the disk can do to an archive on its way."""
+"""Fetching an archive: failures of the network, of the server and of the disk."""
 
 import errno
 import hashlib
@@ -59,7 +59,7 @@ def named(project: Project, *endings: str) -> set[str]:
     return {path.name for path in project.downloads.iterdir()} - {"a.zip.lock"}
 
 
-# What goes well.
+# Without failures.
 
 
 def test_a_file_is_fetched_once(server, get, project):
@@ -72,7 +72,7 @@ def test_a_file_is_fetched_once(server, get, project):
     assert named(project) == {"a.zip", "a.zip.json"}
 
 
-def test_an_archive_put_there_by_hand_needs_no_network(dead_url, get, project):
+def test_an_archive_put_in_downloads_by_hand_needs_no_network(dead_url, get, project):
     project.downloads.mkdir()
     (project.downloads / "a.zip").write_bytes(BODY)
     archive = get(dead_url, sha256(BODY))
@@ -80,7 +80,7 @@ def test_an_archive_put_there_by_hand_needs_no_network(dead_url, get, project):
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}"])
-def test_a_local_file_is_read_where_it_lies(tmp_path, get, project, form):
+def test_a_local_file_is_read_in_place(tmp_path, get, project, form):
     path = tmp_path / "my images.zip"
     path.write_bytes(BODY)
     url = form.format(path if form == "{}" else str(path).replace(" ", "%20"))
@@ -88,7 +88,7 @@ def test_a_local_file_is_read_where_it_lies(tmp_path, get, project, form):
     assert not project.downloads.exists()
 
 
-def test_a_relative_path_starts_in_the_project_and_in_the_real_one_for_a_copy_of_dvc(tmp_path):
+def test_a_relative_path_starts_in_the_project_or_in_the_real_one_of_a_copy(tmp_path):
     root, home = tmp_path / "copy", tmp_path / "home"
     root.mkdir()
     home.mkdir()
@@ -118,10 +118,10 @@ def test_another_process_that_fetches_the_same_file_is_waited_for(server, get, p
     assert (project.downloads / "a.zip").read_bytes() == BODY
 
 
-# Connections that break.
+# Lost connections.
 
 
-def test_a_broken_connection_goes_on_where_it_broke(server, get, answer):
+def test_a_download_resumes_after_a_lost_connection(server, get, answer):
     server.files["a.zip"] = BODY
     server.answers = [answer(drop_after=600_000), answer(drop_after=100_000)]
     assert get(server.url("a.zip")).path.read_bytes() == BODY
@@ -129,7 +129,7 @@ def test_a_broken_connection_goes_on_where_it_broke(server, get, answer):
     assert [request.get("If-Range") for request in server.requests] == [None, '"one"', '"one"']
 
 
-def test_progress_allows_more_attempts_than_a_dead_server_gets(server, get, answer):
+def test_attempts_that_bring_bytes_are_not_limited_like_those_that_bring_none(server, get, answer):
     server.files["a.zip"] = BODY
     server.answers = [answer(drop_after=50_000) for _ in range(2 * transfer.ATTEMPTS)]
     assert get(server.url("a.zip")).path.read_bytes() == BODY
@@ -151,7 +151,7 @@ def test_a_server_that_sends_ranges_in_pieces_is_asked_for_the_rest(server, get,
 
 
 @pytest.mark.parametrize("ignore_if_range", [False, True])
-def test_a_file_that_changed_meanwhile_is_not_glued_to_its_former_self(server, get, answer, ignore_if_range):
+def test_parts_of_two_versions_of_a_file_are_not_joined(server, get, answer, ignore_if_range):
     server.files["a.zip"] = BODY
     server.answers = [answer(drop_after=600_000), answer(status=404)]
     with pytest.raises(DownloadError, match=r"first 600\.0 kB are kept"):
@@ -161,7 +161,7 @@ def test_a_file_that_changed_meanwhile_is_not_glued_to_its_former_self(server, g
     assert get(server.url("a.zip")).path.read_bytes() == OTHER
 
 
-def test_without_proof_that_it_is_the_same_file_nothing_is_resumed(server, get, answer):
+def test_nothing_is_resumed_without_proof_that_it_is_the_same_file(server, get, answer):
     server.files["a.zip"] = BODY
     server.etag = None
     server.answers = [answer(drop_after=600_000)]
@@ -169,7 +169,7 @@ def test_without_proof_that_it_is_the_same_file_nothing_is_resumed(server, get, 
     assert "Range" not in server.requests[1]
 
 
-def test_a_partial_file_from_anywhere_is_resumed_when_a_checksum_proves_the_result(server, get, project):
+def test_any_partial_file_is_resumed_when_there_is_a_checksum(server, get, project):
     server.files["a.zip"] = BODY
     project.downloads.mkdir()
     (project.downloads / "a.zip.part").write_bytes(BODY[:400_000])
@@ -177,7 +177,7 @@ def test_a_partial_file_from_anywhere_is_resumed_when_a_checksum_proves_the_resu
     assert [request.get("Range") for request in server.requests] == ["bytes=400000-"]
 
 
-def test_a_partial_file_that_turns_out_wrong_is_fetched_again_from_the_start(server, get, project, capsys):
+def test_a_partial_file_of_another_file_is_fetched_again_from_the_start(server, get, project, capsys):
     server.files["a.zip"] = BODY
     project.downloads.mkdir()
     (project.downloads / "a.zip.part").write_bytes(OTHER[:400_000])
@@ -187,7 +187,7 @@ def test_a_partial_file_that_turns_out_wrong_is_fetched_again_from_the_start(ser
 
 
 @pytest.mark.parametrize("excess", [b"", b"too much"])
-def test_a_partial_file_as_long_as_the_whole_or_longer_does_no_harm(server, get, project, excess):
+def test_a_partial_file_as_long_as_the_whole_or_longer_is_handled(server, get, project, excess):
     server.files["a.zip"] = BODY
     project.downloads.mkdir()
     (project.downloads / "a.zip.part").write_bytes(BODY + excess)
@@ -234,7 +234,7 @@ def test_a_server_that_is_busy_is_asked_again(server, get, answer, status, capsy
     assert capsys.readouterr().err.count(f"the server answered {status}") == 2
 
 
-def test_retry_after_is_kept_to(server, get, answer):
+def test_retry_after_is_respected(server, get, answer):
     server.files["a.zip"] = BODY
     server.answers = [answer(status=503, headers={"Retry-After": "1"})]
     started = time.monotonic()
@@ -253,7 +253,7 @@ def test_the_waits_between_attempts_grow(monkeypatch):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_is_told_at_once_and_never_repeated(server, get, answer, status, project):
+def test_a_refused_request_is_not_repeated(server, get, answer, status, project):
     server.answers = [answer(status=status)]
     with pytest.raises(DownloadError, match=f"{server.host}/a.zip could not be fetched: the server answered {status}"):
         get(server.url("a.zip"))
@@ -273,14 +273,14 @@ def test_without_network_the_error_names_every_address_and_three_ways_out(dead_u
     assert named(project) == set()
 
 
-def test_an_address_that_another_one_leads_to_is_named_too(server, dead_url, get, answer):
+def test_the_target_of_a_redirect_is_named_too(server, dead_url, get, answer):
     server.answers = [answer(status=302, headers={"Location": dead_url}) for _ in range(transfer.ATTEMPTS)]
     with pytest.raises(DownloadError) as error:
         get(server.url("a.zip"))
     assert f"{server.url('a.zip')} and {dead_url} could not be fetched" in str(error.value)
 
 
-def test_a_server_that_never_sends_all_of_it_is_given_up(server, get, answer, project):
+def test_a_server_that_never_sends_the_whole_file_is_given_up(server, get, answer, project):
     server.files["a.zip"] = BODY
     server.ranges = False
     server.answers = [answer(drop_after=0) for _ in range(transfer.ATTEMPTS)]
@@ -289,10 +289,10 @@ def test_a_server_that_never_sends_all_of_it_is_given_up(server, get, answer, pr
     assert not (project.downloads / "a.zip").exists()
 
 
-# Files that are not what was asked for.
+# Files with other content.
 
 
-def test_a_wrong_checksum_is_set_aside_and_the_next_run_fetches_again(server, get, project):
+def test_a_file_with_a_wrong_checksum_is_renamed_and_the_next_run_fetches_again(server, get, project):
     server.files["a.zip"] = OTHER
     with pytest.raises(DataError) as error:
         get(server.url("a.zip"), sha256(BODY))
@@ -310,7 +310,7 @@ def test_an_md5_is_checked_as_well(server, get):
         get(server.url("a.zip"), Checksum("md5", 32 * "0"))
 
 
-def test_a_wrong_file_that_someone_put_there_is_told_and_stays(dead_url, get, project):
+def test_a_wrong_file_that_was_put_in_downloads_is_an_error_and_stays(dead_url, get, project):
     project.downloads.mkdir()
     path = project.downloads / "a.zip"
     path.write_bytes(OTHER)
@@ -320,7 +320,7 @@ def test_a_wrong_file_that_someone_put_there_is_told_and_stays(dead_url, get, pr
     assert path.read_bytes() == OTHER
 
 
-def test_a_wrong_local_file_is_told_and_stays(tmp_path, get):
+def test_a_wrong_local_file_is_an_error_and_stays(tmp_path, get):
     path = tmp_path / "local.zip"
     path.write_bytes(OTHER)
     with pytest.raises(DataError, match=rf"{path} has the wrong checksum"):
@@ -328,14 +328,14 @@ def test_a_wrong_local_file_is_told_and_stays(tmp_path, get):
     assert path.read_bytes() == OTHER
 
 
-def test_what_was_fetched_for_another_checksum_is_replaced(server, get):
+def test_a_file_fetched_for_another_checksum_is_replaced(server, get):
     server.files["a.zip"] = OTHER
     get(server.url("a.zip"), sha256(OTHER))
     server.files["a.zip"] = BODY
     assert get(server.url("a.zip"), sha256(BODY)).path.read_bytes() == BODY
 
 
-def test_what_was_fetched_from_another_address_with_the_same_name_is_not_taken(server, get):
+def test_a_file_fetched_from_another_address_with_the_same_name_is_not_used(server, get):
     server.files |= {"cats/a.zip": BODY, "dogs/a.zip": OTHER}
     assert get(server.url("cats/a.zip")).path.read_bytes() == BODY
     assert get(server.url("dogs/a.zip")).path.read_bytes() == OTHER
@@ -343,7 +343,7 @@ def test_what_was_fetched_from_another_address_with_the_same_name_is_not_taken(s
     assert len(server.requests) == 3
 
 
-def test_what_was_fetched_before_stays_until_the_other_one_is_there(server, get, dead_url):
+def test_a_fetched_file_stays_until_another_one_replaces_it(server, get, dead_url):
     server.files["a.zip"] = BODY
     archive = get(server.url("a.zip"))
     with pytest.raises(DownloadError):
@@ -361,7 +361,7 @@ def test_a_file_that_a_person_put_over_a_fetched_one_is_never_removed(server, ge
     assert path.read_bytes() == OTHER
 
 
-def test_a_fetched_archive_that_proves_bad_inside_is_not_used_again(server, get, project):
+def test_a_fetched_archive_with_bad_content_is_not_used_again(server, get, project):
     server.files["a.zip"] = OTHER
     error = get(server.url("a.zip")).unusable("is damaged")
     assert "a.zip is damaged. It was renamed to a.zip.rejected" in str(error)
@@ -372,7 +372,7 @@ def test_a_fetched_archive_that_proves_bad_inside_is_not_used_again(server, get,
 # The disk, and addresses.
 
 
-def test_a_full_disk_is_told_before_the_file_comes(server, get, monkeypatch, project):
+def test_a_full_disk_is_reported_before_the_download(server, get, monkeypatch, project):
     server.files["a.zip"] = BODY
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=500_000))
     with pytest.raises(DataError, match=r"no space left for a\.zip\.part: 1\.0 MB are needed in .*500\.0 kB are free"):
@@ -380,13 +380,13 @@ def test_a_full_disk_is_told_before_the_file_comes(server, get, monkeypatch, pro
     assert named(project) == set()
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_and_the_next_run_goes_on(server, get, monkeypatch, project):
+def test_a_disk_that_fills_up_is_reported_and_the_next_run_resumes(server, get, monkeypatch, project):
     server.files["a.zip"] = BODY
     fsync, synced = os.fsync, []
 
     def full(descriptor: int) -> None:
         synced.append(descriptor)
-        if len(synced) == 3:  # after the two for the note beside the partial file
+        if len(synced) == 3:  # after two for the record beside the partial file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -397,7 +397,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_the_next_run_goes_on(server,
     assert get(server.url("a.zip")).path.read_bytes() == BODY
 
 
-def test_user_password_and_query_go_to_the_server_and_nowhere_else(server, get, project, capsys, answer):
+def test_user_password_and_query_are_sent_to_the_server_and_shown_nowhere(server, get, project, capsys, answer):
     server.files["a.zip"] = BODY
     server.answers = [answer(status=503), answer(drop_after=1000), answer(status=404)]
     url = server.url("a.zip?token=hush", user="mary:s3cret@")
@@ -436,7 +436,7 @@ def test_a_malformed_url_is_refused_without_being_shown(url):
         (".", "is a directory where an archive is needed"),
     ],
 )
-def test_an_address_that_leads_to_no_archive_is_told(get, project, url, words):
+def test_an_address_without_an_archive_is_an_error(get, project, url, words):
     project.data.mkdir()
     (project.data / "a.zip").write_bytes(BODY)
     with pytest.raises(DataError, match=words):

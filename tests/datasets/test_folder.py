@@ -1,4 +1,4 @@
-"""Folders of images: layouts, what is passed over, and what can't be used."""
+"""Folders of images: layouts, skipped files, and folders that can't be used."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ from pipeline.files import Project
 
 @pytest.fixture
 def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """`run()`: downloads from `tmp_path / "images"`, returns what meta.json holds; after an error nothing is left."""
+    """`run()`: downloads from `tmp_path / "images"` and returns meta.json. Checks that an error leaves no files."""
 
     def run(**data: Any) -> dict[str, Any]:
         settings = {"url": str(tmp_path / "images"), "image_size": 8, "test_share": 0.4}
@@ -62,20 +62,20 @@ def test_classes_are_sorted_by_name_and_each_gives_its_share_to_the_test_part(ru
     assert (meta["source"], meta["archive_sha256"]) == (str(images), None)
 
 
-def test_train_and_test_inside_are_kept_as_they_are(run, parts):
+def test_train_and_test_directories_are_used_as_they_are(run, parts):
     meta = run(test_share=0.9)
     assert meta["per_class"] == {"train": [3, 5], "test": [1, 2]}
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_validation_part_is_not_used_and_the_user_is_told(run, parts, name, capsys):
+def test_a_validation_part_is_not_used_and_a_warning_says_so(run, parts, name, capsys):
     shutil.copytree(parts / "train", parts / name)
     assert run()["counts"] == {"train": 8, "test": 3}
     assert f"{name}/ in {parts} is not used: validation is split from train/" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", ["images", "parts"])
-def test_a_single_directory_around_it_is_looked_through(run, request, tmp_path, layout):
+def test_a_single_directory_around_it_is_entered(run, request, tmp_path, layout):
     folder = request.getfixturevalue(layout)
     digest = run()["digest"]
     (tmp_path / "wrapped" / "deeper").mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_a_single_directory_around_it_is_looked_through(run, request, tmp_path, 
     assert run(url=str(tmp_path / "wrapped"))["digest"] == digest
 
 
-def test_images_deeper_inside_their_class_count_and_links_are_followed_once(run, images):
+def test_images_deeper_inside_their_class_are_found_and_links_are_followed_once(run, images):
     digest = run()["digest"]
     (images / "cat" / "more").mkdir()
     (images / "cat" / "009.png").rename(images / "cat" / "more" / "009.png")
@@ -97,7 +97,7 @@ def test_images_deeper_inside_their_class_count_and_links_are_followed_once(run,
 
 
 class Listed:
-    """What os.scandir gives, in an order of our choice."""
+    """The result of os.scandir in a chosen order."""
 
     def __init__(self, entries: list[Any]) -> None:
         self.entries = iter(entries)
@@ -120,7 +120,7 @@ class Listed:
 
 def test_the_order_of_the_listing_changes_nothing(run, images, make_images, monkeypatch, contents, tmp_path):
     twice = make_images(tmp_path / "elsewhere", {"more": 2}) / "more"
-    for name in ("a", "z"):  # which of the two links counts decides where its images stand beside m.png
+    for name in ("a", "z"):  # only one link is followed; which one decides whether its images come before m.png
         (images / "cat" / name).symlink_to(twice)
     (images / "cat" / "009.png").rename(images / "cat" / "m.png")
     listdir, scandir = os.listdir, os.scandir
@@ -150,7 +150,7 @@ def test_the_split_follows_its_seed(run, images):
 
 
 @pytest.mark.parametrize(("share", "test"), [(0.01, 1), (0.25, 2), (0.5, 5), (0.99, 8)])
-def test_a_split_leaves_one_image_for_the_test_and_two_for_training(share, test):
+def test_a_split_puts_at_least_one_image_in_the_test_part_and_leaves_two_for_training(share, test):
     labels = np.repeat([0, 1], [10, 3])
     in_test = split_off(labels, share, 0)
     assert np.bincount(labels[in_test]).tolist() == [test, 1]
@@ -192,7 +192,7 @@ def test_a_relative_path_is_relative_to_the_project(run, images, tmp_path):
 
 def test_a_truncated_archive_without_checksum_is_not_used_a_second_time(run, images, server):
     whole = archived(images, "gztar").read_bytes()
-    server.announce_length = False  # so that nothing but the content tells
+    server.announce_length = False  # so that only the content shows it
     server.files["cats.tar.gz"] = whole[: len(whole) // 2]
     with pytest.raises(DataError, match=r"cats\.tar\.gz is truncated or damaged .* renamed to cats\.tar\.gz\.rejected"):
         run(url=server.url("cats.tar.gz"))
@@ -216,12 +216,12 @@ def test_a_checksum_for_a_directory_is_refused(run, images):
 
 def test_images_inside_the_folder_that_the_stage_writes_are_refused_and_stay(run, make_images, tmp_path, contents):
     folder = make_images(tmp_path / "project" / "data" / "train", {"cat": 3, "dog": 3})
-    with pytest.raises(AssertionError):  # `run` finds the user's images, which is right here
+    with pytest.raises(AssertionError):  # `run` finds the user's images, which must stay
         run(url="data")
     assert len(contents(folder)) == 6
 
 
-# What is passed over.
+# Skipped files.
 
 
 def test_hidden_files_and_those_of_operating_systems_change_nothing(run, images, capsys):
@@ -240,19 +240,19 @@ def test_hidden_files_and_those_of_operating_systems_change_nothing(run, images,
     assert capsys.readouterr().err == ""
 
 
-def test_other_files_are_passed_over_with_one_warning(run, images, capsys):
+def test_other_files_are_skipped_with_one_warning(run, images, capsys):
     digest = run()["digest"]
     for name in ("cat/notes.txt", "cat/boxes.csv", "dog/notes.TXT", "preview.png", "dog/LICENSE"):
         (images / name).write_bytes(b"?")
     assert run()["digest"] == digest
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"warning: passed over 5 files that are no images of a class: .csv (1), .png (1), .txt (2), no ending (1), "
+        f"warning: skipped 5 files that are not images of a class: .csv (1), .png (1), .txt (2), no ending (1), "
         f"such as {images}: cat/boxes.csv"
     )
 
 
-# What can't be used.
+# Folders that can't be used.
 
 
 def test_unreadable_images_of_both_parts_are_all_named(run, parts):
@@ -264,15 +264,15 @@ def test_unreadable_images_of_both_parts_are_all_named(run, parts):
     with pytest.raises(DataError) as error:
         run()
     assert str(error.value).splitlines() == [
-        "some images can't be read; mend or remove what is named here and run again:",
-        f"  {parts}: train/cat/001.png: it is no image in a known format",
+        "some images can't be read; repair or remove what is named here and run again:",
+        f"  {parts}: train/cat/001.png: it is not an image of a known format",
         f"  {parts}: train/dog/002.png: it is empty",
-        f"  {parts}: test/cat/gone.jpg: it is no file (a link that leads nowhere?)",
+        f"  {parts}: test/cat/gone.jpg: it is not a file (a broken link?)",
         f"  {parts}: test/dog/001.png: image file is truncated",
     ]
 
 
-def test_of_many_unreadable_images_twenty_are_named(run, make_images, tmp_path):
+def test_at_most_twenty_unreadable_images_are_named(run, make_images, tmp_path):
     folder = make_images(tmp_path / "images", {"cat": 30, "dog": 3})
     for path in (folder / "cat").iterdir():
         path.write_bytes(b"no image")
@@ -283,7 +283,7 @@ def test_of_many_unreadable_images_twenty_are_named(run, make_images, tmp_path):
     assert lines[-1] == "  and more"
 
 
-def test_an_image_made_to_fill_the_memory_is_an_error(run, images, monkeypatch):
+def test_an_image_too_large_for_the_memory_is_an_error(run, images, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     Image.new("RGB", (15, 15)).save(images / "cat" / "big.png")
     Image.new("RGB", (50, 50)).save(images / "cat" / "bigger.png")
@@ -307,14 +307,14 @@ def test_classes_with_too_few_images_are_all_named_with_their_counts(run, images
         ("test", 0, r"\(at least 1 are needed\): test/bee has 0\."),
     ],
 )
-def test_too_few_images_in_a_part_are_told(run, parts, make_images, part, count, words):
+def test_too_few_images_in_a_part_are_an_error(run, parts, make_images, part, count, words):
     for name in ("train", "test"):
         make_images(parts / name, {"bee": count if name == part else 2})
     with pytest.raises(DataError, match=words):
         run()
 
 
-def test_different_classes_in_train_and_test_are_told(run, parts, make_images):
+def test_different_classes_in_train_and_test_are_an_error(run, parts, make_images):
     make_images(parts / "train", {"bee": 2})
     make_images(parts / "test", {"ant": 2, "fly": 2})
     with pytest.raises(DataError, match=r"only in train/: bee/; only in test/: ant/, fly/"):
@@ -341,7 +341,7 @@ def test_parts_without_a_training_or_test_part_are_not_taken_for_classes(run, tm
         run()
 
 
-def test_parts_beside_classes_are_told(run, parts, make_images):
+def test_parts_beside_classes_are_an_error(run, parts, make_images):
     make_images(parts, {"bee": 3})
     with pytest.raises(DataError, match="has train/ and test/ and beside them bee/: are these classes or parts"):
         run()
@@ -352,7 +352,7 @@ def test_train_may_be_the_name_of_a_class(run, tmp_path, make_images):
     assert run()["classes"] == ["bus", "train"]
 
 
-def test_a_directory_that_may_not_be_read_is_told(run, images, monkeypatch):
+def test_an_unreadable_directory_is_an_error(run, images, monkeypatch):
     scanned = os.scandir
 
     def scandir(path: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Images of any size and mode become RGB of one size."""
+"""Image files of any size and mode become RGB of one size."""
 
 import warnings
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_each_mode_and_format_gives_the_colour_that_a_person_sees(tmp_path, imag
     assert colour_of(path) == expected
 
 
-def test_a_palette_with_a_transparent_entry_is_laid_on_white(tmp_path):
+def test_a_transparent_entry_of_a_palette_becomes_white(tmp_path):
     image = Image.new("P", (10, 10), 0)
     image.putpalette([*RED, 0, 0, 0])
     image.save(tmp_path / "a.png", transparency=b"\x00")
@@ -65,9 +65,9 @@ def test_a_palette_with_a_transparent_entry_is_laid_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_an_image_is_turned_as_its_exif_data_says(tmp_path, ending):
+def test_an_image_is_rotated_according_to_its_exif_data(tmp_path, ending):
     pixels = np.zeros((16, 16, 3), dtype=np.uint8)
-    pixels[:8] = 255  # bright above; orientation 3 turns it by 180 degrees
+    pixels[:8] = 255  # the upper half is bright; orientation 3 rotates by 180 degrees
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(pixels).save(tmp_path / f"a.{ending}", exif=exif)
@@ -79,7 +79,7 @@ def test_an_image_is_turned_as_its_exif_data_says(tmp_path, ending):
 @pytest.mark.parametrize("size", [(60, 20), (20, 60)])
 def test_the_middle_square_is_kept(tmp_path, size):
     image = Image.new("RGB", size, RED)
-    # Two pixels more on each side, since the antialiasing of the edge looks at them as well.
+    # Two more pixels on each side, because the antialiasing of the edge uses them too.
     image.paste(GREY, ((size[0] - 24) // 2, (size[1] - 24) // 2, (size[0] + 24) // 2, (size[1] + 24) // 2))
     image.save(tmp_path / "a.png")
     assert colour_of(tmp_path / "a.png", side=10) == GREY
@@ -103,7 +103,7 @@ def test_a_large_jpeg_gives_nearly_what_a_lossless_image_gives(tmp_path):
     assert abs(difference).max() <= 4
 
 
-def test_an_image_of_its_size_keeps_every_pixel(tmp_path):
+def test_an_image_of_the_right_size_keeps_every_pixel(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(rgb(tmp_path / "a.png", 8), pixels)
@@ -115,7 +115,7 @@ def test_values_beyond_sixteen_bits_are_refused(tmp_path):
         rgb(tmp_path / "a.tiff", 8)
 
 
-def test_postscript_behind_the_ending_of_an_image_is_not_executed(tmp_path):
+def test_postscript_with_the_ending_of_an_image_is_not_executed(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     with pytest.raises(OSError, match="cannot identify image file"):
         rgb(tmp_path / "a.png", 8)
