@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from places import REPOSITORY
 from tenacity import wait_none
 
 from pipeline import config
+from pipeline.datasets.address import Address
+from pipeline.datasets.fetch import Archive, Checksum, fetch
 from pipeline.files import Project
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -39,6 +42,29 @@ def make_project(tmp_path: Path) -> MakeProject:
         return Project(root, root)
 
     return make
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def get(project: Project) -> Callable[..., Archive]:
+    """`get(url, checksum)`: fetches it as a.zip."""
+
+    def get(url: str, expected: Checksum | None = None) -> Archive:
+        return fetch(Address.parse(url), project, expected, "a.zip")
+
+    return get
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """An address on loopback where nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/a.zip"
 
 
 @pytest.fixture

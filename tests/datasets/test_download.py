@@ -82,21 +82,6 @@ def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
     }
 
 
-def test_the_test_part_of_digits_is_stratified_and_follows_its_seed(make_project, contents):
-    project = make_project(name="digits", test_share=0.5, test_seed=1)
-    download(project)
-    first = contents(project.data)
-    per_class = json.loads(first["meta.json"])["per_class"]
-    assert all(abs(a - b) <= 1 for a, b in zip(per_class["train"], per_class["test"], strict=True))
-    images = np.concatenate([np.load(folder / "images.npy") for folder in (project.training_data, project.test_data)])
-    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no image is lost, and none is in both parts
-    make_project(name="digits", test_share=0.5, test_seed=2)
-    download(project)
-    assert contents(project.data)["test/labels.npy"] != first["test/labels.npy"] or (
-        contents(project.data)["test/images.npy"] != first["test/images.npy"]
-    )
-
-
 def test_the_same_input_gives_the_same_bytes(folder_project, contents):
     download(folder_project)
     first = contents(folder_project.data)

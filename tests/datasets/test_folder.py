@@ -10,11 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.dataset import test_split as split_off
 from pipeline.download import download
 from pipeline.errors import DataError
 from pipeline.files import Project
@@ -147,13 +145,6 @@ def test_the_order_of_the_listing_changes_nothing(run, images, make_images, monk
 def test_the_split_follows_its_seed(run, images):
     digests = {run(test_seed=seed)["digest"] for seed in (0, 1, 0)}
     assert len(digests) == 2
-
-
-@pytest.mark.parametrize(("share", "test"), [(0.01, 1), (0.25, 2), (0.5, 5), (0.99, 8)])
-def test_a_split_puts_at_least_one_image_in_the_test_part_and_leaves_two_for_training(share, test):
-    labels = np.repeat([0, 1], [10, 3])
-    in_test = split_off(labels, share, 0)
-    assert np.bincount(labels[in_test]).tolist() == [test, 1]
 
 
 # Forms.
