@@ -1,13 +1,13 @@
-"""Augmentation on whole batches, a draw for each image, beside torchvision's transforms image by image.
+"""Speed of augmentation: our whole batches with one draw per image, and torchvision's transforms image by image.
 
     python benchmarks/augment_speed.py
     python benchmarks/augment_speed.py --batch-size 512 --side 64 --json
 
-Each policy of section `augment` changes batches of noise, uint8 in and out, its draws included; torchvision's
-transforms (v2) of the same name and settings change the same images one after the other, and their results are
-stacked. Its MixUp and CutMix take a batch, which has one share for all its images, and floating point. The two take
-turns on one thread, after one turn that does not count. Printed are the median microseconds of CPU time an image of
-each, which other processes disturb little, and the median of the ratios of the turns.
+Each policy of section `augment` changes batches of noise. Input and output are uint8, and its random draws are
+included. torchvision's transforms (v2) of the same names and settings change the same images one after the other, and
+the results are stacked. Its MixUp and CutMix take a batch of floats and draw one share for all its images. The two take
+turns on one thread, after one turn that does not count. Printed are the median microseconds of CPU time per image,
+which depend little on other processes, and the median of the ratios of the turns.
 """
 
 import argparse

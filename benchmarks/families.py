@@ -1,11 +1,11 @@
-"""Speed, size and memory of every family of networks, as trained on images of 32 x 32 pixels.
+"""Speed, size and memory of every family of networks, on images of 32 x 32 pixels.
 
     python benchmarks/families.py
     python benchmarks/families.py --families resnet,vgg16 --batch-size 64 --json
 
-Each takes a few steps on noise in CIFAR-10's shape, by the project's own loop and at the paper's width, in a process of
-its own. Printed are parameters, multiply-accumulate operations (MACs) an image, the median of images/s over the epochs
-of training, and the peak memory of the process above that of the libraries.
+Each family trains a few steps on noise in CIFAR-10's shape, by the project's own loop and at the paper's width, in a
+separate process. Printed are parameters, multiply-accumulate operations (MACs) per image, the median of images/s over
+the epochs of training, and the peak memory of the process beyond that of the libraries.
 """
 
 import argparse

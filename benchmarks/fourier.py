@@ -1,10 +1,11 @@
-"""What it saves on a CPU to convolve small images by their Fourier transform (pipeline/networks/fourier.py).
+"""Speed of convolutions of small images by Fourier transform on a CPU (pipeline/networks/fourier.py).
 
     python benchmarks/fourier.py
     python benchmarks/fourier.py --turns 15 --precision fp32 --json
 
-Single convolutions with their gradients, and whole steps of the shipped recipe and of examples/accurate, on noise: by
-the transform and direct, in turns. Printed are the median times of each and the median of the ratios of the turns.
+Measured are single convolutions with their gradients, and whole steps of the shipped recipe and of examples/accurate,
+on noise. The Fourier transform and direct convolutions take turns. Printed are the median times of each and the median
+of the ratios of the turns.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What it saves that the C library keeps the memory a training step frees, instead of giving it back to the kernel.
+"""Speed and memory of a training if the C library keeps the memory that a step frees, or returns it to the kernel.
 
     python benchmarks/kept_memory.py
     python benchmarks/kept_memory.py --turns 15 --json
 
-Two processes train the shipped network on noise, one as this project sets itself up for a CPU, one as PyTorch does.
-They take turns, a few steps each. Printed are the median images/s of each, the median of the ratios of the turns, and
-the memory that each holds at its end. Where the C library isn't glibc, the two are the same.
+Two processes train the shipped network on noise. One sets up the CPU as this project does, the other as PyTorch does.
+They take turns of a few steps. Printed are the median images/s of each, the median of the ratios of the turns, and the
+memory of each at its end. Without glibc the two are the same.
 """
 
 import argparse

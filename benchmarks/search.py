@@ -1,17 +1,17 @@
-"""Search methods: what each has found after 5, 10, 15 and 20 full trainings, on real learning curves.
+"""Search methods: the regret of each after 5, 10, 15 and 20 full trainings, on learning curves of real networks.
 
     python benchmarks/search.py --data DIR
     python benchmarks/search.py --data DIR --tasks 126026,7593 --methods ours,tpe --seeds 1 --workers 4 --json
 
-DIR holds lcbench/: the surrogate of the YAHPO benchmark (Pfisterer et al. 2022) for LCBench (Zimmer et al. 2021), a
-model that predicts the validation accuracy of a network after each of 52 epochs, for 34 tasks and any values of seven
-hyperparameters. Needs onnxruntime: pip install -e ".[bench]".
+DIR holds lcbench/: the surrogate of the YAHPO benchmark (Pfisterer et al. 2022) for LCBench (Zimmer et al. 2021). It
+predicts the validation accuracy of a network after each of 52 epochs, for 34 tasks and any values of seven
+hyperparameters. It needs onnxruntime: pip install -e ".[bench]".
 
-The cost of a search is the epochs that all its workers have trained / 52; a worker takes one unit of simulated time for
-an epoch. Its regret is (best - found) / (best - median): best of 1,500 random configurations, median of 300, found is
-the final accuracy of the best one that was trained to the end, and the regret is 1 until there is one. Below 0 it is
-better than those 1,500. `ours` is the shipped scheduler with its own proposals and a budget of 0.4 full trainings a
-trial; the others are Optuna's samplers and pruners with their defaults and no budget.
+The cost of a search is the number of epochs that all its workers have trained / 52. A worker takes one unit of
+simulated time per epoch. Regret is (best - found) / (best - median). `best` is that of 1,500 random configurations,
+`median` that of 300, and `found` is the final accuracy of the best trial that was trained to the end. Regret is 1 until
+there is such a trial. Below 0 it is better than those 1,500. `ours` is the shipped scheduler with its own sampler and a
+budget of 0.4 full trainings per trial. The others are Optuna's samplers and pruners with their defaults and no budget.
 """
 
 import argparse

@@ -1,12 +1,11 @@
-"""Memory of a search over many trials: of its owner and of its workers, after 50 trials and after all of them.
+"""Memory of a search over many trials: of its owner and its workers, after 50 trials and at the end.
 
     python benchmarks/search_memory.py
     python benchmarks/search_memory.py --trials 200 --json
 
-`python -m pipeline.tune` trains so many configurations for one epoch each on the handwritten digits, with two workers,
-all records and no models; its processes are looked at every half second. Memory is resident memory. The images that
-the owner draws when all trials have ended are counted by themselves: they need matplotlib, however many trials there
-were.
+`python -m pipeline.tune` trains many configurations for one epoch each on the handwritten digits, with two workers, all
+records and no models. The resident memory of its processes is measured every half second. The figures that the owner
+draws at the end are measured separately: they need matplotlib, whatever the number of trials.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""What the owner of a search costs: CPU time to ask, decide and record in Optuna and MLflow, and memory.
+"""CPU time and memory of the owner of a search, which asks, decides and records in Optuna and MLflow.
 
     python benchmarks/search_owner.py
     python benchmarks/search_owner.py --trials 2000 --turns 1 --json
 
 A study with the scheduler asha and the sampler tpe runs on an engine that trains nothing, with all its records: the
-journal, MLflow's SQLite store, confusion matrices. The same study is run again with three times the epochs, which tells
-what an epoch costs from what a trial costs. CPU time is of all threads of the owner, without imports. Memory is looked
-at after 50 trials (or a tenth) and at the end.
+journal, MLflow's SQLite store, confusion matrices. The study is run again with three times the epochs. The difference
+separates the cost of an epoch from that of a trial. CPU time is that of all threads of the owner, without imports.
+Memory is measured after 50 trials (or a tenth) and at the end.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How soon a search trains: seconds from the command to the end of its first training step.
+"""Start of a search: seconds from the command to the end of its first training step.
 
     python benchmarks/search_startup.py
     python benchmarks/search_startup.py --turns 9 --json
 
-`python -m pipeline.tune` on the handwritten digits, with two workers, trains epochs of one step each (a batch that
-holds all images). The clock stops when the journal has the first epoch: that is the step, the validation after it, a
-checkpoint on disk, and the record of both. Each turn starts a study in a folder that has no database yet, and then
-another one beside it, as every start but the first does. A start that is not counted brings all files into memory.
+`python -m pipeline.tune` on the handwritten digits, with two workers, trains epochs of one step each (one batch holds
+all images). The clock stops when the journal has the first epoch. By then the step, its validation, a checkpoint on
+disk and their records are done. Each turn starts a study in a folder without a database, and then another one in the
+same folder, which is the usual case. A first start that is not counted brings all files into memory.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How much sooner two workers finish a study than one, on a machine of two cores.
+"""Time that two workers need for a study, relative to one worker, on a machine of two cores.
 
     python benchmarks/search_workers.py
     python benchmarks/search_workers.py --trials 20 --epochs 6 --json
 
-The same study on the handwritten digits twice, by `python -m pipeline.tune`, with its start, its records and its
-models: with one worker of one thread, then with two. The sampler is random and the scheduler none, so that both train
-the same configurations with the same seeds for the same number of epochs; that they end alike is checked.
+`python -m pipeline.tune` runs the same study on the handwritten digits twice, with its start, records and models: with
+one worker of one thread, then with two. The sampler is random and the scheduler none, so both train the same
+configurations with the same seeds for the same number of epochs. The benchmark checks that their results are equal.
 """
 
 import argparse

@@ -1,18 +1,18 @@
-"""The time that recipes take to a test accuracy, in one run.
+"""Time that recipes need to reach a test accuracy, in one run.
 
     python benchmarks/time_to_accuracy.py --data cifar-10-python.tar.gz
     python benchmarks/time_to_accuracy.py --data data --recipes shipped --seeds 1 --json
     python benchmarks/time_to_accuracy.py --data data --recipes shipped,quick,resnet20=1
 
-A recipe is a params.yaml: `shipped` is the root's, the others are folders of examples/, such as `resnet20`, after the
-ResNet paper. Each is trained as the stage train does it, with its validation after each epoch. The clock runs from
-the moment that the images are in memory to the end of an epoch. After each epoch the test set is scored too, outside
-of that time; a target counts as reached when the accuracy of an epoch is at least as high (Coleman et al. 2017,
-"DAWNBench"). It is a measure of speed: where a value of a recipe was chosen by it, docs/results.md says so. Figures
-"with flips" are those of test-time augmentation, as evaluate.tta flip gives them.
+A recipe is a params.yaml: `shipped` is that of the root, the others are folders of examples/, such as `resnet20`. Each
+is trained as the stage train does it, with validation after each epoch. The clock runs from the moment that the images
+are in memory to the end of an epoch. After each epoch the test set is scored too, outside of that time. A target is
+reached when the accuracy of an epoch is at least as high (Coleman et al. 2017, "DAWNBench"). This measures speed: where
+the test accuracy chose a value of a recipe, docs/results.md says so. Figures "with flips" use test-time augmentation
+(evaluate.tta: flip).
 
 JSON: {"recipes": {NAME: {"84.5": mean seconds, "90": mean seconds, "epochs": .., "accuracy": mean at the end, ...,
-"tta_flip": {the same with flips}}}}; a target is null unless all seeds reached it.
+"tta_flip": {the same with flips}}}}. A target is null unless all seeds reached it.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""What recording runs in MLflow costs the process that records them.
+"""CPU time and memory that recording runs in MLflow costs the recording process.
 
     python benchmarks/tracking_cost.py
     python benchmarks/tracking_cost.py --runs 2000 --epochs 2 --burst --json
 
-A parent run and child runs on a fresh SQLite store, each with 12 params, 16 tags, a dataset, 7 metrics an epoch and a
-confusion matrix; every third is paused halfway and opened again. As in a search whose epochs last seconds, all that an
-epoch recorded is sent before the next one is; with --burst nothing waits, and the sender takes many epochs at once.
-The same is done with twice the epochs: the difference is the price of an epoch, the rest is the run's. CPU time is
-that of all threads, without MLflow's import and the making of the database. The runs are made in four quarters, so
-that a price that grows with the number of runs is seen.
+A parent run and child runs are recorded in a fresh SQLite store. Each has 12 params, 16 tags, a dataset, 7 metrics per
+epoch and a confusion matrix. Every third run is paused halfway and resumed. All records of an epoch are sent before the
+next one starts, as in a search whose epochs last seconds. With --burst nothing waits, and the sender takes many epochs
+at once. The same is done with twice the epochs: the difference is the cost of an epoch, the rest that of a run. CPU
+time is that of all threads, without MLflow's import and the creation of the database. The runs are recorded in four
+quarters, so that a cost that grows with the number of runs shows.
 """
 
 import argparse

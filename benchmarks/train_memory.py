@@ -1,10 +1,11 @@
-"""Peak memory of a training on the CPU above that of the libraries alone.
+"""Peak memory of a training on the CPU beyond that of the libraries alone.
 
     python benchmarks/train_memory.py
     python benchmarks/train_memory.py --batch-size 256 --precision bf16 --json
 
-A ResNet-20 takes 30 steps on 50,000 images of noise in CIFAR-10's shape, memory-mapped from disk as a training does
-it, in a process of its own. The libraries alone: the same process before the images and the network are there.
+A ResNet-20 takes 30 steps on 50,000 images of noise in CIFAR-10's shape in a separate process. The images are
+memory-mapped from disk, as in a training. The memory of the libraries is that of the same process before the images and
+the network are loaded.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Training speed: this project's loop beside the plain one, in one run.
+"""Training speed: this project's loop and a plain one, in one run.
 
     python benchmarks/train_speed.py --data cifar-10-python.tar.gz
     python benchmarks/train_speed.py --data data --images 2560 --repeats 5 --json
 
-Both train a ResNet-20 on CIFAR-10, with the same network, optimiser, batch size, augmentation (crop and flip) and
-number of threads. The plain loop is that of most tutorials: PIL images, torchvision transforms, a DataLoader with
-2 workers, fp32. Ours runs as it is shipped, and, where that means bf16, in fp32 too. They take turns, an epoch each,
-after one that does not count. Printed are the median images/s of each and the median of the ratios of the turns.
+Both train a ResNet-20 on CIFAR-10, with the same network, optimizer, batch size, augmentation (crop and flip) and
+number of threads. The plain loop is that of most tutorials: PIL images, torchvision transforms, a DataLoader with 2
+workers, fp32. Ours runs with its shipped settings and, where these mean bf16, in fp32 too. They take turns of one epoch
+each, after one that does not count. Printed are the median images/s of each and the median of the ratios of the turns.
 """
 
 import argparse
