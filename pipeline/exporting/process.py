@@ -8,22 +8,18 @@ To export a network takes seconds and all of torch, which the process that recor
 architecture is exported once; a model with other weights then takes a tenth of a second.
 """
 
-import atexit
-import multiprocessing
 import os
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import Model
+from pipeline.processes import ChildProcess
 from pipeline.records import load_meta
 
 if TYPE_CHECKING:
@@ -67,8 +63,7 @@ class Exporter:
         """`meta` describes the images and classes; the first images of `training_data` serve as example."""
         self._meta = meta
         self._training_data = training_data
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection
+        self._process: ChildProcess | None = None
         self._waiting: deque[_Job] = deque()
         self._given: deque[_Job] = deque()
         """What the process was told and has not answered, in order."""
@@ -93,38 +88,42 @@ class Exporter:
         """How many models are neither written nor given up."""
         return len(self._waiting) + len(self._given)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process else None
+
     def close(self, wait_s: float = 0) -> list[Done]:
-        """Waits for what was submitted, at most so many seconds, and ends the process. Returns what `done` would."""
+        """Waits up to `wait_s` seconds for the submitted models, then ends the process. Returns what `done` would."""
         deadline = time.monotonic() + wait_s
         self._advance()
         while self.open_jobs and (left_s := deadline - time.monotonic()) > 0:
-            if self._process is not None:
-                self._pipe.poll(min(left_s, 0.2))
+            if self._process:
+                self._process.connection.poll(min(left_s, 0.2))
             self._advance()
         self._end()
         done, self._done = self._done, []
         return done
 
     def _advance(self) -> None:
-        """Takes answers, gives work, and replaces a process that died."""
+        """Takes answers, hands out jobs, and replaces a process that died."""
         try:
             self._take()
             while self._waiting and len(self._given) < _IN_PIPE:
-                if self._process is None:
-                    self._start()
-                self._pipe.send(self._waiting[0])
+                self._process = self._process or ChildProcess("exporter", _work, self._meta, self._training_data)
+                self._process.connection.send(self._waiting[0])
                 self._given.append(self._waiting.popleft())
         except (EOFError, OSError):
             self._bury()
 
     def _take(self) -> None:
-        while self._process is not None and self._pipe.poll():
-            error = self._pipe.recv()
+        while self._process and self._process.connection.poll():
+            error = self._process.connection.recv()
             job = self._given.popleft()
             self._done.append(Done(job.number, job.folder, error))
 
     def _bury(self) -> None:
-        """The process died, over the first job that it was given."""
+        """The process died over the first of its jobs."""
         self._end()
         self._waiting.extendleft(reversed(self._given))
         self._given.clear()
@@ -135,60 +134,27 @@ class Exporter:
                 self._waiting.popleft()
                 self._done.append(Done(job.number, job.folder, f"the process that writes it died {_ATTEMPTS} times"))
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        process = context.Process(
-            target=_work, args=(theirs, self._meta, self._training_data), name="exporter", daemon=True
-        )
-        with _signals_held():
-            process.start()
-        theirs.close()
-        self._process = process
-        # Before multiprocessing waits for its daemons: this one heeds no SIGTERM.
-        atexit.register(self._end)
-
     def _end(self) -> None:
-        if self._process is not None:
-            atexit.unregister(self._end)
-            self._pipe.close()
+        if self._process:
             self._process.kill()
-            self._process.join()
             self._process = None
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """What is started in the block gets no SIGINT or SIGTERM before it said what they shall do."""
-    if os.name != "posix":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _work(pipe: Connection, meta: Path, training_data: Path) -> None:
-    """The process: answers each job with why it failed, or None, until its parent is gone."""
-    # A terminal's Ctrl-C reaches all its processes: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _work(parent: Connection, meta: Path, training_data: Path) -> None:
+    """The process. It answers each job with None, or with the reason why there is no model, until its parent ends."""
     if os.name == "posix":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         os.nice(NICENESS)
     writer = None
     with suppress(EOFError, OSError):
         while True:
-            job = pipe.recv()
+            job = parent.recv()
             try:
                 writer = writer or _Writer(meta, training_data)
                 writer.write(job)
             except Exception as error:
-                pipe.send(str(error).strip().partition("\n")[0] or type(error).__name__)
+                parent.send(str(error).strip().partition("\n")[0] or type(error).__name__)
             else:
-                pipe.send(None)
+                parent.send(None)
 
 
 class _Writer:

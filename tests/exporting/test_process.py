@@ -1,11 +1,11 @@
-"""The exporting process itself: what it writes is loaded by MLflow and compared with the network."""
+"""pipeline.exporting.process: MLflow loads the models that it writes, and they are compared with their networks."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -47,19 +47,27 @@ def trained(model: Model, meta: Meta, seed: int, path: Path) -> networks.Classif
     return network.eval()
 
 
-def wait_for(exporter: Exporter, count: int) -> list[Done]:
-    done: list[Done] = []
-    deadline = time.monotonic() + 100
-    while len(done) < count:
-        done += exporter.done()
+def wait_until(true: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for(exporter: Exporter, count: int) -> list[Done]:
+    done: list[Done] = []
+
+    def has_all() -> bool:
+        done.extend(exporter.done())
+        return len(done) >= count
+
+    wait_until(has_all, timeout_s=100)
     return sorted(done)
 
 
 def process_of(exporter: Exporter) -> psutil.Process:
-    assert exporter._process
-    return psutil.Process(exporter._process.pid)
+    assert exporter.pid
+    return psutil.Process(exporter.pid)
 
 
 def test_models_give_exactly_their_own_networks_logits(exporter: Exporter, project: Project, tmp_path: Path) -> None:
@@ -86,7 +94,7 @@ def test_models_give_exactly_their_own_networks_logits(exporter: Exporter, proje
     assert len(uuids) == 4
 
 
-def test_a_model_that_cannot_be_written_is_told_and_the_next_one_is_written(
+def test_a_model_that_cannot_be_written_is_reported_and_the_next_one_is_written(
     exporter: Exporter, project: Project, tmp_path: Path
 ) -> None:
     trained(WIDER, load_meta(project.meta), 0, tmp_path / "weights.safetensors")
@@ -100,7 +108,7 @@ def test_a_model_that_cannot_be_written_is_told_and_the_next_one_is_written(
     assert sorted(path.name for path in tmp_path.glob("*model-*")) == ["model-3"]
 
 
-def test_a_process_that_dies_is_replaced_and_its_work_done(
+def test_a_process_that_dies_is_replaced_and_its_jobs_are_done(
     exporter: Exporter, project: Project, tmp_path: Path
 ) -> None:
     trained(SMALL, load_meta(project.meta), 0, tmp_path / "weights.safetensors")
@@ -110,7 +118,7 @@ def test_a_process_that_dies_is_replaced_and_its_work_done(
     assert [done.error for done in wait_for(exporter, 6)] == [None] * 6
 
 
-def test_work_over_which_the_process_dies_twice_is_given_up(
+def test_a_job_over_which_the_process_dies_twice_is_given_up(
     exporter: Exporter, project: Project, tmp_path: Path
 ) -> None:
     trained(SMALL, load_meta(project.meta), 0, tmp_path / "weights.safetensors")
@@ -118,15 +126,16 @@ def test_work_over_which_the_process_dies_twice_is_given_up(
     exporter.submit(2, tmp_path / "weights.safetensors", SMALL, tmp_path / "model-2")
     done: list[Done] = []
     for _ in range(2):
-        process_of(exporter).kill()
-        exporter._pipe.poll(5)
+        process = process_of(exporter)
+        process.kill()
+        wait_until(lambda process=process: process.status() == psutil.STATUS_ZOMBIE)
         done += exporter.done()  # finds it dead
         done += exporter.done()  # starts another
     assert done == [Done(1, tmp_path / "model-1", "the process that writes it died 2 times")]
     assert wait_for(exporter, 1) == [Done(2, tmp_path / "model-2", None)]
 
 
-def test_the_process_has_the_lowest_priority_and_heeds_no_ctrl_c(
+def test_the_process_has_a_low_priority_and_ignores_ctrl_c(
     exporter: Exporter, project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trained(SMALL, load_meta(project.meta), 0, tmp_path / "weights.safetensors")
@@ -147,7 +156,7 @@ def test_the_process_has_the_lowest_priority_and_heeds_no_ctrl_c(
     assert capfd.readouterr().err == ""
 
 
-def test_closing_waits_for_what_was_submitted(exporter: Exporter, project: Project, tmp_path: Path) -> None:
+def test_closing_waits_for_the_submitted_models(exporter: Exporter, project: Project, tmp_path: Path) -> None:
     trained(SMALL, load_meta(project.meta), 0, tmp_path / "weights.safetensors")
     exporter.submit(1, tmp_path / "weights.safetensors", SMALL, tmp_path / "model-1")
     assert exporter.close(wait_s=100) == [Done(1, tmp_path / "model-1", None)]
@@ -170,14 +179,11 @@ def test_the_process_ends_with_its_parent_which_imports_neither_torch_nor_mlflow
         "    for number in range(3):\n"
         "        exporter.submit(number, here / 'weights.safetensors', model, here / f'model-{number}')\n"
         "    assert not {'torch', 'mlflow'} & set(sys.modules)\n"
-        "    print(exporter._process.pid, flush=True)\n"
+        "    print(exporter.pid, flush=True)\n"
         f"    {end}\n"
     )
-    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], cwd=project.root, stdout=subprocess.PIPE, text=True, timeout=60
     )
     pid = int(done.stdout)
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() - begun < 60
-        time.sleep(0.1)
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -3,16 +3,14 @@
 A worker ends with its owner, however the owner ends: its end of the pipe closes.
 """
 
-import multiprocessing
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
+from pipeline.processes import ChildProcess
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.worker import Pause, Ready, Unfit, WorkerSpec
@@ -26,8 +24,7 @@ class _WorkerHandle:
     """A place for a worker, and the process that has it."""
 
     spec: WorkerSpec
-    process: BaseProcess
-    connection: Connection
+    process: ChildProcess
     ready: bool = False
     order: Order | None = None
     pausing: bool = False
@@ -47,7 +44,7 @@ class LocalEngine:
     _messages: deque[Message] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._handles = [_WorkerHandle(spec, *self._hired(spec)) for spec in self.specs]
+        self._handles = [_WorkerHandle(spec, self._start(spec)) for spec in self.specs]
 
     @property
     def workers(self) -> int:
@@ -68,11 +65,11 @@ class LocalEngine:
         deadline = time.monotonic() + timeout_s
         while not self._messages:
             handles = list(self._handles)
-            heard = wait([handle.connection for handle in handles], max(0.0, deadline - time.monotonic()))
+            heard = wait([handle.process.connection for handle in handles], max(0.0, deadline - time.monotonic()))
             if not heard:
                 return None
             for handle in handles:
-                if handle.connection in heard:
+                if handle.process.connection in heard:
                     self._hear(handle)
         return self._messages.popleft()
 
@@ -94,17 +91,17 @@ class LocalEngine:
 
     def close(self) -> None:
         for handle in self._handles:
-            _dismiss(handle)
+            handle.process.kill()
         self._handles = []
 
     def _send(self, handle: _WorkerHandle, said: Order | Pause) -> None:
         # A worker that died says so by itself: its connection ends.
         with suppress(OSError):
-            handle.connection.send(said)
+            handle.process.connection.send(said)
 
     def _hear(self, handle: _WorkerHandle) -> None:
         try:
-            said = handle.connection.recv()
+            said = handle.process.connection.recv()
         except (EOFError, OSError):
             self._died(handle)
             return
@@ -119,8 +116,7 @@ class LocalEngine:
 
     def _died(self, handle: _WorkerHandle) -> None:
         order, was_ready = handle.order, handle.ready
-        handle.process.join()
-        how = _described(handle.process.exitcode)
+        how = handle.process.wait()
         if was_ready:
             handle.order = None
             self._replace(handle)
@@ -137,51 +133,14 @@ class LocalEngine:
                 self._send(handle, Pause())
 
     def _replace(self, handle: _WorkerHandle) -> None:
-        _dismiss(handle)
-        handle.process, handle.connection = self._hired(handle.spec)
+        handle.process.kill()
+        handle.process = self._start(handle.spec)
         handle.ready = False
 
-    def _hired(self, spec: WorkerSpec) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=self.main, args=(theirs, spec), name="worker", daemon=True)
-        with _interrupts_ignored():
-            process.start()
-        theirs.close()  # so that the worker's death ends the connection
-        return process, ours
+    def _start(self, spec: WorkerSpec) -> ChildProcess:
+        return ChildProcess("worker", self.main, spec)
 
     @property
     def processes(self) -> list[int]:
         """Of the workers, by their numbers."""
-        return [handle.process.pid or 0 for handle in self._handles]
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A process that starts inherits it: Ctrl-C must not reach a worker before it says so for itself."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _dismiss(handle: _WorkerHandle) -> None:
-    handle.process.kill()
-    handle.process.join()
-    handle.process.close()
-    handle.connection.close()
-
-
-def _described(exit_code: int | None) -> str:
-    """How a process ended, in words."""
-    if exit_code is not None and exit_code < 0:
-        with suppress(ValueError):
-            name = signal.Signals(-exit_code).name
-            # The usual sender of this one, other than a person, is the kernel when memory runs out.
-            return f"was ended by {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
-    return f"ended with exit code {exit_code}"
+        return [handle.process.pid for handle in self._handles]
