@@ -33,7 +33,7 @@ QUARTERS = 4
 
 @dataclass
 class Clock:
-    """Wall time that the main thread spends in calls to the tracker."""
+    """Wall time of the main thread's calls to the tracker."""
 
     calls_s: float = 0.0
     longest_s: float = 0.0
@@ -87,11 +87,11 @@ def quarters(runs: int) -> Iterator[range]:
 
 
 def measure(runs: int, epochs: int, burst: bool) -> dict[str, Any]:
-    """Of one process, which this is to be called in."""
+    """Measures this process: call it in one of its own."""
     import psutil
 
     from pipeline.files import Project
-    from pipeline.tracking import Tracker, sender
+    from pipeline.tracking import Timing, Tracker
 
     sent = threading.Event()
 
@@ -103,11 +103,11 @@ def measure(runs: int, epochs: int, burst: bool) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     process, clock, cpu_s = psutil.Process(), Clock(), []
     try:
-        with Tracker(Project(folder, folder), on_sent=sent.set) as tracker:
-            # Long enough for the few records of one moment to go together, as they do in a search.
-            sender._LINGER_S = 0.02
+        # Long enough for records of the same moment to be sent together, as in a search.
+        timing = Timing(linger_s=0.02)
+        with Tracker(Project(folder, folder), on_sent=sent.set, timing=timing) as tracker:
             tracker.open("study", name="study")
-            record(tracker, runs, 3, Clock(), drain)  # the first of all pays for imports
+            record(tracker, runs, 3, Clock(), drain)  # the first run takes longer, because of imports
             gc.collect()
             before = process.memory_info().rss, process.num_fds()
             for quarter in quarters(runs):
@@ -131,7 +131,7 @@ def measure(runs: int, epochs: int, burst: bool) -> dict[str, Any]:
 
 
 def compare(runs: int, epochs: int, burst: bool) -> dict[str, Any]:
-    """Prices of a run and of an epoch from two measurements, each in a process of its own."""
+    """Costs of a run and of an epoch, from two measurements in a process each."""
     more = 2 * epochs
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         few, many = pool.starmap(measure, [(runs, epochs, burst), (runs, more, burst)], chunksize=1)
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--burst", action="store_true", help="record as fast as it goes, without waiting for MLflow")
+    parser.add_argument("--burst", action="store_true", help="record without waiting for MLflow")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.runs < QUARTERS:

@@ -1,9 +1,9 @@
-"""How MLflow behaves in this project's processes: quiet, and quick to give up."""
+"""MLflow's settings in this project's processes: quiet, and quick to give up."""
 
 import os
 import warnings
 
-# What a person sets goes first. MLflow would try 7 times over minutes, 120 s each; the sender has its own patience.
+# What a person has set stays. By default MLflow tries 7 times over minutes, 120 s each; the sender retries by itself.
 _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -15,9 +15,9 @@ _DEFAULTS = {
 
 
 def quiet() -> None:
-    """Makes MLflow quiet, and quick to give up, for the rest of the process; to be called before it is imported."""
+    """Applies the settings to the rest of this process. Call it before MLflow is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    # Not catch_warnings: it would swap the filters under the feet of the main thread.
+    # Not catch_warnings: that is not thread-safe, and this runs beside the main thread.
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)

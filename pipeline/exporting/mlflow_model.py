@@ -19,9 +19,10 @@ _PROGRAM = Path("data", "model.pt2")
 
 
 def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -> None:
-    """Writes `network` (on any device), for batches of any size, as an MLflow model into `folder`.
+    """Writes `network` (on any device) as an MLflow model into `folder`. The model takes batches of any size.
 
-    `example` is uint8 [N, C, H, W] with N of at least 2: torch.export takes a batch of one for a constant.
+    `example` is uint8 [N, C, H, W] with N of at least 2: torch.export treats a batch size of 1 as a constant. Raises
+    what torch.export raises for a network that it can't export; `reason` shortens it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
@@ -37,28 +38,32 @@ def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -
             folder,
             signature=infer_signature(example, logits),
             input_example=example,
-            # Else MLflow looks for them, by loading the model in another process.
+            # Otherwise MLflow finds them out by loading the model in another process.
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy")],
             serialization_format="pt2",
         )
     description = Model.load(folder)
-    # An exported graph stays on its device; where there is a GPU MLflow would ask for it there.
+    # An exported graph stays on its device, the CPU. Where there is a GPU MLflow would load it there.
     description.flavors["python_function"]["config"] = {"device": "cpu"}
     description.save(folder / "MLmodel")
 
 
 class Graph:
-    """The exported graph of a network, to be written with the weights of other networks that were built alike.
+    """The exported graph of a network, which can be written with the weights of any network of the same architecture.
 
-    To export takes seconds; to write what was exported with other weights, a tenth of one.
+    Exporting takes seconds; writing the graph with other weights takes a tenth of a second.
     """
 
     def __init__(self, network: "nn.Module", example: "npt.NDArray[np.uint8]", like: "Graph | None" = None) -> None:
-        """Takes what `save` takes, and as much time; less with a graph of the same input and the same classes."""
+        """Exports the network; `network` and `example` are those of `save`.
+
+        `like` is a graph for the same input and the same classes, of any architecture: its description is reused,
+        which saves the time for making one.
+        """
         import torch
 
         if like:
-            # What MLflow does itself (mlflow.pytorch.save_model), without the description, which is the same.
+            # As mlflow.pytorch.save_model of MLflow 3.17 exports, without writing the description, which is the same.
             self._texts: dict[str, bytes] = like._texts
             self._program = torch.export.export(
                 _ready(network), (torch.from_numpy(example),), dynamic_shapes=[{0: torch.export.Dim.AUTO}]
@@ -73,7 +78,7 @@ class Graph:
     def save(self, weights: "Mapping[str, Tensor]", folder: Path) -> None:
         """Writes an MLflow model into `folder`. `weights` is a network's state_dict.
 
-        Raises ValueError if the names or shapes of the weights are not the graph's.
+        Raises ValueError if the names or shapes of the weights differ from the graph's.
         """
         import torch
         from mlflow.models import Model
@@ -97,9 +102,9 @@ class Graph:
 
 
 def _ready(network: "nn.Module") -> "nn.Module":
-    """A copy for torch.export: in use, on the CPU, and contiguous.
+    """A copy for torch.export: in evaluation mode, on the CPU, and contiguous.
 
-    Weights that are channels-last in memory would be written as if they were views of others.
+    torch.export.save would write weights that are channels-last in memory as views of other tensors.
     """
     import torch
 
@@ -107,12 +112,15 @@ def _ready(network: "nn.Module") -> "nn.Module":
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an export says of a network that it can't export: the rest speaks of torch's inside."""
+    """The first line of the error of an export. The further lines are about torch's internals."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def address(folder: Path, run_id: str, model_id: str, location: str) -> None:
-    """Writes into the model in `folder` which logged model it is, as `mlflow.pytorch.log_model` does."""
+    """Writes into the model in `folder` the ids and the location under which MLflow logs it.
+
+    `mlflow.pytorch.log_model` writes the same.
+    """
     from mlflow.models import Model
 
     description = Model.load(folder)

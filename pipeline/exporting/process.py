@@ -1,11 +1,11 @@
-"""Writes MLflow models from weights, in a process of its own of low priority.
+"""Writes MLflow models from weights, in a process of its own at a low priority.
 
     exporter = Exporter(project.meta, project.training_data)
     exporter.submit(17, weights, settings.model, folder)     (returns at once)
     for number, folder, error in exporter.done(): ...
 
-To export a network takes seconds and all of torch, which the process that records a search has neither for. Each
-architecture is exported once; a model with other weights then takes a tenth of a second.
+Exporting a network takes seconds and needs torch. The process that records a search has neither the time nor torch.
+Each architecture is exported once; writing its graph with other weights then takes a tenth of a second.
 """
 
 import os
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from pipeline.networks import Classifier
 
 _IN_PIPE = 4
-"""How many jobs the process has at once. A pipe that is full would hold up the sender."""
+"""How many jobs the process has at once at most: sending into a full pipe would block the parent."""
 _ATTEMPTS = 2
 NICENESS = 5
-"""Behind the workers, but not so far that all models are still to be made when the last of them is done."""
+"""Workers go first, but not so far that all models are still missing when the last worker is done."""
 _ARCHITECTURES = 16
-"""Of how many the exported graphs are kept."""
+"""How many exported graphs are kept: those of the architectures used last."""
 
 
 class Done(NamedTuple):
-    """A model that was written, or could not be."""
+    """The answer to a job."""
 
     number: int
     folder: Path
     error: str | None
-    """Why there is no model in `folder`."""
+    """Why there is no model in `folder`; None if there is one."""
 
 
 @dataclass
@@ -57,35 +57,35 @@ class _Job:
 
 
 class Exporter:
-    """The exporting process as its parent sees it. It starts with the first job, and again after it died."""
+    """The parent's handle of the exporting process, which starts with the first job and is restarted if it dies."""
 
     def __init__(self, meta: Path, training_data: Path) -> None:
-        """`meta` describes the images and classes; the first images of `training_data` serve as example."""
+        """`meta` describes the images and classes. The first two images of `training_data` are the input example."""
         self._meta = meta
         self._training_data = training_data
         self._process: ChildProcess | None = None
         self._waiting: deque[_Job] = deque()
         self._given: deque[_Job] = deque()
-        """What the process was told and has not answered, in order."""
+        """Jobs that the process has and did not answer yet, in order."""
         self._done: list[Done] = []
 
     def submit(self, number: int, weights: Path, model: Model, folder: Path) -> None:
-        """Asks for an MLflow model of `weights` (.safetensors) in `folder`, which is then there whole or not at all.
+        """Asks for an MLflow model of `weights` (.safetensors) in `folder`; a failed job leaves no folder.
 
-        `number` is for the answer. `folder` must not exist; `weights` must stay until the answer.
+        `number` is repeated in the answer. `folder` must not exist; `weights` must stay until the answer.
         """
         self._waiting.append(_Job(number, weights, model, folder))
         self._advance()
 
     def done(self) -> list[Done]:
-        """What was finished since the last call; never waits. To be called now and then: it also hands out work."""
+        """The answers since the last call; never waits. It also hands out the next jobs, so call it regularly."""
         self._advance()
         done, self._done = self._done, []
         return done
 
     @property
     def open_jobs(self) -> int:
-        """How many models are neither written nor given up."""
+        """How many jobs have no answer yet."""
         return len(self._waiting) + len(self._given)
 
     @property
@@ -144,6 +144,8 @@ def _work(parent: Connection, meta: Path, training_data: Path) -> None:
     """The process. It answers each job with None, or with the reason why there is no model, until its parent ends."""
     if os.name == "posix":
         os.nice(NICENESS)
+    from pipeline.exporting.mlflow_model import reason
+
     writer = None
     with suppress(EOFError, OSError):
         while True:
@@ -152,13 +154,13 @@ def _work(parent: Connection, meta: Path, training_data: Path) -> None:
                 writer = writer or _Writer(meta, training_data)
                 writer.write(job)
             except Exception as error:
-                parent.send(str(error).strip().partition("\n")[0] or type(error).__name__)
+                parent.send(reason(error))
             else:
                 parent.send(None)
 
 
 class _Writer:
-    """What the process keeps: the networks and exported graphs of the architectures used last."""
+    """Writes models in the process. It keeps the networks and exported graphs of the architectures used last."""
 
     def __init__(self, meta: Path, training_data: Path) -> None:
         from pipeline.exporting.environment import quiet

@@ -1,10 +1,10 @@
-"""Sends to MLflow what could not be sent when it was recorded, and ends runs whose process died.
+"""Sends records to MLflow that it did not receive, and ends the runs of dead processes as interrupted.
 
-    python -m pipeline.tracking            sends all that waits for the store that MLFLOW_TRACKING_URI names
-    python -m pipeline.tracking --list     says what waits, and since when
+    python -m pipeline.tracking            sends all records that wait for the store that MLFLOW_TRACKING_URI names
+    python -m pipeline.tracking --list     lists the runs that wait, and since when
 
-Runs that wait for another store are left alone: set MLFLOW_TRACKING_URI (and MLFLOW_EXPERIMENT_NAME, if it was set) as
-it was when they were recorded. The exit code is 1 if something of this store could not be sent.
+Runs that wait for another store are left alone. To send them, set MLFLOW_TRACKING_URI (and MLFLOW_EXPERIMENT_NAME, if
+it was set) to its value at the time of their recording. The exit code is 1 if something could not be sent.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def send(project: Project) -> None:
 
 
 def show(project: Project) -> None:
-    """Prints what waits, for this store and for others."""
+    """Prints the runs that wait for this store, and for others."""
     store = Store.of(project)
     mine = kept(project.outbox, store.id)
     others = [outbox for outbox in kept(project.outbox) if outbox not in mine]
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--list", action="store_true", help="say what waits, and send nothing")
+    parser.add_argument("--list", action="store_true", help="list the runs that wait, and send nothing")
     arguments = parser.parse_args(argv)
     return guarded(lambda: (show if arguments.list else send)(Project.here()))
 

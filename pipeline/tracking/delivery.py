@@ -1,4 +1,4 @@
-"""Operations -> MLflow. A `Delivery` belongs to one thread."""
+"""Operations of an outbox -> calls of MLflow."""
 
 import contextlib
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.exporting.environment import quiet
-from pipeline.tracking import linked
+from pipeline.outcome import Outcome
+from pipeline.tracking import internals, linked
 from pipeline.tracking.experiment import attach
 from pipeline.tracking.failures import Refused, explained
 from pipeline.tracking.outbox import Operation
@@ -21,20 +22,8 @@ if TYPE_CHECKING:
 Point = tuple[str, int, str]
 """A metric's name, step and value, the value as text so that nan equals nan."""
 
-STATUS = {
-    "finished": "FINISHED",
-    "diverged": "FAILED",
-    "out of memory": "FAILED",
-    "crashed": "FAILED",
-    "timed out": "FAILED",
-    "interrupted": "KILLED",
-    "pruned": "KILLED",
-    "paused": "SCHEDULED",
-}
-"""Why a run ended -> MLflow's status. A paused run did not end: it waits to be opened again."""
-
 _BATCH = 200
-"""How many operations are sent at once at most."""
+"""The most operations that are sent at once."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +33,14 @@ class Recorded:
     status: str
     """RUNNING, SCHEDULED (paused), FINISHED, FAILED or KILLED."""
     ended: str | None
-    """Why it ended, or "paused": a key of STATUS. None while it is open."""
+    """The outcome, such as finished or paused; None while it is open."""
     last_step: int
     """The last step of train.validation_accuracy; 0 if there is none."""
 
 
 @dataclass
 class _Known:
-    """What this process knows of a run in MLflow, so that it need not ask."""
+    """What this process knows of a run in MLflow without asking."""
 
     id: str
     artifacts: str
@@ -60,62 +49,64 @@ class _Known:
     """None if MLflow has to be asked."""
     name: str | None = None
     last_steps: dict[str, int] | None = None
-    """The last step of each metric; None if MLflow has to be asked."""
+    """By metric; None if MLflow has to be asked."""
     points: set[Point] | None = None
-    """All its metrics, once they were asked for."""
+    """All its metrics; None if MLflow has to be asked."""
     tables: list[dict[str, str]] | None = None
     """The artifacts that MLflow shows as tables; None if MLflow has to be asked."""
     dataset: dict[str, Any] | None = None
-    """The one that this process sent last."""
+    """The dataset that this process sent last."""
 
 
 @dataclass
-class _Wanted:
-    """What of a batch goes to MLflow in one request."""
+class _Request:
+    """The part of a batch that goes to MLflow in one request."""
 
     params: "list[Param]" = field(default_factory=list)
     metrics: "dict[Point, Metric]" = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     tables: list[dict[str, str]] | None = None
-    """What `tags` says of the run's tables, if it does."""
+    """The run's tables as listed in `tags`; None if they are not."""
 
 
 def batch(operations: Sequence[Operation]) -> list[Operation]:
     """The first operations, as many as one `deliver` takes; at least one, if there are any.
 
-    A run that paused and went on before it could be sent is sent as if it had not paused: a third of the price.
+    A pause that ended before it was sent is left out: that saves two thirds of its requests.
     """
     taken: list[Operation] = []
     paused = False
     for operation in operations:
-        goes_on = paused and operation.kind == "open"
-        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register") and not goes_on):
+        resumes = paused and operation.kind == "open"
+        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register") and not resumes):
             break
         taken.append(operation)
-        paused = operation.kind == "finish" and operation.content["ended"] == "paused"
+        paused = operation.kind == "finish" and operation.content["ended"] == Outcome.PAUSED
         if operation.kind in ("model", "register") or (operation.kind == "finish" and not paused):
             break
     return taken
 
 
 class Delivery:
-    """Carries operations to the store. All its methods raise Unreachable and Refused, their text without passwords."""
+    """Carries operations to the store. It belongs to one thread.
+
+    Its methods raise Unreachable and Refused, whose text shows no password.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._client: MlflowClient
         self._experiment_id: str
         self._runs: dict[str, _Known] = {}
-        """By key: runs that are open or paused, and parents."""
+        """Runs that are open or paused, and parents, by key."""
 
     def load(self) -> None:
         """Imports MLflow."""
         quiet()
-        import mlflow.store.tracking.rest_store
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  else it comes later, beside the main thread's imports
+        internals.preload()
 
     def connect(self) -> None:
-        """Finds the experiment, or makes the database and the experiment."""
+        """Finds the database and the experiment, or creates them."""
         try:
             self._client, self._experiment_id = attach(self._store)
         except Refused:
@@ -124,19 +115,19 @@ class Delivery:
             raise explained(self._store, error, connecting=True) from None
 
     def deliver(self, folder: Path, opening: Operation, operations: Sequence[Operation], *, new: bool = False) -> None:
-        """Does a `batch` of operations of the outbox in `folder`, whose first one ever is `opening`.
+        """Carries out a `batch` of operations of the outbox in `folder`. `opening` is that outbox's first operation.
 
-        `new` says that MLflow has no such run, which spares a search. After an error the whole batch, or any part of
-        it from the start, can be delivered again.
+        `new` says that MLflow has no such run, which saves a search. After an error the whole batch, or its first
+        operations, can be delivered again.
         """
         with self._explained():
-            wanted = _Wanted()
+            request = _Request()
             for operation in operations:
                 if operation.kind == "tags":
-                    wanted.tags |= operation.content["values"]
-                elif operation.kind == "finish" and operation.content["ended"] != "paused":
-                    wanted.tags["ended"] = operation.content["ended"]
-            run = self._run(opening, wanted, new)
+                    request.tags |= operation.content["values"]
+                elif operation.kind == "finish" and operation.content["ended"] != Outcome.PAUSED:
+                    request.tags["ended"] = operation.content["ended"]
+            run = self._run(opening, request, new)
             ends = operations[-1].kind == "finish"
             for operation in operations:
                 content = operation.content
@@ -144,11 +135,11 @@ class Delivery:
                     case "open":
                         self._open(run, content["name"], ends=ends)
                     case "params":
-                        self._params(wanted, content["values"])
+                        self._params(request, content["values"])
                     case "metrics":
-                        self._metrics(run, wanted, content["values"], content["step"] or 0, operation.time_ms)
+                        self._metrics(run, request, content["values"], content["step"] or 0, operation.time_ms)
                     case "file":
-                        self._file(run, wanted, folder / content["path"], content["folder"], content["table"])
+                        self._file(run, request, folder / content["path"], content["folder"], content["table"])
                     case "dataset" if content != run.dataset:
                         linked.log_dataset(self._client, run.id, **content)
                         run.dataset = content
@@ -158,7 +149,7 @@ class Delivery:
                         )
                     case "register":
                         linked.register(self._client, self._experiment_id, run.id, content["name"], content["alias"])
-            self._send(run, wanted)
+            self._send(run, request)
             if ends:
                 self._finish(opening.content["key"], run, operations[-1])
 
@@ -185,22 +176,20 @@ class Delivery:
                 for run in page:
                     if "pipeline.key" not in run.data.tags:
                         continue
-                    # The entity tells a metric's last value alone; its message, the step too.
-                    steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
-                    paused = run.info.status == STATUS["paused"]
+                    paused = run.info.status == Outcome.PAUSED.mlflow_status
                     found[run.data.tags["pipeline.key"]] = Recorded(
                         run.info.status,
-                        "paused" if paused else run.data.tags.get("ended"),
-                        int(steps.get("train.validation_accuracy", 0)),
+                        Outcome.PAUSED if paused else run.data.tags.get("ended"),
+                        internals.last_step(run, "train.validation_accuracy"),
                     )
                 token = page.token
                 if not token:
                     break
             return found
 
-    def _run(self, opening: Operation, wanted: _Wanted, new: bool) -> _Known:
+    def _run(self, opening: Operation, request: _Request, new: bool) -> _Known:
         key = opening.content["key"]
-        return self._runs.get(key) or (None if new else self._find(key)) or self._create(opening, wanted)
+        return self._runs.get(key) or (None if new else self._find(key)) or self._create(opening, request)
 
     def _find(self, key: str) -> _Known | None:
         if key not in self._runs:
@@ -212,12 +201,12 @@ class Delivery:
             self._runs[key] = _Known(runs[0].info.run_id, runs[0].info.artifact_uri)
         return self._runs[key]
 
-    def _create(self, opening: Operation, wanted: _Wanted) -> _Known:
+    def _create(self, opening: Operation, request: _Request) -> _Known:
         content = opening.content
         tags = {"pipeline.key": content["key"]}
-        # MLflow checks these less than those of log_batch: a database might choke on a long one.
-        for name in [name for name, value in wanted.tags.items() if len(value) <= 500][:90]:
-            tags[name] = wanted.tags.pop(name)
+        # MLflow checks the length of tags in log_batch only. A long one could make the database fail here.
+        for name in [name for name, value in request.tags.items() if len(value) <= 500][:90]:
+            tags[name] = request.tags.pop(name)
         if content["parent"] and (parent := self._find(content["parent"])):
             tags["mlflow.parentRunId"] = parent.id
         run = self._client.create_run(self._experiment_id, opening.time_ms, tags, run_name=content["name"])
@@ -235,87 +224,74 @@ class Delivery:
         return run.points
 
     def _open(self, run: _Known, name: str | None, *, ends: bool) -> None:
-        """Reopens a run that was paused or has ended, unless it `ends` in the same batch: nobody would see it run."""
+        """Sets a run that was paused or has ended to RUNNING, unless it `ends` in the same batch."""
         if run.status is None:
             found = self._client.get_run(run.id)
             if "ended" in found.data.tags:
                 self._client.delete_tag(run.id, "ended")
             run.status, run.name = found.info.status, found.info.run_name
         if (run.status != "RUNNING" and not ends) or name not in (None, run.name):
-            self._update(run, "RUNNING", name)
+            internals.update_run(self._client, run.id, "RUNNING", name)
             run.status, run.name = "RUNNING", name or run.name
 
-    def _params(self, wanted: _Wanted, values: dict[str, str]) -> None:
+    def _params(self, request: _Request, values: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        wanted.params += [Param(name, value) for name, value in values.items()]
+        request.params += [Param(name, value) for name, value in values.items()]
 
-    def _metrics(self, run: _Known, wanted: _Wanted, values: dict[str, float], step: int, time_ms: int) -> None:
+    def _metrics(self, run: _Known, request: _Request, values: dict[str, float], step: int, time_ms: int) -> None:
         from mlflow.entities import Metric
 
-        # A training that goes on from a checkpoint records again what was recorded before it was stopped: what of that
-        # MLflow has is not sent, and of what waited too, the first.
+        # A training that resumes from a checkpoint records some epochs again. What MLflow has is not sent again, and of
+        # two equal points that wait the first one is sent.
         for name, value in values.items():
             point = (name, step, repr(value))
             is_new = run.last_steps is not None and step > run.last_steps.get(name, -1)
             if is_new or point not in self._points(run):
-                wanted.metrics.setdefault(point, Metric(name, value, time_ms, step))
+                request.metrics.setdefault(point, Metric(name, value, time_ms, step))
 
-    def _send(self, run: _Known, wanted: _Wanted) -> None:
+    def _send(self, run: _Known, request: _Request) -> None:
         from mlflow.entities import RunTag
 
-        if not (wanted.params or wanted.metrics or wanted.tags):
+        if not (request.params or request.metrics or request.tags):
             return
-        tags = [RunTag(name, value) for name, value in wanted.tags.items()]
-        # The client cuts it into requests of the size that MLflow takes.
-        self._client.log_batch(run.id, list(wanted.metrics.values()), wanted.params, tags, synchronous=True)
-        run.tables = run.tables if wanted.tables is None else wanted.tables
-        for name, step, _ in wanted.metrics:
+        tags = [RunTag(name, value) for name, value in request.tags.items()]
+        # The client splits it into requests of the size that MLflow takes.
+        self._client.log_batch(run.id, list(request.metrics.values()), request.params, tags, synchronous=True)
+        run.tables = run.tables if request.tables is None else request.tables
+        for name, step, _ in request.metrics:
             if run.last_steps is not None:
                 run.last_steps[name] = max(step, run.last_steps.get(name, -1))
         if run.points is not None:
-            run.points |= wanted.metrics.keys()
+            run.points |= request.metrics.keys()
 
     def _finish(self, key: str, run: _Known, operation: Operation) -> None:
-        status = STATUS[operation.content["ended"]]
-        if status == "SCHEDULED":
+        outcome = Outcome(operation.content["ended"])
+        status = outcome.mlflow_status
+        if outcome is Outcome.PAUSED:
             if run.status != status:
-                self._update(run, status)
+                internals.update_run(self._client, run.id, status)
             self._runs[key] = replace(run, status=status, points=None)
         else:
             self._client.set_terminated(run.id, status, end_time=operation.time_ms)
             del self._runs[key]
 
-    def _update(self, run: _Known, status: str, name: str | None = None) -> None:
-        """Sets a run's status, and its name if there is one; its end time stays.
-
-        What MlflowClient.update_run does, without asking for the whole run first. That takes as long again, and a
-        trial of a search pauses and goes on several times.
-        """
-        from mlflow.entities import RunStatus
-
-        self._client._tracking_client.store.update_run_info(run.id, RunStatus.from_string(status), None, name)
-
-    def _file(self, run: _Known, wanted: _Wanted, path: Path, folder: str | None, table: str | None) -> None:
-        """`path` is a file, or a folder of which all is meant."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        # What the client would ask MLflow for, with one more request a run.
-        repository: Any = get_artifact_repository(run.artifacts, tracking_uri=self._store.uri)
+    def _file(self, run: _Known, request: _Request, path: Path, folder: str | None, table: str | None) -> None:
+        """`path` is a file, or a folder of which all files are sent; `table` names the one that is a table."""
+        repository = internals.artifact_repository(run.artifacts, self._store.uri)
         if path.is_dir():
             repository.log_artifacts(str(path), folder)
         else:
             repository.log_artifact(str(path), folder)
         if not table:
             return
-        # What MlflowClient.log_table does beside writing the file; it would also append to a table sent before.
-        tables = run.tables if wanted.tables is None else wanted.tables
+        tables = run.tables if request.tables is None else request.tables
         if tables is None:
-            tables = json.loads(self._client.get_run(run.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+            tables = json.loads(self._client.get_run(run.id).data.tags.get(internals.TABLES_TAG, "[]"))
         entry = {"path": "/".join(filter(None, [folder, table])), "type": "table"}
         if entry not in tables:
-            wanted.tables = [*tables, entry]
-            wanted.tags["mlflow.loggedArtifacts"] = json.dumps(wanted.tables)
+            request.tables = [*tables, entry]
+            request.tags[internals.TABLES_TAG] = json.dumps(request.tables)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -324,5 +300,5 @@ class Delivery:
         except Refused:
             raise
         except Exception as error:
-            # None: the cause may show a password in its text.
+            # No cause: its text may show a password.
             raise explained(self._store, error) from None

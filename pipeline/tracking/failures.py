@@ -1,4 +1,4 @@
-"""What MLflow's errors amount to: a store that is away may be tried again, one that refuses will refuse again."""
+"""MLflow's errors in two kinds: the store is unreachable and worth another try, or it refuses for good."""
 
 import re
 
@@ -18,15 +18,15 @@ _REFUSALS = {
 
 
 class Unreachable(Exception):
-    """The store did not answer, or not now: worth another try."""
+    """The store did not answer, or was too busy: worth another try."""
 
 
 class Refused(Exception):
-    """The store answered that it will not: another try would end the same."""
+    """The store answered with a refusal: another try would end the same."""
 
 
 def explained(store: Store, error: Exception, *, connecting: bool = False) -> Unreachable | Refused:
-    """What an error of MLflow, or on the way to it, amounts to; `connecting` says that nothing was ever sent yet."""
+    """The kind of an error of MLflow, or of the network; `connecting` says that the store was never reached before."""
     if isinstance(error, ImportError):
         return Refused(f"{error}: install what this kind of store needs")
     from mlflow.exceptions import MlflowException, RestException
@@ -42,7 +42,7 @@ def explained(store: Store, error: Exception, *, connecting: bool = False) -> Un
             or "valid JSON" in str(error)
         ):
             return refused
-        # An answer that is not MLflow's own may come from a gateway whose server is away.
+        # An answer that is not MLflow's may come from a gateway in front of a server that is away.
         own = isinstance(error, RestException) or not store.is_server
         return refused if own and error.error_code in _REFUSALS else unreachable
     if isinstance(error, HTTPError) and error.response is not None:
@@ -55,7 +55,7 @@ def explained(store: Store, error: Exception, *, connecting: bool = False) -> Un
 
 
 def _reason(text: str, kind: str) -> str:
-    """The heart of an error's text, on one line."""
+    """The essence of an error's text, on one line."""
     if found := re.search(
         r"Connection (?:refused|reset|aborted)|timed out|Remote end closed|Name or service not known|"
         r"Temporary failure in name resolution|No route to host|Network is unreachable|too many \d+ error responses",

@@ -1,6 +1,6 @@
-"""What MLflow keeps beside a run and links to it: its dataset, its model, the model's version in the registry.
+"""What MLflow links to a run: its dataset, its model, the model's version in the registry.
 
-All raise MLflow's errors. What was linked before, by an attempt whose answer was lost, is not linked twice.
+All functions raise MLflow's errors. Calling one again, after an answer that was lost, links nothing twice.
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.exporting import mlflow_model
+from pipeline.tracking import internals
 from pipeline.tracking.failures import Refused
 
 if TYPE_CHECKING:
@@ -27,29 +28,23 @@ def log_dataset(
     classes: int,
     context: str,
 ) -> None:
-    """`source` is an address or a path, `counts` says how many images each part has, `shape` is [C, H, W]."""
-    import numpy as np
-    from mlflow.data.schema import TensorDatasetSchema
+    """`source` is an address or a path, `counts` the number of images in each part, `shape` [C, H, W]."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
-    from mlflow.types.schema import Schema, TensorSpec
 
     is_url = urlsplit(source).scheme in ("http", "https")
-    schema = TensorDatasetSchema(
-        Schema([TensorSpec(np.dtype("uint8"), (-1, *shape))]), Schema([TensorSpec(np.dtype("int64"), (-1,))])
-    )
     dataset = Dataset(
         name=name,
         digest=digest[:36],  # MLflow's limit
         source_type="http" if is_url else "local",
         source=json.dumps({"url" if is_url else "uri": source}),
-        schema=json.dumps(schema.to_dict()),
+        schema=internals.image_schema(shape),
         profile=json.dumps({"num_rows": sum(counts.values()), "classes": classes} | counts),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
 def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, id: str) -> None:
-    """Logs the MLflow model in `folder`; `id` tells one model of a run from another."""
+    """Logs the MLflow model in `folder`. A model that was logged under the same `id` is not logged again."""
     run = client.get_run(run_id)
     found = client.search_logged_models(
         [experiment_id], f"source_run_id = '{run_id}' and tags.`pipeline.operation` = '{id}'"
@@ -73,7 +68,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
 
 
 def register(client: "MlflowClient", experiment_id: str, run_id: str, name: str, alias: str) -> None:
-    """Makes the run's last model a version of the registered model `name`. Raises Refused if the run has none."""
+    """Registers the run's last model as a version of `name`, under `alias`. Raises Refused if the run has no model."""
     from mlflow.exceptions import MlflowException
 
     logged = client.search_logged_models(
@@ -91,7 +86,7 @@ def register(client: "MlflowClient", experiment_id: str, run_id: str, name: str,
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    # Not models:/..., which MLflow would look for in the store of the environment, whatever store the client has.
+    # Not models:/...: MLflow would look that up in the store of the environment, not in the client's.
     version = next((version for version in versions if version.source == source), None)
     if version is None:
         version = client.create_model_version(name, source, run_id=run_id, model_id=model_id, await_creation_for=0)

@@ -1,4 +1,4 @@
-"""The thread that carries outboxes to MLflow, off the training path, and waits while MLflow does not answer."""
+"""The thread that sends outboxes to MLflow, in the background, and retries while MLflow does not answer."""
 
 import sys
 import threading
@@ -14,72 +14,66 @@ from pipeline.tracking.delivery import Delivery, batch
 from pipeline.tracking.failures import Refused, Unreachable
 from pipeline.tracking.outbox import Held, Operation, Outbox
 from pipeline.tracking.store import Store
+from pipeline.tracking.timing import Timing
 
 T = TypeVar("T")
 
-_LINGER_S = 0.5
-"""How long the first record after a silence waits for others: what is sent together costs little more than one."""
-_KEPT_OPEN = 64
-"""How many ended outboxes are held at once; a store that is away would else cost three open files for each run."""
-_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Waits after the first, second, ... failure in a row; the last repeats. The first may be a hiccup: nothing is said."""
-_ANSWER_S = 10.0
-"""How long a person waits for the first answer of a store, or for an answer on which something depends."""
-_SILENCE_S = 5.0
-"""How long the end of a process waits for a store that did not answer the last time."""
+HELD_AT_ONCE = 64
+"""How many ended outboxes are held at most: each takes three open files, and a store that is away lets them pile up."""
 
 
 class Sender:
-    """Sends what is appended to its outboxes, in order, those opened first ahead of others.
+    """Sends the operations of its outboxes in order. The outboxes that were opened first go first.
 
-    An outbox that ended, and of which everything was sent, is removed. If very many that ended wait, the last of them
-    are let go of until their turn comes: another process may send them meanwhile.
+    It removes an outbox that has ended and is sent. If over HELD_AT_ONCE ended outboxes wait, it releases the further
+    ones until their turn comes; another process may send them before.
     """
 
-    def __init__(self, store: Store, on_sent: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, timing: Timing, on_sent: Callable[[], None] = lambda: None) -> None:
         """`on_sent` is called, in the sender's thread, after each operation that was sent."""
         self._store = store
+        self._timing = timing
         self._on_sent = on_sent
         self._delivery = Delivery(store)
-        # Guards all below; notified when there is something to do, and when something was done or failed.
+        # Guards all fields below. Notified of work to do, and of an attempt that succeeded or failed.
         self._changed = threading.Condition()
         self._outboxes: dict[Path, Outbox] = {}
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
         self._sending: Outbox | None = None
         self._thread: threading.Thread | None = None
         self._awaited = False
-        """Whether somebody waited for the first answer: nobody does twice."""
+        """Whether a caller has waited for the first answer; only the first one does."""
         self._loaded = False
         self._connected = False
         self._refusal = ""
         """Why the store can't be used at all."""
         self._failures = 0
-        """Attempts in a row that found the store away."""
+        """In a row, because the store did not answer."""
         self._attempts = 0
         self._complained: set[Path] = set()
-        """Outboxes of which an operation was refused: said once for each."""
+        """Outboxes for which a refusal was printed; it is printed once for each."""
         self._stopped = False
         self._hurried = False
-        """Whether the pause after a failure is cut short, once."""
+        """Whether to skip the next delay after a failure."""
         self._closing = False
 
     def start(self) -> None:
-        """Connects to the store; one that does not answer may do so later. Raises TrackingError if it can't be used."""
+        """Connects to the store, or lets the thread retry it. Raises TrackingError if the store can't be used."""
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
                 self._thread.start()
-            # MLflow's import, and the making of a local database, last as long as they last.
+            # No timeout for importing MLflow and for creating a local database: both take seconds and end.
             self._changed.wait_for(lambda: self._loaded or self._refusal)
             if not self._awaited:
-                timeout_s = None if self._store.database else _ANSWER_S
+                timeout_s = None if self._store.database else self._timing.answer_s
                 self._changed.wait_for(lambda: self._connected or self._refusal or self._failures > 1, timeout_s)
                 self._awaited = True
             if self._refusal:
                 raise TrackingError(f"MLflow can't record in {self._store}: {self._refusal}.")
 
-    def open(self, folder: Path, wait_s: float, *, new: bool = False, **content: Any) -> Outbox:
-        """Opens or makes the outbox in `folder` and appends `open` to it. Raises Held, TrackingError.
+    def open(self, folder: Path, *, new: bool = False, **content: Any) -> Outbox:
+        """Opens or creates the outbox in `folder` and appends `open` to it. Raises Held, TrackingError.
 
         `new` says that MLflow has no such run.
         """
@@ -90,42 +84,42 @@ class Sender:
                 self._changed.notify_all()
                 return outbox
             self._outboxes.pop(folder, None)
-        outbox = Outbox(folder, wait_s)
+        outbox = Outbox(folder, self._timing.holder_s)
         outbox.is_new = new and not outbox.opening
         outbox.append("open", **content)
         self.add(outbox)
         return outbox
 
     def add(self, outbox: Outbox) -> None:
-        if outbox.ended and not outbox.waiting:  # its process was killed just before it removed it
+        if outbox.ended and not outbox.waiting:  # its process was killed before it could remove it
             outbox.remove()
             return
         with self._changed:
             self._outboxes[outbox.folder] = outbox
-            self._let_go(outbox)
+            self._limit_held(outbox)
             self._changed.notify_all()
 
     def append(self, outbox: Outbox, operations: Sequence[Operation]) -> None:
         """Raises TrackingError if the disk is full."""
         outbox.append_all(operations)
         with self._changed:
-            self._let_go(outbox)
+            self._limit_held(outbox)
             self._changed.notify_all()
 
-    def _let_go(self, outbox: Outbox) -> None:
+    def _limit_held(self, outbox: Outbox) -> None:
         if outbox.ended and outbox is not self._sending:
             ended = [other for other in self._outboxes.values() if other.ended and other.is_held]
-            if len(ended) > _KEPT_OPEN:
+            if len(ended) > HELD_AT_ONCE:
                 outbox.close()
 
     @property
     def waiting(self) -> int:
-        """How many operations MLflow does not have yet."""
+        """The number of operations that MLflow does not have yet."""
         with self._changed:
             return sum(outbox.waiting for outbox in self._outboxes.values())
 
-    def ask(self, question: Callable[[Delivery], T], default: T, wait_s: float = _ANSWER_S) -> T:
-        """The store's answer, or `default` if it gives none in time."""
+    def ask(self, question: Callable[[Delivery], T], default: T, wait_s: float | None = None) -> T:
+        """The store's answer, or `default` if there is none within `wait_s` (else `answer_s`) seconds."""
         answer: Future[T] = Future()
         with self._changed:
             if not self._connected or self._failures:
@@ -133,24 +127,24 @@ class Sender:
             self._questions.append((answer, question))
             self._changed.notify_all()
         try:
-            return answer.result(wait_s)
+            return answer.result(self._timing.answer_s if wait_s is None else wait_s)
         except (Unreachable, Refused, TimeoutError):
             return default
 
     def close(self, patience_s: float) -> list[Outbox]:
-        """Waits until all is sent, as long as something moves every `patience_s` seconds; lets go of the outboxes.
+        """Waits until all is sent, but for no single step longer than `patience_s`. Then releases the outboxes.
 
-        Returns those that were not sent whole. They stay on disk.
+        Returns those with unsent operations, which stay on disk.
         """
         try:
             self._wait(patience_s)
         finally:
-            # Also when a second Ctrl-C ends the wait.
+            # Also if a second Ctrl-C ends the wait.
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
             if self._thread:
-                # Not for long: it may hang in a request. It touches no outbox any more, and ends with the process.
+                # Not for long: it may hang in a request. It uses no outbox any more, and ends with the process.
                 self._thread.join(timeout=1)
             left = [outbox for outbox in self._outboxes.values() if outbox.waiting]
             for outbox in self._outboxes.values():
@@ -168,7 +162,7 @@ class Sender:
                 silent = self._failures > 1 or not (self._connected or self._store.database)
                 if silent and self._attempts > attempts:
                     return
-                rest_s = (_SILENCE_S if silent else patience_s) - (time.monotonic() - begun)
+                rest_s = (self._timing.away_patience_s if silent else patience_s) - (time.monotonic() - begun)
                 if not self._changed.wait_for(partial(self._moved, seen), max(rest_s, 0)):
                     return
                 if not self._failures:
@@ -182,7 +176,8 @@ class Sender:
             with self._changed:
                 if self._connected and not self._next():
                     self._changed.wait_for(lambda: self._stopped or self._questions or self._next())
-                    self._changed.wait_for(lambda: self._stopped or self._questions or self._closing, _LINGER_S)
+                    linger_s = self._timing.linger_s
+                    self._changed.wait_for(lambda: self._stopped or self._questions or self._closing, linger_s)
                 if self._stopped:
                     return
             try:
@@ -190,13 +185,13 @@ class Sender:
             except Unreachable as error:
                 self._failed(str(error))
             except Exception as error:
-                # The store's refusal at the start, or a defect of ours: either way there is nobody left to send.
+                # The store refused the connection, or our code has a defect: in both cases this thread ends.
                 reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
                 with self._changed:
                     self._refusal = self._store.redacted(reason)
-                    awaited = not self._connected and self._failures < 2
+                    is_raised = not self._connected and self._failures < 2
                     self._changed.notify_all()
-                if not awaited:
+                if not is_raised:  # by `start`
                     say(f"MLflow can't record in {self._store}: {self._refusal}. Its records wait on disk.")
                 return
 
@@ -240,22 +235,22 @@ class Sender:
             say(f"MLflow at {self._store} answers again: what was kept is being sent.")
 
     def _deliver(self, outbox: Outbox, operations: Sequence[Operation]) -> int:
-        """How many of `operations` are done with: all, or only the first if MLflow refused something."""
+        """How many of `operations` are dealt with: all, or only the first one if MLflow refused the batch."""
         opening = outbox.opening or operations[0]
         try:
             self._delivery.deliver(outbox.folder, opening, operations, new=outbox.is_new)
         except Refused as error:
             if len(operations) > 1:
-                # One by one it turns out which of them it was.
+                # One at a time shows which operation it was.
                 return self._deliver(outbox, operations[:1])
             self._refused(outbox, operations[0], str(error))
         finally:
-            # A second attempt has to ask: the first may have arrived though its answer did not.
+            # A second attempt must search: the first one may have arrived although its answer did not.
             outbox.is_new = False
         return len(operations)
 
     def _next(self) -> Outbox | None:
-        """The first outbox with something to send; none after `close`, which let go of all."""
+        """The first outbox with operations to send; None after `close`, which released all."""
         if self._stopped:
             return None
         for folder, outbox in list(self._outboxes.items()):
@@ -284,10 +279,11 @@ class Sender:
             while self._questions:
                 self._questions.pop()[0].set_exception(Unreachable(reason))
             self._changed.notify_all()
-        if failures == 2:
+        if failures == 2:  # one failure is no news
             say(f"MLflow at {self._store} does not answer ({reason}): the work goes on, its records wait on disk.")
         with self._changed:
-            delay_s = _DELAYS_S[min(failures, len(_DELAYS_S)) - 1]
+            delays_s = self._timing.retry_delays_s
+            delay_s = delays_s[min(failures, len(delays_s)) - 1]
             self._changed.wait_for(lambda: self._stopped or self._hurried, delay_s)
             self._hurried = False
 

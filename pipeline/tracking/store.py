@@ -1,4 +1,4 @@
-"""Which MLflow store the environment names, and what may be said of it: never its password."""
+"""Which MLflow store the environment names. Whatever is printed or recorded of it shows no password."""
 
 import hashlib
 import os
@@ -26,9 +26,10 @@ class Store:
 
     @classmethod
     def of(cls, project: Project, environment: Mapping[str, str] = os.environ) -> "Store":
-        """MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, or mlflow.db in the project and the experiment "pipeline".
+        """The store of MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
 
-        Raises TrackingError for what can be known to be wrong without asking it.
+        The defaults are mlflow.db in the project and the experiment "pipeline". Raises TrackingError for an address
+        that is wrong whatever the store would answer.
         """
         home = project.home.resolve()
         uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
@@ -50,7 +51,7 @@ class Store:
                     f"MLFLOW_TRACKING_URI must be {scheme}://host or {scheme}://host:port, got {store}."
                 )
         if scheme == "sqlite":
-            # Relative to the home, not to the copy that `dvc exp run --temp` works in: like all that outlives a run.
+            # Relative to the home, like all that outlives a run, not to the copy that `dvc exp run --temp` works in.
             path = home / rest.removeprefix("/").partition("?")[0]
             if not path.parent.is_dir():
                 raise TrackingError(f"MLFLOW_TRACKING_URI is {store}, but there is no folder {path.parent}.")
@@ -61,11 +62,11 @@ class Store:
 
     def __str__(self) -> str:
         if self.is_own:
-            return self.own_database.name  # wherever the project is moved to
+            return self.own_database.name  # the same after the project was moved
         try:
             _ = urlsplit(self.uri).port
         except ValueError:
-            # A password with a slash makes a URI of which no part can be told; nothing before the last @ may be shown.
+            # A password with a slash: the parts of the URI can't be told apart, so all before the last @ is hidden.
             scheme, _, rest = self.uri.partition("://")
             return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else self.uri
         return without_credentials(self.uri)
@@ -82,7 +83,7 @@ class Store:
 
     @property
     def artifacts(self) -> Path:
-        """Where the files of the runs are kept, unless a server keeps them."""
+        """The folder of the runs' artifacts, unless a server keeps them."""
         return self.home / "mlruns" / quote(self.experiment, safe="")
 
     @property
@@ -109,7 +110,7 @@ class Store:
 
 
 def without_credentials(text: str) -> str:
-    """`text` without the user and password of the URIs in it, nor a password or token among their parameters."""
+    """`text` without users, passwords and tokens in its URIs and in their parameters."""
     text = re.sub(r"://[^/\s]*@", "://***@", text)
     return re.sub(r"((?:password|passwd|pwd|token|secret)=)[^&\s'\"]+", r"\1***", text, flags=re.IGNORECASE)
 

@@ -1,0 +1,132 @@
+"""All that is done with MLflow beside its documented API, and why. Read in the source of MLflow 3.17 (3.17.2).
+
+pyproject.toml allows no other minor version: before it does, compare each function with what it names.
+
+    preload                the modules that MlflowClient imports at its first call
+    create_database        SqlAlchemyStore(uri, artifacts), which creates the tables at any path
+    allow_readers          a setting of SQLite
+    relocate_artifacts     the columns of MLflow's tables that hold addresses of artifacts
+    update_run             update_run_info of the store behind MlflowClient
+    last_step              the message (protobuf) of a run
+    artifact_repository    get_artifact_repository(uri, tracking_uri)
+    TABLES_TAG             the tag that MlflowClient.log_table writes
+    image_schema           TensorDatasetSchema
+
+Each docstring says which documented call would replace it, and why that one does not do.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""The tag that lists, as JSON, the artifacts of a run that MLflow's page shows as tables: [{path, type}].
+
+MlflowClient.log_table would write it, but appends to the table if the run has one of that name.
+"""
+
+_ARTIFACT_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns (mlflow/store/*/dbmodels/models.py) that hold absolute addresses of artifacts."""
+
+
+def preload() -> None:
+    """Imports the modules that MlflowClient would import at its first call, beside imports of the main thread.
+
+    `import mlflow` would do if it imported them.
+    """
+    import mlflow.store.tracking.rest_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def create_database(database: Path) -> None:
+    """Creates an SQLite database with MLflow's tables. It exists complete or not at all, also after a kill.
+
+    MlflowClient(uri) would create the tables in place, over seconds: a kill would leave a file that MLflow can't use.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for leftover in database.parent.glob(f"{database.name}.part*"):
+        leftover.unlink()
+    aside = database.with_name(f"{database.name}.part")
+    store = SqlAlchemyStore(f"sqlite:///{aside}", str(database.parent / "mlruns"))  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    aside.replace(database)
+
+
+def allow_readers(database: Path) -> None:
+    """Lets others read the database during a write, and halves the time of a write. The file keeps the setting.
+
+    MLflow has no option for it.
+    """
+    # An optimization only: an error is no reason to stop.
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def relocate_artifacts(database: Path, old: str, new: str) -> None:
+    """Replaces the beginning `old` of all addresses of artifacts by `new`; both are addresses of folders.
+
+    MLflow has no command that moves artifacts.
+    """
+    with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        for table, column in _ARTIFACT_COLUMNS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
+                (new, len(old) + 1, len(old) + 1, f"{old}/"),
+            )
+
+
+def update_run(client: "MlflowClient", run_id: str, status: str, name: str | None = None) -> None:
+    """Sets a run's status, and its name if one is given; its end time stays.
+
+    MlflowClient.update_run would do the same, but reads the whole run before. That doubles the time, and each trial of
+    a search pauses and resumes several times.
+    """
+    from mlflow.entities import RunStatus
+
+    client._tracking_client.store.update_run_info(run_id, RunStatus.from_string(status), None, name)
+
+
+def last_step(run: "Run", metric: str) -> int:
+    """The last step of a run's metric; 0 if there is none.
+
+    Run.data.metrics has no steps. MlflowClient.get_metric_history has them, but takes a request for each run.
+    """
+    return next((int(entry.step) for entry in run.to_proto().data.metrics if entry.key == metric), 0)
+
+
+def artifact_repository(uri: str, tracking_uri: str) -> Any:
+    """The client that uploads to a run's artifact URI.
+
+    MlflowClient.log_artifact would upload too, but first asks for the URI, with one more request for each run.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=tracking_uri)
+
+
+def image_schema(shape: Sequence[int]) -> str:
+    """The schema, as JSON, of a dataset of uint8 images of `shape` [C, H, W], each with an int64 label.
+
+    mlflow.data.from_numpy would make it from the images, which this process does not have.
+    """
+    import numpy as np
+    from mlflow.data.schema import TensorDatasetSchema
+    from mlflow.types.schema import Schema, TensorSpec
+
+    images = Schema([TensorSpec(np.dtype("uint8"), (-1, *shape))])
+    labels = Schema([TensorSpec(np.dtype("int64"), (-1,))])
+    return json.dumps(TensorDatasetSchema(images, labels).to_dict())
