@@ -1,6 +1,6 @@
-"""A confusion matrix as an image, drawn in milliseconds, and as a table.
+"""A confusion matrix as an image, drawn in milliseconds with Pillow alone, and as a table.
 
-For what a search records of each of its trials. The report draws a finer one, at its leisure (plots.py).
+A search records one for each trial. The report has time for a finer one (pipeline.reporting).
 """
 
 import io
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     Font = FreeTypeFont | ImageFont
 
 Matrix = Sequence[Sequence[int]]
-"""A row an actual class, a column a predicted one: numbers of images."""
+"""Numbers of images: a row for each actual class, a column for each predicted class."""
 
 WITH_COUNTS = 20
-"""Up to so many classes the cells hold their counts, and rows and columns have their names."""
+"""The most classes with counts in the cells and names beside rows and columns."""
 
 _INK, _TITLE, _LINE = (75, 83, 92), (27, 31, 36), (227, 230, 233)
-# White to dark blue, in steps that are even to the eye.
+# White to dark blue, perceptually even.
 _COLOURS = ((247, 251, 255), (200, 220, 240), (115, 178, 216), (41, 121, 185), (8, 48, 107))
 _DARK = 0.36
-"""The share from which white is easier to read."""
-_MARGIN = 20
+"""The share of the row above which a count is white."""
+MARGIN = 20
+"""Pixels around the image."""
 _NAME_SIZE, _TITLE_SIZE = 17, 19
 _NAME_LETTERS = 16
 
@@ -37,37 +38,37 @@ def image(matrix: Matrix, classes: Sequence[str]) -> bytes:
     from PIL import Image, ImageDraw
 
     number = len(classes)
-    cell = _cell(number)
+    cell = cell_side(number)
     side = number * cell
-    names = [_shown(name, index) for index, name in enumerate(classes)] if number <= WITH_COUNTS else []
+    names = [label(name, index) for index, name in enumerate(classes)] if number <= WITH_COUNTS else []
     rows = [_text(name, _NAME_SIZE, _INK) for name in names]
     widest = max((row.width for row in rows), default=0)
     columns = [row.rotate(90, expand=True) for row in rows] if widest > cell - 4 else rows
     gap = 8 if names else 0
-    left = _MARGIN + _TITLE_SIZE + 14 + widest + gap
-    below = gap + max((column.height for column in columns), default=0) + 14 + _TITLE_SIZE + _MARGIN
-    sheet = Image.new("RGB", (left + side + _MARGIN, _MARGIN + side + below), "white")
-    sheet.paste(_heat_map(matrix, number).resize((side, side), Image.Resampling.NEAREST), (left, _MARGIN))
+    left = MARGIN + _TITLE_SIZE + 14 + widest + gap
+    below = gap + max((column.height for column in columns), default=0) + 14 + _TITLE_SIZE + MARGIN
+    sheet = Image.new("RGB", (left + side + MARGIN, MARGIN + side + below), "white")
+    sheet.paste(_heat_map(matrix, number).resize((side, side), Image.Resampling.NEAREST), (left, MARGIN))
     draw = ImageDraw.Draw(sheet)
     if cell >= 8:
         for line in range(number + 1):
             along = line * cell
-            draw.line([(left + along, _MARGIN), (left + along, _MARGIN + side)], fill=_LINE)
-            draw.line([(left, _MARGIN + along), (left + side, _MARGIN + along)], fill=_LINE)
+            draw.line([(left + along, MARGIN), (left + along, MARGIN + side)], fill=_LINE)
+            draw.line([(left, MARGIN + along), (left + side, MARGIN + along)], fill=_LINE)
     else:
-        draw.rectangle([(left - 1, _MARGIN - 1), (left + side, _MARGIN + side)], outline=_LINE)
+        draw.rectangle([(left - 1, MARGIN - 1), (left + side, MARGIN + side)], outline=_LINE)
     for index, (row, column) in enumerate(zip(rows, columns, strict=True)):
         middle = index * cell + cell // 2
-        sheet.paste(row, (left - gap - row.width, _MARGIN + middle - row.height // 2))
-        sheet.paste(column, (left + middle - column.width // 2, _MARGIN + side + gap))
+        sheet.paste(row, (left - gap - row.width, MARGIN + middle - row.height // 2))
+        sheet.paste(column, (left + middle - column.width // 2, MARGIN + side + gap))
     if number <= WITH_COUNTS:
         _write_counts(sheet, matrix, left, cell)
     actual = _text("actual", _TITLE_SIZE, _TITLE).rotate(90, expand=True)
     predicted = _text("predicted", _TITLE_SIZE, _TITLE)
-    sheet.paste(actual, (_MARGIN, _MARGIN + (side - actual.height) // 2))
-    sheet.paste(predicted, (left + (side - predicted.width) // 2, sheet.height - _MARGIN - predicted.height))
+    sheet.paste(actual, (MARGIN, MARGIN + (side - actual.height) // 2))
+    sheet.paste(predicted, (left + (side - predicted.width) // 2, sheet.height - MARGIN - predicted.height))
     buffer = io.BytesIO()
-    # A palette makes the file a third as large, and faster to write.
+    # With a palette the file has a third of the size and is faster to write.
     sheet.quantize(palette=_palette(), dither=Image.Dither.NONE).save(buffer, "png", compress_level=3)
     return buffer.getvalue()
 
@@ -80,13 +81,13 @@ def columns(matrix: Matrix, classes: Sequence[str]) -> dict[str, list[str] | lis
     return {r"actual \ predicted": list(classes)} | predicted
 
 
-def _cell(number: int) -> int:
-    """Side of a cell in pixels."""
+def cell_side(number: int) -> int:
+    """The side of a cell in pixels, for a number of classes."""
     return max(36, min(64, 520 // number)) if number <= WITH_COUNTS else max(1, 600 // number)
 
 
 def _heat_map(matrix: Matrix, number: int) -> "Image":
-    """A pixel a cell."""
+    """An image of one pixel per cell."""
     from PIL import Image
 
     pixels = bytearray()
@@ -99,15 +100,15 @@ def _heat_map(matrix: Matrix, number: int) -> "Image":
 
 @lru_cache(256)
 def _colour(level: int) -> bytes:
-    """RGB of a level of 0 to 255, the square root of a share: so 1 % can be seen beside 95 %."""
-    place = level / 255 * (len(_COLOURS) - 1)
-    index = min(int(place), len(_COLOURS) - 2)
-    return _mixed(_COLOURS[index], _COLOURS[index + 1], place - index)
+    """RGB of a level, 0 to 255. Levels are square roots of shares, so that 1 % is visible beside 95 %."""
+    position = level / 255 * (len(_COLOURS) - 1)
+    index = min(int(position), len(_COLOURS) - 2)
+    return _mixed(_COLOURS[index], _COLOURS[index + 1], position - index)
 
 
 @lru_cache(1)
 def _palette() -> "Image":
-    """What an image consists of: colours of cells, and what is between each of them and the ink on it."""
+    """The colours of an image: those of cells, of text, and of the smoothed edges of text on cells."""
     from PIL import Image
 
     cells = [_colour(round(255 * step / 99)) for step in range(100)]
@@ -136,13 +137,13 @@ def _write_counts(sheet: "Image", matrix: Matrix, left: int, cell: int) -> None:
             if count:
                 number = _number(count, size)
                 x = left + column * cell + cell // 2 - number.width // 2
-                y = _MARGIN + index * cell + cell // 2 - number.height // 2
+                y = MARGIN + index * cell + cell // 2 - number.height // 2
                 sheet.paste("white" if count > dark else _TITLE, (x, y), number)
 
 
 @lru_cache(2048)
 def _number(count: int, size: int) -> "Image":
-    """How much ink a count puts where, with its middle in the middle: the counts of a study's trials are much alike."""
+    """A mask of a count's text, centred. Cached: the trials of a study have many counts in common."""
     from PIL import Image, ImageDraw
 
     font = _font(size)
@@ -161,8 +162,8 @@ def _text(text: str, size: int, colour: tuple[int, int, int]) -> "Image":
     return image
 
 
-def _shown(name: str, index: int) -> str:
-    """A class's name, cut to a reasonable length; its number where the font lacks one of the letters."""
+def label(name: str, index: int) -> str:
+    """The class's name as it is drawn: shortened, or without accents or as a number where the font lacks letters."""
     name = " ".join(name.split())
     if any(_lacks(letter) for letter in name):
         decomposed = unicodedata.normalize("NFKD", name)  # Füchse -> Fuchse

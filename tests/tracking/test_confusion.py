@@ -1,4 +1,4 @@
-"""pipeline.tracking.confusion: the image is looked at pixel by pixel, where a person would look."""
+"""pipeline.tracking.confusion: the pixels of the image, where a person would look."""
 
 import io
 import subprocess
@@ -18,7 +18,7 @@ def opened(content: bytes) -> Image.Image:
 
 
 def matrix(number: int) -> list[list[int]]:
-    """Every class is right 80 times, and taken for the next one 20 times."""
+    """Of each class 80 images are predicted rightly, and 20 as the next class."""
     rows = [[0] * number for _ in range(number)]
     for index in range(number):
         rows[index][index] = 80
@@ -27,9 +27,9 @@ def matrix(number: int) -> list[list[int]]:
 
 
 def corners(image: Image.Image, number: int) -> list[list[tuple[int, ...]]]:
-    """The colours of the cells, beside what is written in them; the heat map ends a margin before the right edge."""
-    cell = confusion._cell(number)
-    left, top = image.width - 20 - number * cell, 20
+    """The colours of the cells, beside their counts. The heat map ends a margin before the right edge."""
+    cell = confusion.cell_side(number)
+    left, top = image.width - confusion.MARGIN - number * cell, confusion.MARGIN
     inset = min(3, cell // 2)
     return [
         [image.getpixel((left + column * cell + inset, top + row * cell + inset)) for column in range(number)]
@@ -38,7 +38,7 @@ def corners(image: Image.Image, number: int) -> list[list[tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("number", [2, 10, 20, 21, 100])
-def test_shares_of_a_row_are_told_by_colours(number: int) -> None:
+def test_a_darker_cell_is_a_larger_share_of_its_row(number: int) -> None:
     image = opened(confusion.image(matrix(number), [f"class {index}" for index in range(number)]))
     colours = corners(image, number)
     for row in range(number):
@@ -52,26 +52,42 @@ def test_shares_of_a_row_are_told_by_colours(number: int) -> None:
                 assert red > 235
 
 
-def test_colours_are_those_of_the_shares_to_a_few_levels() -> None:
-    for thousandths in (0, 5, 20, 100, 360, 640, 1000):
-        rows = [[1000 - thousandths, thousandths], [0, 1]]
-        seen = corners(opened(confusion.image(rows, ("no", "yes"))), 2)[0][1]
-        wanted = confusion._colour(round(255 * (thousandths / 1000) ** 0.5))
-        assert all(abs(one - other) <= 6 for one, other in zip(seen, wanted, strict=True)), thousandths
+@pytest.mark.parametrize(
+    ("share", "colour"),
+    [
+        (0.0, (247, 251, 255)),
+        (0.0625, (200, 220, 240)),
+        (0.140625, (157, 199, 228)),  # halfway between its neighbours: the square root of the share is 3/8
+        (0.25, (115, 178, 216)),
+        (0.5625, (41, 121, 185)),
+        (1.0, (8, 48, 107)),
+    ],
+)
+def test_the_colour_of_a_cell_depends_on_the_square_root_of_its_share(
+    share: float, colour: tuple[int, int, int]
+) -> None:
+    count = round(6400 * share)
+    seen = corners(opened(confusion.image([[6400 - count, count], [0, 1]], ("no", "yes"))), 2)[0][1]
+    assert seen == pytest.approx(colour, abs=6)  # the palette has 100 of the colours
 
 
-def test_a_class_without_images_is_a_white_row() -> None:
+def test_one_percent_is_visible() -> None:
+    (_, none), (_, some) = corners(opened(confusion.image([[100, 0], [99, 1]], ("no", "yes"))), 2)
+    assert none[0] - some[0] >= 10
+
+
+def test_a_class_without_images_has_a_white_row() -> None:
     colours = corners(opened(confusion.image([[0, 0], [1, 3]], ("none", "some"))), 2)
     assert min(colours[0][0]) > 235
     assert min(colours[0][1]) > 235
 
 
-def test_rows_columns_and_cells_are_written_on_up_to_twenty_classes_and_not_beyond() -> None:
+def test_names_and_counts_are_shown_for_up_to_twenty_classes() -> None:
     def dark_pixels(number: int, columns: slice) -> int:
         image = opened(confusion.image([[0] * number for _ in range(number)], ["name"] * number)).convert("L")
-        cell = confusion._cell(number)
-        left = image.width - 20 - number * cell
-        strip = image.crop((columns.start or 0, 20, columns.stop or left - 1, 20 + number * cell))
+        cell = confusion.cell_side(number)
+        left, top = image.width - confusion.MARGIN - number * cell, confusion.MARGIN
+        strip = image.crop((columns.start or 0, top, columns.stop or left - 1, top + number * cell))
         return sum(strip.histogram()[:128])
 
     titles = slice(0, 50)
@@ -81,12 +97,12 @@ def test_rows_columns_and_cells_are_written_on_up_to_twenty_classes_and_not_beyo
     assert dark_pixels(21, slice(50, 0)) == 0
 
 
-def test_a_name_that_the_font_cannot_write_is_written_as_well_as_can_be() -> None:
-    assert confusion._shown("  tabby   cat ", 3) == "tabby cat"
-    assert confusion._shown("Füchse", 3) == "Fuchse"
-    assert confusion._shown("猫", 3) == "class 3"
-    assert confusion._shown("", 3) == "class 3"
-    assert confusion._shown("a very long name of a class", 3) == "a very long nam…"
+def test_a_name_that_is_long_or_has_letters_that_the_font_lacks_is_shown_in_another_form() -> None:
+    assert confusion.label("  tabby   cat ", 3) == "tabby cat"
+    assert confusion.label("Füchse", 3) == "Fuchse"
+    assert confusion.label("猫", 3) == "class 3"
+    assert confusion.label("", 3) == "class 3"
+    assert confusion.label("a very long name of a class", 3) == "a very long nam…"
 
 
 def test_the_table_has_the_names_and_the_counts_by_actual_class() -> None:

@@ -1,43 +1,27 @@
-"""What a person sees who starts plain `mlflow ui` in the project and opens it in a browser."""
+"""What plain `mlflow ui` in the project shows in a browser."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-import torch
 from browser import headless_browser
 from mlflow import MlflowClient
+from mlflow_runs import wait_until
 from PIL import Image
+from recordings import EXAMPLE, Network
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from torch import nn
+from servers import free_port, mlflow_server
 
 from pipeline import provenance
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.tracking import Tracker
 
 pytestmark = pytest.mark.slow
-
-
-class Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(192, 5)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.layer(pixels.float().flatten(1) / 255)
-        return logits
 
 
 def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
@@ -45,7 +29,7 @@ def test_mlflow_ui_without_arguments_shows_the_run(tmp_path: Path) -> None:
     project.root.mkdir()
     record(project)
     with mlflow_ui(project.root) as address, headless_browser(tmp_path) as browser:
-        # MLflow opens in its part for generative AI; this says that the other one is meant.
+        # Without this MLflow shows its pages for generative AI.
         training = "?workflowType=machine_learning"
         browser.get(f"{address}/#/experiments/1/runs{training}")
         see(browser, "resnet20 on digits", tmp_path / "runs.png")
@@ -132,8 +116,8 @@ def record(project: Project) -> None:
             run.log_metrics(figures, step=epoch)
         run.log_file(image, folder="plots")
         run.log_table({"class": ["aeroplane", "bird"], "precision": [0.5, 1.0]}, "per_class.json")
-        run.log_model(Network(), np.zeros((2, 3, 8, 8), np.uint8))
-        run.finish("finished")
+        run.log_model(Network(), EXAMPLE)
+        run.finish(Outcome.FINISHED)
 
 
 def see(browser: Chrome, text: str, screenshot: Path) -> None:
@@ -152,37 +136,7 @@ def image_widths(browser: Chrome) -> list[int]:
 
 @contextmanager
 def mlflow_ui(folder: Path) -> Iterator[str]:
-    """The address of a plain `mlflow ui`, but for the port and for the number of processes."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    with (
-        (folder / "ui.log").open("wb") as log,
-        subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until(lambda: process.poll() is not None or answers(address), "mlflow ui")
-            assert process.poll() is None, (folder / "ui.log").read_text()
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.2)
+    """The address of `mlflow ui`, which has no argument but the port."""
+    port = free_port()
+    with mlflow_server(folder, port, "ui"):
+        yield f"http://127.0.0.1:{port}"

@@ -27,7 +27,7 @@ from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.recorder import Recorder, read_epochs
 from pipeline.search.studies.samplers import Proposer
-from pipeline.tracking import Tracker, sender
+from pipeline.tracking import Timing, Tracker
 from pipeline.tracking.outbox import Outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")]
@@ -43,13 +43,18 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
 
     shutil.copy(migrated, project.home)
 
-    def run(engine: Any = None, watch: Callable[[Owner], None] = lambda owner: None, **limits: Any) -> Owner:
+    def run(
+        engine: Any = None,
+        watch: Callable[[Owner], None] = lambda owner: None,
+        timing: Timing | None = None,
+        **limits: Any,
+    ) -> Owner:
         engine = engine or SimulatedEngine(curve, confusion=CONFUSION)
 
         def config_of(trial: Trial) -> Config:
             return settings.with_values({**trial.values, "train.seed": trial.attributes["seed"]})
 
-        with Tracker(project) as tracker:
+        with Tracker(project, timing=timing) as tracker:
             parent = tracker.open("study-1", name="study main")
             ledger = Ledger(journal(project.optuna_journal), "main")
             folder = project.study_folder("main") / "trials"
@@ -207,8 +212,7 @@ def test_a_study_killed_at_any_write_leaves_in_mlflow_what_one_leaves_that_was_n
 
         Outbox._write = between_points(Outbox._write)  # type: ignore[method-assign]
         JournalFileBackend.append_logs = between_points(JournalFileBackend.append_logs)  # type: ignore[method-assign]
-        sender._LINGER_S = linger_s
-        search()
+        search(timing=Timing(linger_s=linger_s))
 
     at, undisturbed = 0, None
     while True:

@@ -1,0 +1,160 @@
+"""Models of runs: logged, loaded by MLflow and compared with the network, registered."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow_runs import client, only_run, runs, wait_until
+from recordings import EXAMPLE, Network, Undecided, unsent_run
+
+from pipeline.exporting import mlflow_model
+from pipeline.files import Project
+from pipeline.outcome import Outcome
+from pipeline.tracking import Tracker
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.outbox import Operation
+from pipeline.tracking.store import Store
+
+# MLflow is used here directly too; pipeline.tracking has this filter of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    network: Network = Network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network(torch.from_numpy(EXAMPLE))  # so that the batch norm has statistics
+    return network
+
+
+@pytest.fixture
+def location(network: Network, project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of the network's model in a run, and MLflow's environment set so that it finds it."""
+    with Tracker(project) as tracker:
+        tracker.open("a").log_model(network, EXAMPLE)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.home}/mlflow.db")
+    (output,) = only_run(project).outputs.model_outputs
+    return f"models:/{output.model_id}"
+
+
+def test_a_model_gives_the_networks_logits_for_any_number_of_images(network: Network, location: str) -> None:
+    assert network.training, "the network is left as it is"
+    network.eval()
+    graph, function = mlflow.pytorch.load_model(location), mlflow.pyfunc.load_model(location)
+    for count in (1, 2, 5):
+        images = np.random.default_rng(count).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(images))
+            torch.testing.assert_close(graph(torch.from_numpy(images)), expected)
+        np.testing.assert_allclose(function.predict(images), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_has_signature_example_and_no_pickle(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = mlflow.pyfunc.load_model(location)
+    inputs, outputs = function.metadata.signature.inputs, function.metadata.signature.outputs
+    assert [(item.type, item.shape) for item in inputs] == [(np.dtype("uint8"), (-1, 3, 8, 8))]
+    assert [(item.type, item.shape) for item in outputs] == [(np.dtype("float32"), (-1, 5))]
+    np.testing.assert_array_equal(function.input_example, EXAMPLE)
+    assert function.model_config["device"] == "cpu", "where there is a GPU too"
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.pytorch.load_model(location)
+
+
+def test_a_model_that_cannot_be_exported_is_reported_and_all_the_rest_is_recorded(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Tracker(project) as tracker:
+        run = tracker.open("a")
+        run.log_model(Undecided(), EXAMPLE)
+        run.log_metrics({"loss": 1.0})
+    assert capfd.readouterr().err.splitlines()[-1].startswith("The model can't be exported for MLflow")
+    run_after = only_run(project)
+    assert run_after.data.metrics == {"loss": 1.0}
+    assert not run_after.outputs.model_outputs
+
+
+def test_a_saved_model_is_logged_once_although_it_was_recorded_three_times(project: Project, tmp_path: Path) -> None:
+    with Tracker(project) as tracker:
+        for number in range(3):
+            mlflow_model.save(Network(), EXAMPLE, tmp_path / "model")
+            run = tracker.open("a")
+            run.log_saved_model(tmp_path / "model")
+            run.finish(Outcome.INTERRUPTED)
+            if number:
+                wait_until(lambda: not tracker.waiting)
+    (output,) = only_run(project).outputs.model_outputs
+    assert client(project).get_logged_model(output.model_id).status == "READY"
+    assert not list((project.home / ".outbox").rglob("model*"))
+
+
+def test_a_model_can_be_registered_under_an_alias_that_moves(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.from_numpy(EXAMPLE)
+    for number, key in enumerate(("a", "b")):
+        torch.manual_seed(number)
+        network = Network()
+        mlflow_model.save(network, EXAMPLE, tmp_path / key)
+        with Tracker(project) as tracker:
+            run = tracker.open(key)
+            run.log_saved_model(tmp_path / key)
+            assert not (tmp_path / key).exists()
+            run.register_model("digits-search", "best")
+        with monkeypatch.context() as patched:
+            patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.home}/mlflow.db")
+            loaded = mlflow.pytorch.load_model("models:/digits-search@best")
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(pixels), network.eval()(pixels))
+    (second, first) = client(project).search_model_versions("name = 'digits-search'")
+    assert (first.version, second.version) == (1, 2)
+    assert [run.info.run_id for run in runs(client(project))] == [first.run_id, second.run_id]
+
+
+def test_a_model_is_registered_once_although_it_is_delivered_twice(project: Project) -> None:
+    run, outbox = unsent_run(project, "a")
+    run.log_model(Network(), EXAMPLE)
+    run.register_model("digits-search", "best")
+    lines = [json.loads(line) for line in outbox.journal.read_text().splitlines()]
+    assert outbox.opening
+    for _ in range(2):
+        delivery = Delivery(Store.of(project))
+        delivery.connect()
+        for line in lines:
+            delivery.deliver(outbox.folder, outbox.opening, [Operation(**line)])
+    outbox.close()
+    (version,) = client(project).search_model_versions("name = 'digits-search'")
+    assert client(project).get_model_version_by_alias("digits-search", "best").version == version.version == 1
+
+
+def test_a_model_that_the_run_lacks_is_not_registered_and_a_line_says_so(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Tracker(project) as tracker:
+        run = tracker.open("a", name="trial 0")
+        with pytest.raises(ValueError, match="got 'a/b'"):
+            run.register_model("a/b", "best")
+        run.register_model("digits-search", "best")
+    assert capfd.readouterr().err == "MLflow did not take the register of the run trial 0: the run has no model\n"
+
+
+@pytest.mark.slow
+def test_a_model_that_another_process_wrote_is_logged_without_torch(project: Project) -> None:
+    mlflow_model.save(Network(), EXAMPLE, project.home / "model")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from pipeline.files import Project; from pipeline.tracking import Tracker\n"
+        "with Tracker(Project(Path.cwd(), Path.cwd())) as tracker:\n"
+        "    run = tracker.open('a')\n"
+        "    run.log_confusion_matrix([[1, 0], [0, 1]], ['cat', 'dog'])\n"
+        "    run.log_saved_model(Path('model'))\n"
+        "    run.register_model('digits-search', 'best')\n"
+        "print([name for name in ('torch', 'matplotlib') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.home, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert only_run(project).outputs.model_outputs
