@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests that look at a page."""
+"""A headless Chromium for the tests that open a page."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def headless_browser(folder: Path) -> Iterator["Chrome"]:
         "no-sandbox",  # root, as in a container, has no sandbox
         "disable-dev-shm-usage",
         "disable-gpu",
-        # Nothing but the page under test is to be asked for.
+        # No requests beside those of the page under test.
         "disable-quic",
         "no-first-run",
         "disable-background-networking",

@@ -32,7 +32,7 @@ _AHEAD = 256
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing to do in MLflow. Doing it twice has the effect of once, as its time and `id` are recorded with it."""
+    """One change in MLflow. Sending it twice has the effect of once, as its time and `id` are recorded with it."""
 
     kind: str
     """open, params, metrics, tags, file, dataset, model, register, finish"""

@@ -1,4 +1,4 @@
-"""Runs to record: everything that a run can have, and the check that MLflow has it."""
+"""Runs to record, among them one with everything that a run can have, and the check that MLflow has it."""
 
 import json
 import math
@@ -23,7 +23,7 @@ EXAMPLE = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8
 
 
 class Network(nn.Module):
-    """Dropout and batch norm tell a model in training mode from one in use."""
+    """Its dropout and batch norm show whether a model is in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class Network(nn.Module):
 
 
 class Undecided(Network):
-    """A network that can't be exported: what it does depends on the pixels."""
+    """A network that can't be exported: its control flow depends on the pixels."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return super().forward(pixels if pixels.float().mean() > 1 else 255 - pixels)
 
 
 def unsent_run(project: Project, key: str, **content: Any) -> tuple[Run, Outbox]:
-    """A run of a process that records and sends nothing, with its outbox; `content` is that of its opening."""
+    """A run that is recorded on disk and not sent, with its outbox; `content` goes into its first operation."""
     store = Store.of(project)
     sender = Sender(store, Timing())
     opening = {"key": key, "name": None, "parent": None, "store": str(store), "experiment": store.experiment}

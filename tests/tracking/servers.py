@@ -1,4 +1,4 @@
-"""Servers at a port of this machine: MLflow's own, one that answers everything alike, and none."""
+"""Servers at a port of this machine: MLflow's own, one with the same answer to everything, and a free port."""
 
 import os
 import signal

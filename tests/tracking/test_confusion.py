@@ -82,19 +82,19 @@ def test_a_class_without_images_has_a_white_row() -> None:
     assert min(colours[0][1]) > 235
 
 
-def test_names_and_counts_are_shown_for_up_to_twenty_classes() -> None:
-    def dark_pixels(number: int, columns: slice) -> int:
-        image = opened(confusion.image([[0] * number for _ in range(number)], ["name"] * number)).convert("L")
-        cell = confusion.cell_side(number)
-        left, top = image.width - confusion.MARGIN - number * cell, confusion.MARGIN
-        strip = image.crop((columns.start or 0, top, columns.stop or left - 1, top + number * cell))
-        return sum(strip.histogram()[:128])
+@pytest.mark.parametrize(("number", "shown"), [(20, True), (21, False)])
+def test_names_and_counts_are_shown_for_up_to_twenty_classes(number: int, shown: bool) -> None:
+    # Equal counts: all cells have a light colour, and dark pixels are text.
+    image = opened(confusion.image([[7] * number for _ in range(number)], ["name"] * number)).convert("L")
+    side = number * confusion.cell_side(number)
+    left, top = image.width - confusion.MARGIN - side, confusion.MARGIN
 
-    titles = slice(0, 50)
-    assert dark_pixels(20, titles) > 0
-    assert dark_pixels(20, slice(50, 0)) > 0
-    assert dark_pixels(21, titles) > 0
-    assert dark_pixels(21, slice(50, 0)) == 0
+    def has_text(first_column: int, end_column: int) -> bool:
+        return sum(image.crop((first_column, top, end_column, top + side)).histogram()[:128]) > 0
+
+    assert has_text(0, 50), "the title of the rows"
+    assert has_text(50, left - 1) == shown, "names"
+    assert has_text(left, left + side) == shown, "counts"
 
 
 def test_a_name_that_is_long_or_has_letters_that_the_font_lacks_is_shown_in_another_form() -> None:

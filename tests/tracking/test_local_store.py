@@ -16,9 +16,6 @@ from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.tracking import Tracker
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 def test_the_local_store_has_its_own_experiment_although_mlflow_ui_created_the_database(project: Project) -> None:
     database = project.home / "mlflow.db"

@@ -20,9 +20,6 @@ from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.outbox import Operation
 from pipeline.tracking.store import Store
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 @pytest.fixture
 def network() -> Network:

@@ -24,9 +24,6 @@ from pipeline.tracking.outbox import Operation
 from pipeline.tracking.sender import HELD_AT_ONCE
 from pipeline.tracking.store import Store
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 def test_records_that_wait_are_sent_in_few_requests(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[int] = []

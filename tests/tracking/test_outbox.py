@@ -20,9 +20,6 @@ from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.outbox import Held, Operation, Outbox, sweep
 from pipeline.tracking.store import Store
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 def test_an_outbox_whose_process_was_killed_while_creating_or_removing_it_leaves_nothing(project: Project) -> None:
     for key in ("made", "removed", "unlocked", "held", "kept"):

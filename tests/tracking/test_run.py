@@ -18,9 +18,6 @@ from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.tracking import Timing, Tracker
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 def test_a_run_has_what_was_recorded_and_leaves_nothing_behind_and_says_nothing(
     project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -21,9 +21,6 @@ from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.outbox import kept
 from pipeline.tracking.store import Store
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 def test_a_store_that_is_away_costs_one_line_and_no_text_shows_its_password(
     project: Project, away: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -171,7 +168,7 @@ def test_a_server_that_goes_away_during_a_training_gets_everything_when_it_is_ba
         wait_until(is_said_to_be_away)
         with mlflow_server(folder, port):
             wait_until(lambda: len(history(MlflowClient(uri), runs(MlflowClient(uri))[0], "train.epoch")) == 2)
-        # Gone again, and this time for good: the rest stays on disk.
+        # The server is gone again, for good: the rest stays on disk.
         record_everything(run, tmp_path)
     lines += capfd.readouterr().err.splitlines()
     assert [" ".join(line.partition(uri)[2].split()[:3]) for line in lines] == [

@@ -13,9 +13,6 @@ from pipeline.tracking.__main__ import main
 from pipeline.tracking.outbox import kept
 from pipeline.tracking.store import Store
 
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
 
 @pytest.fixture(autouse=True)
 def working_directory(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

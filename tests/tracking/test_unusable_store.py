@@ -1,4 +1,4 @@
-"""Stores that MLflow can't use, for good: an error says so."""
+"""Stores that can never be used: an error says why."""
 
 import json
 
@@ -9,9 +9,6 @@ from servers import SECRET, answering
 from pipeline.errors import TrackingError
 from pipeline.files import Project
 from pipeline.tracking import Tracker
-
-# MLflow is used here directly too; pipeline.tracking has this filter of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
 
 
 @pytest.mark.parametrize(
