@@ -17,9 +17,9 @@ Packages, from the roof down. A package imports only from those below its own; i
 
     search/         who decides (studies, schedulers, space), who trains (engines)
     reporting/      result files -> figures, one HTML page
-    exporting/      networks -> MLflow models, in a process of its own
-    evaluation/     inference, metrics with intervals, ensembles, soups
     tracking/       runs in MLflow: recorded on disk first, sent in the background
+    evaluation/     inference, metrics with intervals, ensembles, soups
+    exporting/      networks -> MLflow models, in a process of its own
     training/       the training loop, optimizers, schedules, checkpoints, cross-validation, device
     networks/       networks, one file a family, and their weights on disk
     batches/        splits, augmentation, batches on the device
