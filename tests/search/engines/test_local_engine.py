@@ -310,10 +310,11 @@ def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
         "from pathlib import Path\n"
         "from pipeline.files import Project\n"
         "from pipeline.search.engines.local import LocalEngine\n"
-        "from pipeline.search.engines.worker import Post\n"
+        "from pipeline.search.engines.worker import WorkerSpec\n"
         "if __name__ == '__main__':\n"
         "    p = Project.here()\n"
-        "    e = LocalEngine([Post(p.meta, p.training_data, 'cpu', 1, 'fp32', Path(f'{i}.log')) for i in range(2)])\n"
+        "    specs = [WorkerSpec(p.meta, p.training_data, 'cpu', 1, 'fp32', Path(f'{i}.log')) for i in range(2)]\n"
+        "    e = LocalEngine(specs)\n"
         "    print(*e.processes, flush=True)\n"
         "    time.sleep(600)\n"
     )
