@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import config, download
-from pipeline.batches import data
-from pipeline.batches.data import Images
+from pipeline.batches.images import Images, load_images
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.records import Meta, load_meta
@@ -60,4 +59,4 @@ def _downloaded(path: Path, values: dict[str, str | int]) -> Archive:
 def _read(project: Project, folder: Path) -> Archive:
     meta = load_meta(folder / "meta.json")
     parts = (folder / project.training_data.name, folder / project.test_data.name)
-    return Archive(meta, *(data.load_images(part, meta) for part in parts))
+    return Archive(meta, *(load_images(part, meta) for part in parts))

@@ -44,7 +44,8 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     import numpy as np
 
     from pipeline import networks
-    from pipeline.batches import data
+    from pipeline.batches.batches import OrderedBatches, TrainingBatches
+    from pipeline.batches.images import Images
     from pipeline.machine import Machine
     from pipeline.records import Meta
     from pipeline.training import loop
@@ -58,9 +59,9 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     device.prepare()
     random = np.random.default_rng(0)
     count = steps * batch_size
-    images = data.Images(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
+    images = Images(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
     network = networks.build(settings.model, meta, seed=0, initial=False)
-    batches = data.TrainingBatches(
+    batches = TrainingBatches(
         images,
         np.arange(count),
         batch_size=batch_size,
@@ -69,7 +70,7 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
         seed=0,
         device=device.handle,
     )
-    few = data.OrderedBatches(images, np.arange(10), batch_size=10, device=device.handle)
+    few = OrderedBatches(images, np.arange(10), batch_size=10, device=device.handle)
     epochs = list(loop.fit(network, batches, few, settings.train, device))
     return {
         "parameters": networks.parameters(network),

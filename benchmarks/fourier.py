@@ -79,7 +79,7 @@ def steps(settings: Config, device: Device) -> tuple[Work, Work]:
 
     def work(by_fourier: bool) -> Work:
         network = networks.build(settings.model, meta, seed=0)
-        network.see(images)
+        network.prepare(images)
         place(network, device)
         optimizer = build_optimizer(network, settings.train, fused=device.fused_optimizer, bf16=bf16)
 

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline import config
-from pipeline.batches.data import OrderedBatches
+from pipeline.batches.batches import OrderedBatches
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -40,6 +40,7 @@ from pipeline.evaluation.inference import predict
 from pipeline.machine import Machine
 from pipeline.training import loop
 from pipeline.training.device import Device
+from pipeline.training.parts import Parts
 
 EXAMPLES = PARAMS.parent / "examples"
 TARGETS = (84.5, 90.0)
@@ -84,7 +85,7 @@ def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple
         archive.test, np.arange(len(archive.test.labels)), batch_size=settings.evaluate.batch_size, device=device.handle
     )
     began = time.perf_counter()
-    parts = loop.Parts.of(settings, archive.meta, archive.training, device)
+    parts = Parts.build(settings, archive.meta, archive.training, device)
     ready_s = time.perf_counter() - began
     for epoch in loop.fit(*parts, settings.train, device):
         found = (predict(parts.network, test, device, flip=flip) for flip in (False, True))

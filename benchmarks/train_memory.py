@@ -27,11 +27,13 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     import numpy as np
 
     from pipeline import config
-    from pipeline.batches import data
+    from pipeline.batches.batches import TrainingBatches
+    from pipeline.batches.images import load_images
     from pipeline.machine import Machine
     from pipeline.records import Meta
     from pipeline.training import loop
     from pipeline.training.device import Device
+    from pipeline.training.parts import Parts
 
     importlib.import_module("mlflow")  # a training has it too
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -40,9 +42,9 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     meta = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     device = Device.choose("cpu", precision, None, Machine.probe())
     device.prepare()
-    images = data.load_images(folder, meta)
-    network, _, validation = loop.Parts.of(settings, meta, images, device)
-    batches = data.TrainingBatches(
+    images = load_images(folder, meta)
+    network, _, validation = Parts.build(settings, meta, images, device)
+    batches = TrainingBatches(
         images,
         np.arange(STEPS * batch_size),
         batch_size=batch_size,

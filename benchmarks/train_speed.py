@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pipeline import config, networks
-from pipeline.batches import data
-from pipeline.batches.data import Images
+from pipeline.batches.batches import OrderedBatches, TrainingBatches
+from pipeline.batches.images import Images
 from pipeline.cli import guarded
 from pipeline.config import Config
 from pipeline.machine import Machine
@@ -93,7 +93,7 @@ def plain(settings: Config, meta: Meta, images: Images, device: torch.device) ->
 def ours(settings: Config, meta: Meta, images: Images, device: Device) -> Iterator[float]:
     """Likewise."""
     everything = np.arange(len(images.labels))
-    batches = data.TrainingBatches(
+    batches = TrainingBatches(
         images,
         everything,
         batch_size=settings.train.batch_size,
@@ -102,7 +102,7 @@ def ours(settings: Config, meta: Meta, images: Images, device: Device) -> Iterat
         seed=0,
         device=device.handle,
     )
-    some = data.OrderedBatches(images, everything[:100], batch_size=100, device=device.handle)
+    some = OrderedBatches(images, everything[:100], batch_size=100, device=device.handle)
     network = networks.build(settings.model, meta, seed=0)
     for epoch in loop.fit(network, batches, some, settings.train, device):
         yield epoch.images_per_second

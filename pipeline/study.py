@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from pipeline.files import Project
     from pipeline.search.studies.grid import Measured
 
-# A study of all combinations, each trained to its end, leaves these nothing to say.
-_DECIDED = {f"tune.{key}" for key in ("trials", "sampler", "scheduler", "budget", "first")}
-_DECIDED |= {f"tune.{key}" for key in ("first_rung", "reduction_factor", "confirm", "confirm_seeds")}
-
 
 def study(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for. Raises PipelineErrors; KeyboardInterrupt when stopped."""
@@ -70,7 +66,7 @@ def settings_of(project: "Project", name: str, given: Mapping[str, Any]) -> "Con
             raise ConfigError(f"--set {key}: what the study {name} varies is in params.yaml, in study.{name}.space.")
         if key in settings.space:
             raise ConfigError(f"--set {key}: the study {name} varies it (study.{name}.space in params.yaml).")
-        if key in _DECIDED:
+        if config.fixed_in_grid(key):
             raise ConfigError(f"--set {key}: a study trains all combinations to the end, each once.")
     values = {key: value for key, value in given.items() if key in whole.study[name].values}
     return settings.with_values({**values, "tune.trials": Space.of(settings).size})

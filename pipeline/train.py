@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import cli, config, provenance, records, tracking
-from pipeline.config import Config, Model
+from pipeline.config import Config
 from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import Project, write_csv
 from pipeline.records import DeviceRecord, Epoch, Meta, Provenance, RunRecord, TrainingData
@@ -30,7 +30,7 @@ def train(project: Project) -> None:
     """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
     settings = config.load(project.params)
     from pipeline import networks
-    from pipeline.batches import data
+    from pipeline.batches.images import load_images
     from pipeline.machine import Machine
     from pipeline.training.cross_validation import Training
     from pipeline.training.device import Device
@@ -40,11 +40,11 @@ def train(project: Project) -> None:
     meta = records.load_meta(project.meta)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
-    images = data.load_images(project.training_data, meta)
+    images = load_images(project.training_data, meta)
     start = Start.of(project, settings, meta)
     training = Training.of(settings, meta, images, device, start.folder)
     history, counts = training.done, training.counts
-    name = f"{_called(settings.model)} on {meta.name}"
+    name = f"{settings.model.label} on {meta.name}"
     print(
         f"{name}: {networks.parameters(training.network):,} parameters; {counts['training']:,} images to train on, "
         f"{counts['validation']:,} to validate on"
@@ -65,7 +65,7 @@ def train(project: Project) -> None:
             _outcome_recorded(run, start, history, settings.train.epochs),
             TrainingDisplay(settings.train.epochs, training.images_per_epoch, done=len(history)) as display,
         ):
-            for epoch in training.fit(display.watched):
+            for epoch in training.fit(display.counting):
                 history.append(epoch)
                 display.show(epoch)
                 _record(run, training, [epoch])
@@ -98,13 +98,6 @@ def train(project: Project) -> None:
     print(f"wrote {project.model.relative_to(project.root)} after {elapsed_s:,.0f} s of training")
 
 
-def _called(model: Model) -> str:
-    if model.family == "pretrained":
-        return f"pretrained {model.backbone}"
-    # The others have their depth in their name.
-    return f"{model.family}{model.depth}" if model.family in ("resnet", "plain", "speed") else model.family
-
-
 def _values(settings: Config, meta: Meta) -> dict[str, config.Scalar]:
     """All values; the address of the data as the data set has it: without a password."""
     return settings.values() | ({"data.url": meta.source} if settings.data.url else {})
@@ -120,7 +113,7 @@ def _describe(
 ) -> None:
     """What a run has before its first epoch: values, tags, data set."""
     values = _values(settings, meta)
-    run.log_params({key: value for key, value in values.items() if not key.startswith("evaluate.")})
+    run.log_params({key: value for key, value in values.items() if not config.decides_scoring(key)})
     run.set_tags(
         provenance.tags(made_from)
         | {f"device.{key}": str(value) for key, value in asdict(device).items()}

@@ -15,7 +15,7 @@ from places import QUICK_STUDY, REPOSITORY
 from stripes import striped
 
 from pipeline import config
-from pipeline.batches.data import Images
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.machine import Machine

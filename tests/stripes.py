@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.batches.data import Images
+from pipeline.batches.images import Images
 
 
 def striped(side: int) -> Images:

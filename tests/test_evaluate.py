@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import config, evaluate, train
-from pipeline.batches import data
+from pipeline.batches.images import load_images
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.test_set import predict_test_set
 from pipeline.files import Project
@@ -35,7 +35,7 @@ def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project)
     meta = load_meta(evaluated.meta)
     predictions = rows(evaluated.predictions)
     probabilities = np.load(evaluated.probabilities)
-    test = data.load_images(evaluated.test_data, meta)
+    test = load_images(evaluated.test_data, meta)
     assert list(metrics) == ["train", "evaluate"]
     assert len(predictions) == len(probabilities) == len(test.labels) == 359
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -55,7 +55,7 @@ def test_the_stage_writes_figures_that_agree_with_each_other(evaluated: Project)
 
 def test_the_mistakes_kept_are_the_most_certain_ones_with_their_images(evaluated: Project) -> None:
     meta = load_meta(evaluated.meta)
-    test = data.load_images(evaluated.test_data, meta)
+    test = load_images(evaluated.test_data, meta)
     probabilities = np.load(evaluated.probabilities)
     kept = np.load(evaluated.mistakes)
     wrong = probabilities.argmax(axis=1) != test.labels

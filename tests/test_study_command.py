@@ -77,7 +77,7 @@ def test_a_value_that_is_set_wins_over_the_one_that_the_study_declares(project: 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dept"], "study.dept is not a study of params.yaml; there are depth, width."),
+        (["dept"], "study.dept is not a grid of params.yaml; there are depth, width."),
         (["depth", "--set", "train.epoch=9"], "train.epoch is not a key; did you mean train.epochs?"),
         (["depth", "--set", "model.depth=8"], "--set model.depth: the study depth varies it"),
         (["depth", "--set", "tune.trials=3"], "--set tune.trials: a study trains all combinations to the end"),

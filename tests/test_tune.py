@@ -179,11 +179,11 @@ def test_the_winners_model_is_in_the_registry_and_predicts_like_its_trial(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{searched / 'mlflow.db'}")
     loaded = mlflow.pytorch.load_model("models:/digits-main@best")
     from pipeline import networks
-    from pipeline.batches import data
+    from pipeline.batches.images import load_images
     from pipeline.records import load_meta
 
     meta = load_meta(searched / "data" / "meta.json")
-    images = data.load_images(searched / "data" / "train", meta)
+    images = load_images(searched / "data" / "train", meta)
     trial = optuna_ledger(searched, "main")[winner]
     settings = config.load(searched / "params.yaml").with_values(trial["params"])
     network = networks.build(settings.model, meta, seed=0)

@@ -1,11 +1,11 @@
-"""Augmentation of whole batches on the device, with a draw of its own for each image.
+"""Augmentation of whole batches on the device, with a draw per image.
 
-Drawing and applying are apart: `draw` makes the random numbers of many images at once, `apply` changes a batch by
-its part of them. (A random transform of torchvision, given a batch, treats all of its images alike.) `draw_mixing`
-and `mix` are the same for mixup and cutmix, which take two images of a batch.
+`draw` makes the random numbers of many images at once, and `apply` changes a batch by its part of them. (A random
+transform of torchvision has one draw for a whole batch.) `draw_mixing` and `mix` do the same for mixup and cutmix,
+which combine two images of a batch.
 
-The order is that of torchvision's reference recipes: crop and flip, the operations of `augment.auto`, what blanks a
-part of an image, then mixing.
+The order is that of torchvision's reference recipes: crop and flip, the operations of `augment.auto`, cutout and random
+erasing, then mixing.
 """
 
 import math
@@ -22,31 +22,32 @@ from pipeline.batches import auto_augment
 from pipeline.batches.auto_augment import pixels_at
 from pipeline.config import Augment
 
-# Of the image, and height by width, of what random erasing blanks (Zhong et al. 2017, as torchvision has them).
 ERASED_AREA = (0.02, 0.33)
+"""Share of the image that random erasing blanks: least and most (Zhong et al. 2017, with torchvision's values)."""
 ERASED_ASPECT = (0.3, 3.3)
+"""Height divided by width of that box: least and most."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How each of N images is changed; None where the policy does not."""
+    """How each of N images is changed. None: the policy has no such change."""
 
     padding: int
     """Pixels on each side before the crop."""
     reflects: bool
-    """Whether the padding shows the image mirrored at its border, and not the colour that fills."""
+    """Whether the padding shows the image mirrored at its border; otherwise it has the colour `fill`."""
     flipped: Tensor | None
     """bool [N]"""
     offset: Tensor | None
     """int64 [N, 2]: top and left of the crop in the padded image, 0 to 2 * padding"""
     operation: Tensor | None
-    """int64 [N, rounds]: of auto_augment.OPERATIONS; on the CPU always, as it decides what runs"""
+    """int64 [N, rounds]: positions in auto_augment.OPERATIONS; always on the CPU, as they decide what runs"""
     strength: Tensor | None
-    """float32 [N, rounds]: of those operations"""
+    """float32 [N, rounds]: strengths of those operations"""
     cut: Tensor | None
     """int64 [N, 4]: the square that cutout blanks, as a box; it may reach beyond the image"""
     erased: Tensor | None
-    """int64 [N, 4]: the box that random erasing blanks; without a pixel where chance spares an image"""
+    """int64 [N, 4]: the box that random erasing blanks; empty for images that are not erased"""
 
     def __getitem__(self, part: slice) -> "Draws":
         return self._each(lambda tensor: tensor[part])
@@ -62,15 +63,15 @@ class Draws:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How each of the B images of a batch is mixed with the one before it, the first with the last.
+    """How each of the B images of a batch is mixed with the one before it, and the first with the last.
 
-    The order of a training batch is random, so these are partners by chance, and no image is its own (save alone).
+    The order of a training batch is random, so the partner is a random image. It is the image itself only if B is 1.
     """
 
     share: Tensor
-    """float32 [B]: of the image itself, 0 to 1"""
+    """float32 [B], 0..1: share of the image itself"""
     box: Tensor | None
-    """int64 [B, 4]: of cutmix, where the other image shows; None: of mixup, everywhere"""
+    """int64 [B, 4]: for cutmix, where the other image shows; None: mixup, which mixes all pixels"""
 
     def to(self, device: torch.device) -> "Mixing":
         return Mixing(self.share.to(device), None if self.box is None else self.box.to(device))
@@ -85,7 +86,7 @@ def draw(
 ) -> Draws:
     """Draws for `count` images of `size` (height, width).
 
-    `alternating`, bool [count], says which are mirrored where that is not left to chance.
+    `alternating`, bool [count], says which images are mirrored; None: that is drawn.
     """
     height, width = size
     padding = round(policy.padding * min(height, width))
@@ -107,11 +108,11 @@ def draw(
 
 
 def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
-    """Changes uint8 images [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
+    """Changes images uint8 [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
 
-    Whatever has to be filled takes the colour `fill` (per channel, 0..1), the mean of the data: it is what a network
-    that normalises its input sees as nothing. For random erasing Zhong et al. try random colours too; one colour for
-    all needs no draw of its own for each pixel.
+    All that is blanked or padded gets the colour `fill` (a value per channel, 0..1), the mean of the data, which a
+    network that normalises its images sees as 0. For random erasing Zhong et al. try random colours too; a single
+    colour needs no draw per pixel.
     """
     colour = (torch.tensor(fill) * 255).round().to(torch.uint8).to(images.device)
     if draws.flipped is not None or draws.offset is not None:
@@ -129,9 +130,9 @@ def draw_mixing(
 ) -> Mixing | None:
     """How a batch of `count` images of `size` (height, width) is mixed; None if the policy mixes nothing.
 
-    The share comes from Beta(alpha, alpha), one an image. The box of cutmix is around any pixel and has as much of
-    the area as the other image's share (Yun et al. 2019, section 3.1); it ends at the border, and what is left of
-    the image then is the share.
+    The share of each image is drawn from Beta(alpha, alpha). The box of cutmix is centred on a random pixel, and its
+    share of the area is that of the other image (Yun et al. 2019, section 3.1). It is cut off at the border, and the
+    share is then corrected.
     """
     if not policy.mixup and not policy.cutmix:
         return None
@@ -152,7 +153,7 @@ def draw_mixing(
 
 
 def mix(images: Tensor, mixing: Mixing) -> Tensor:
-    """Mixes uint8 images [B, C, H, W], channels-last in memory, into such ones; mixup rounds to the nearest value."""
+    """Mixes images uint8 [B, C, H, W], channels-last in memory. The result is the same; mixup rounds its values."""
     pixels = images.permute(0, 2, 3, 1)
     if mixing.box is not None:
         mixed = _within(mixing.box, partners(pixels), pixels)
@@ -163,14 +164,15 @@ def mix(images: Tensor, mixing: Mixing) -> Tensor:
 
 
 def partners(batch: Tensor) -> Tensor:
-    """What `mix` mixes into each image, or the labels of it: of images [B, ...] or labels [B] those before."""
+    """The partner of each image, or its label: from images [B, ...] or labels [B] those before."""
     return batch.roll(1, dims=0)
 
 
 def _draw_erased(probability: float, count: int, size: tuple[int, int] | torch.Size, random: torch.Generator) -> Tensor:
-    """Boxes int64 [count, 4], anywhere in the image, of an area and (by its logarithm) an aspect in the range.
+    """Boxes int64 [count, 4] at random positions. The area is uniform in its range, so is the logarithm of the aspect.
 
-    One that is higher or wider than the image is cut to it, where the paper would draw again: few are, and by little.
+    A box that is higher or wider than the image is cut to it, where the paper would draw again. That is rare, and the
+    difference is small.
     """
     height, width = size
     chance, area, aspect, down, right = torch.rand((5, count), generator=random)
@@ -199,16 +201,16 @@ def _cropped_and_flipped(images: Tensor, draws: Draws, colour: Tensor) -> Tensor
 
 
 def _reflected(positions: Tensor, length: int) -> Tensor:
-    """Positions up to `length` - 1 beyond 0..`length` - 1, mirrored at the first and the last of these."""
+    """Positions mirrored into 0..`length` - 1 at both ends; they may lie up to `length` - 1 outside."""
     last = length - 1
     return last - (last - positions.abs()).abs()
 
 
 def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """uint8 [B, H, W, C]: where an image's box is, `inside` ([B, H, W, C] or [W, C]), else `outside`.
+    """uint8 [B, H, W, C]: `inside` ([B, H, W, C] or [W, C]) in an image's box, `outside` elsewhere.
 
-    A box, int64 [B, 4], is its first row, the row after its last, and likewise for columns. Bytes are chosen by their
-    bits, in lines of W * C of them, which PyTorch does several times as fast as torch.where a pixel.
+    A box, int64 [B, 4], is its first row and the row after its last, then likewise for columns. Bytes are selected by
+    bit operations on rows of W * C bytes, which is several times as fast as torch.where per pixel.
     """
     _, height, width, channels = outside.shape
     rows = torch.arange(height, device=box.device)
@@ -221,14 +223,14 @@ def _within(box: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, side: float) -> Tensor:
-    """Images uint8 [B, C, H, W] with each side the share `side` of what it is, bilinear with antialiasing.
+    """Images uint8 [B, C, H, W] with each side multiplied by `side`, bilinear with antialiasing.
 
-    Early epochs learn what is coarse, and that costs less on small images (Howard 2018, "Training Imagenet in 3
-    hours for USD 25", progressive resizing).
+    Early epochs learn coarse features, which costs less on small images (progressive resizing: Howard 2018, "Training
+    Imagenet in 3 hours for USD 25").
     """
     size = [max(1, round(side * length)) for length in images.shape[2:]]
     if images.device.type == "cpu":
         return F.interpolate(images, size, mode="bilinear", antialias=True)
-    # Other devices have it for floats alone.
+    # Other devices have it for floats only.
     made = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
     return made.round().clamp(0, 255).to(torch.uint8)

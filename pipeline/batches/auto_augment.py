@@ -1,8 +1,9 @@
-"""TrivialAugment and RandAugment on whole batches: an operation of its own for each image, uint8 in, uint8 out.
+"""TrivialAugment and RandAugment on whole batches, uint8 in, uint8 out. Each image draws its own operations.
 
-Both draw from the same fourteen operations. The images of a batch are sorted by operation, so that each runs once
-over all that drew it: the five geometric ones as one warp with a matrix an image, the six that look at nothing but a
-pixel's value as one lookup in a curve an image and channel, colour and sharpness by themselves.
+Both draw from the same fourteen operations. The images of a batch are sorted by operation, so that each operation runs
+once, over all images that drew it. The five geometric operations are one warp with a matrix per image. The six
+operations that depend on nothing but a pixel's value are one lookup, with a curve per image and channel. Colour and
+sharpness run by themselves.
 """
 
 from itertools import pairwise
@@ -18,17 +19,17 @@ WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 TONES = ("brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize")
 OPERATIONS = ("identity", *WARPS, *TONES, "colour", "sharpness")
 SIGNED = (*WARPS, "brightness", "contrast", "colour", "sharpness")
-"""Those that go both ways, by chance."""
+"""The operations whose direction is drawn too."""
 
 
 def strengths(auto: str, size: tuple[int, int] | torch.Size) -> Tensor:
     """float32 [14, 31]: how strong each operation is at each level, for images of `size` (height, width).
 
-    Shears are slopes, translations whole pixels, rotations degrees, solarize a threshold, posterize the bits that
-    stay; the other operations go away from the image as it is (0) by that share.
+    Shears are slopes, translations whole pixels, rotations degrees, solarize a threshold, posterize the number of bits
+    that stay. The strength of the others is a share, where 0 leaves the image unchanged.
 
-    trivial has the wide ranges of Mueller & Hutter 2021; their 32 pixels of translation are the side where that is
-    less. rand has those of Cubuk et al. 2019 as torchvision has them: translations are a share, 150 of 331 pixels.
+    trivial has the wide ranges of Mueller & Hutter 2021, with translations of up to 32 pixels, or the side if that is
+    less. rand has the ranges of Cubuk et al. 2019 as in torchvision, with translations of up to 150/331 of the side.
     """
     height, width = size
     if auto == "trivial":
@@ -73,10 +74,10 @@ def draw(
 
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
-    """uint8 [B, H, W, C] through its operations, a round after the other.
+    """Changes images uint8 [B, H, W, C] by their operations, round by round.
 
-    `operation` has to be on the CPU, wherever the images are: it decides what runs, and nobody waits for a device.
-    `colour`, uint8 [C], is what comes in from outside of an image.
+    `operation` has to be on the CPU, wherever the images are: it decides what runs, and reading it must not wait for
+    a device. `colour`, uint8 [C], fills what lies outside of an image.
     """
     for kinds, signed in zip(operation.unbind(1), strength.unbind(1), strict=True):
         images = _round(images, kinds, signed, colour)
@@ -84,13 +85,13 @@ def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -
 
 
 def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> Tensor:
-    """The pixels at `rows` and `columns`, as uint8 [B, H', W', C]; what is outside of an image is of `colour`.
+    """The pixels at `rows` and `columns`, as uint8 [B, H', W', C]; pixels outside of an image have `colour`.
 
     `rows` and `columns` hold whole numbers, int32 or float32 alike, and broadcast to [B, H', W'].
     """
     _, height, width, channels = images.shape
-    # A border of one pixel stands for all that is outside. PyTorch is fastest at padding with 0, so 0 stands for the
-    # colour while this is done: bits that are changed (^) twice are as they were.
+    # A border of one pixel stands for all that is outside. PyTorch pads fastest with 0, so the colour is XORed into all
+    # pixels before, which turns it into 0, and XORed out again at the end.
     line = colour.repeat(width)
     padded = F.pad(images.flatten(2) ^ line, (channels, channels, 1, 1)).view(-1, channels)
     index = rows.clamp(-1, height) * (width + 2) + columns.clamp(-1, width)
@@ -102,7 +103,7 @@ def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> 
 
 
 def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
-    """One operation an image; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
+    """One operation per image; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
     order = kinds.argsort(stable=True)
     back = order.argsort().to(images.device)
     order = order.to(images.device)
@@ -126,10 +127,10 @@ def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> T
 
 
 def _matrices(name: str, strength: Tensor, size: torch.Size) -> Tensor:
-    """float32 [B, 2, 3]: from a place (x, y, 1) of the changed image, in pixels, to the place that it shows.
+    """float32 [B, 2, 3]: from a point (x, y, 1) of the changed image, in pixels, to the point of the original.
 
-    Shears leave the upper left corner where it is, as in the papers' programs; rotations, counter-clockwise, the
-    middle.
+    Shears keep the upper left corner fixed, as in the papers' programs. Rotations are counter-clockwise and keep the
+    centre fixed.
     """
     height, width = size
     matrices = torch.eye(2, 3, device=strength.device).repeat(len(strength), 1, 1)
@@ -149,10 +150,10 @@ def _matrices(name: str, strength: Tensor, size: torch.Size) -> Tensor:
 
 
 def _warped(images: Tensor, matrices: Tensor, colour: Tensor) -> Tensor:
-    """Each pixel is the nearest one of the place it shows.
+    """Moves pixels by the matrices, each pixel from the nearest one.
 
-    Nearest, as in the programs of both papers: no value appears that was not there, and bytes are copied as they are.
-    F.grid_sample, which wants the images in floating point, takes eight times as long.
+    The programs of both papers take the nearest pixel too. It adds no new values, and bytes are copied. F.grid_sample
+    needs images in floating point and takes eight times as long.
     """
     _, height, width, _ = images.shape
     x = torch.arange(width, device=images.device) + 0.5
@@ -164,7 +165,7 @@ def _warped(images: Tensor, matrices: Tensor, colour: Tensor) -> Tensor:
 
 
 def _curves(name: str, images: Tensor, strength: Tensor) -> Tensor:
-    """uint8 [B, C, 256]: what becomes of each value."""
+    """uint8 [B, C, 256]: the new value of each value."""
     count, _, _, channels = images.shape
     values = torch.arange(256, device=images.device)
     strength = strength[:, None, None]
@@ -187,14 +188,14 @@ def _curves(name: str, images: Tensor, strength: Tensor) -> Tensor:
 
 
 def _equalizing(images: Tensor) -> Tensor:
-    """int32 [B, C, 256]: curves after which each value is about as frequent as each other, as Pillow makes them."""
+    """int32 [B, C, 256]: curves that make all values about equally frequent, computed as in Pillow."""
     count, height, width, channels = images.shape
     index = _places(images).long()
     ones = torch.ones_like(index, dtype=torch.int32)
     histogram = torch.zeros(count * channels * 256, dtype=torch.int32, device=images.device)
     histogram = histogram.scatter_add_(0, index, ones).view(count, channels, 256)
     highest = images.view(count, -1, channels).amax(dim=1).long()[:, :, None]
-    # Pixels a step of the new scale; those of the highest value stay above it.
+    # Pixels per step of the new scale, without those of the highest value.
     step = (height * width - histogram.gather(2, highest)) // 255
     below = histogram.cumsum(dim=2) - histogram
     return torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=images.device))
@@ -215,19 +216,20 @@ def _grey(images: Tensor) -> Tensor:
     """float32 [B, H, W, 1], whole numbers: the luma (ITU-R 601-2) of three channels, else the mean of all."""
     channels = images.shape[3]
     weights = (0.299, 0.587, 0.114) if channels == 3 else (1 / channels,) * channels
-    # A little is added as the weights' sum is a little short: white has to stay white.
+    # In float32 the weights' sum is a little short of 1; the addition keeps white white.
     return (images.float() @ torch.tensor(weights, device=images.device)[:, None]).add_(1e-3).floor_()
 
 
 def _coloured(images: Tensor, share: Tensor) -> Tensor:
-    """Between the image in grey (a share of 0) and as it is (1), or beyond."""
+    """Interpolates between the image in grey (share 0) and the image itself (1), or extrapolates."""
     return _between(_grey(images), images.float(), share)
 
 
 def _sharpened(images: Tensor, share: Tensor) -> Tensor:
-    """Between a smoothed image (a share of 0) and as it is (1), or beyond; pixels at the border stay as they are.
+    """Interpolates between a smoothed image (share 0) and the image itself (1), or extrapolates.
 
-    Smoothed is Pillow's way: the mean of 3 x 3 pixels in which the middle one counts five times.
+    Smoothed as in Pillow: the mean of 3 x 3 pixels in which the middle one counts five times. Pixels at the border
+    stay as they are.
     """
     if min(images.shape[1:3]) < 3:
         return images

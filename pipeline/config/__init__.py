@@ -1,29 +1,44 @@
 """params.yaml as one frozen, strict, typed `Config`; values can be set by dotted name.
 
-sections.py      what there is to set: each key with its type, its bounds and what it does
-axes.py          what a search may vary: ranges and choices
-names.py         the dotted names
-search_check.py  whether a search and the keys that it varies fit each other
-sentences.py     what is wrong, in sentences
-loading.py       a file read and checked
-writing.py       values written into a file in which nothing else changes
-files.py         YAML as plain dicts and lists; the files that values name
+section.py    what all sections have in common; the role of a key
+axes.py       what a search may vary: ranges and choices
+families.py   the families of networks: module, label, the keys that they read, legal depths
+schema.py     all keys, each with its type, its bounds, what it does and its role
+names.py      the dotted names of the keys, and of those of older versions
+roles.py      what a key is: searchable, decides a training, of the machine, fixed in a grid
+files.py      YAML as plain dicts and lists; the file of model.weights
+messages.py   sentences about what is wrong
+checks.py     whether a search and the keys that it varies fit each other
+loading.py    `Config`: reads and checks a file
+writing.py    writes values into a file and changes nothing else in it
 """
 
-from pipeline.config.axes import Axis, Choices, Number, Range, Scalar, active
+from pipeline.config.axes import Axis, Choices, Number, Range, active
+from pipeline.config.families import FAMILIES, Family
 from pipeline.config.files import parse_value, read_yaml, weights_digest, weights_file, yaml_text
-from pipeline.config.loading import check_search, grid, load, parse, schema
+from pipeline.config.loading import Config, check_search, grid, load, parse, schema
 from pipeline.config.names import had_no_effect
-from pipeline.config.schema import Augment, Config, Data, Evaluate, Model, Train, Tune
+from pipeline.config.roles import (
+    decides_scoring,
+    decides_training,
+    fixed_in_grid,
+    is_of_the_machine,
+    searchable,
+    why_not_searchable,
+)
+from pipeline.config.schema import Augment, Data, Evaluate, Model, Train, Tune
+from pipeline.config.section import Scalar
 from pipeline.config.writing import write_values
 
 __all__ = [
+    "FAMILIES",
     "Augment",
     "Axis",
     "Choices",
     "Config",
     "Data",
     "Evaluate",
+    "Family",
     "Model",
     "Number",
     "Range",
@@ -32,15 +47,21 @@ __all__ = [
     "Tune",
     "active",
     "check_search",
+    "decides_scoring",
+    "decides_training",
+    "fixed_in_grid",
     "grid",
     "had_no_effect",
+    "is_of_the_machine",
     "load",
     "parse",
     "parse_value",
     "read_yaml",
     "schema",
+    "searchable",
     "weights_digest",
     "weights_file",
+    "why_not_searchable",
     "write_values",
     "yaml_text",
 ]

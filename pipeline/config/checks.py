@@ -1,66 +1,68 @@
-"""Whether the sections space and tune fit the keys that they speak of, and each other."""
+"""Whether the sections space and tune fit the keys that they name, and each other."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config.axes import Axis, Choices, Range, Scalar, active, is_choices
-from pipeline.config.messages import described, sentence, shown
-from pipeline.config.names import FIXED, kind_of, legal_names, searchable, section_of, unknown
-from pipeline.config.schema import Config
+from pipeline.config.axes import Axis, Choices, Range, active, is_choices
+from pipeline.config.messages import described, sentence, shown, unknown
+from pipeline.config.names import kind_of, legal_names, section_of
+from pipeline.config.roles import searchable, why_not_searchable
+from pipeline.config.schema import Params
+from pipeline.config.section import Scalar
 
 
 class SearchCheck:
-    """The sections space and tune of a file against the keys that they speak of; the rest may be wrong as well."""
+    """Checks the sections space and tune of a file, whose other sections may be wrong as well."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.sections = {
-            name: content[name] if isinstance(content.get(name), dict) else {} for name in Config.model_fields
+            name: content[name] if isinstance(content.get(name), dict) else {} for name in Params.model_fields
         }
         self.axes: dict[str, Axis] = {}
         for name, axis in self.sections["space"].items():
             try:
                 self.axes[name] = (Choices if is_choices(axis) else Range).model_validate(axis)
             except ValidationError:
-                continue  # told by the check of the whole file
-        self.own: dict[str, Any] = {}
+                continue  # the check of the whole file reports it
+        self.own: dict[str, Any] = {}  # the legal ones of the file's own values
         for name in legal_names():
             section, _, key = name.partition(".")
             if key in self.sections[section] and not self._refusals(name, self.sections[section][key], name):
                 self.own[name] = self.sections[section][key]
 
     def problems(self) -> list[str]:
+        """What is wrong with the space, whatever the values beside it."""
         found: list[str] = []
         for name in self.sections["space"]:
-            key_or_section = name if name in FIXED else str(name).partition(".")[0]
-            if key_or_section in FIXED:
-                found.append(f"space.{name} can't be searched: {FIXED[key_or_section]}")
+            if why := why_not_searchable(str(name)):
+                found.append(f"space.{name} can't be searched: {why}")
             elif name not in searchable():
                 found.append(unknown(f"space.{name}"))
-            elif name not in self.axes or not (wrong := self._of_axis(name, self.axes[name])):
+            elif name not in self.axes or not (wrong := self._check_axis(name, self.axes[name])):
                 continue
             else:
                 found += wrong
-            self.axes.pop(name, None)  # what is wrong itself is no measure of the others
+            self.axes.pop(name, None)  # the other axes are not compared with a wrong one
         for name, axis in self.axes.items():
             for other, allowed in axis.when.items():
-                found += self._of_condition(name, other, allowed)
+                found += self._check_condition(name, other, allowed)
         cycle = self._cycle()
         if cycle:
             found.append(f"{' and '.join(f'space.{name}' for name in cycle)} wait for each other in their `when`")
         return found
 
     def misfits(self) -> list[str]:
-        """What does not fit together of a space, a way to search and values that are each sound."""
-        return self._of_fixed_conditions() or [*self.of_own_values(), *self._of_first(), *self._of_tune()]
+        """What does not fit together, although the space, the way to search and the values are each legal."""
+        return self._check_fixed_conditions() or [*self.check_own_values(), *self._check_first(), *self._check_tune()]
 
-    def _of_axis(self, name: str, axis: Axis) -> list[str]:
+    def _check_axis(self, name: str, axis: Axis) -> list[str]:
         where = f"space.{name}"
         kind = kind_of(name)
         if isinstance(axis, Choices):
-            refused = [sentence for value in axis.choices for sentence in self._refusals(name, value, name)]
-            found = [f"{where} holds a value that {name} can't have: {sentence}" for sentence in refused]
+            refused = [refusal for value in axis.choices for refusal in self._refusals(name, value, name)]
+            found = [f"{where} holds a value that {name} can't have: {refusal}" for refusal in refused]
             twice = sorted({shown(value) for value in axis.choices if axis.choices.count(value) > 1})
             return found + [f"{where} holds {', '.join(twice)} twice"] * bool(twice)
         if kind not in (int, float):
@@ -91,7 +93,7 @@ class SearchCheck:
                     return [f"{where} holds a value that {name} can't have: {refused[0]}"]
         return found
 
-    def _of_condition(self, name: str, other: str, allowed: Sequence[Scalar]) -> list[str]:
+    def _check_condition(self, name: str, other: str, allowed: Sequence[Scalar]) -> list[str]:
         where = f"space.{name}.when"
         if other not in legal_names():
             return [f"{where}: {unknown(other)}"]
@@ -108,7 +110,7 @@ class SearchCheck:
             ]
         return [each for value in allowed for each in self._refusals(other, value, f"{where}.{other}")]
 
-    def _of_fixed_conditions(self) -> list[str]:
+    def _check_fixed_conditions(self) -> list[str]:
         return [
             f"space.{name}.when waits for {other} to be {' or '.join(map(shown, allowed))}, "
             f"but the file fixes it at {shown(self.own[other])}"
@@ -118,7 +120,7 @@ class SearchCheck:
         ]
 
     def _cycle(self) -> list[str]:
-        """Keys whose `when` lead back to the first of them."""
+        """Keys that wait for each other in a circle by their `when`; empty if none do."""
 
         def walk(path: list[str]) -> list[str]:
             for other in self.axes[path[-1]].when:
@@ -130,8 +132,8 @@ class SearchCheck:
 
         return next((found for name in self.axes if (found := walk([name])) and len(found) > 1), [])
 
-    def of_own_values(self) -> list[str]:
-        """What trial 0 could not have."""
+    def check_own_values(self) -> list[str]:
+        """The file's own values that lie outside the space, though trial 0 is to have them."""
         why = "trial 0 trains the file's own values, so widen the one or change the other"
         return [
             f"{name} is {shown(value)}, outside space.{name} ({described(self.axes[name])}); {why}"
@@ -139,7 +141,7 @@ class SearchCheck:
             if not self.axes[name].holds(value)
         ]
 
-    def _of_first(self) -> list[str]:
+    def _check_first(self) -> list[str]:
         found = []
         for number, given in enumerate(self.sections["tune"]["first"]):
             where = f"tune.first[{number}]"
@@ -160,7 +162,7 @@ class SearchCheck:
             found += problems
         return found
 
-    def _of_tune(self) -> list[str]:
+    def _check_tune(self) -> list[str]:
         tune, found = self.sections["tune"], []
         if tune["sampler"] == "grid":
             endless = [
@@ -175,7 +177,7 @@ class SearchCheck:
         return found
 
     def _refusals(self, name: str, value: Any, called: str) -> list[str]:
-        """What the key's own check says of a value, which the sentences name `called`."""
+        """Why a key can't have a value, in sentences that call the key `called`."""
         section, _, key = name.partition(".")
         found: dict[str, None] = {}
         for beside in self._beside(name):
@@ -183,15 +185,12 @@ class SearchCheck:
                 section_of(section).model_validate({**self.sections[section], **beside, key: value})
             except ValidationError as error:
                 for each in error.errors():
-                    if each["loc"][:1] == (key,):
+                    if each["loc"][:1] == (key,) or each.get("ctx", {}).get("key") == name:
                         found[sentence(each, called)] = None
-                    elif each["type"] == "rule" and sentence(each).startswith(f"{name} "):
-                        # A rule between keys, which has the name of the one to change in its own words.
-                        found[sentence(each).replace(name, called, 1)] = None
         return list(found)
 
     def _beside(self, name: str) -> list[dict[str, Any]]:
-        """What the rest of a key's section may be beside it, where a rule between keys needs to know."""
+        """Other values of the section beside which the key's value must be legal, for a rule between keys."""
         if name != "model.depth":
             return [{}]
         families = self.sections["space"].get("model.family", [self.sections["model"].get("family")])

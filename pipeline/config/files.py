@@ -1,4 +1,4 @@
-"""YAML as plain dicts, lists and scalars, and the files that values name."""
+"""YAML as plain dicts, lists and scalars; the file of weights that model.weights names."""
 
 import hashlib
 import io
@@ -9,12 +9,13 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.config.families import FAMILIES
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file as plain dicts, lists and scalars. Raises ConfigError, for a key given twice too."""
+    """The content of a YAML file as plain dicts, lists and scalars. Raises ConfigError, also for a duplicate key."""
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
@@ -23,7 +24,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """A value as YAML writes it: `0.1`, `true`, `crop_flip`, `[64, 128]`. Raises ConfigError, which names `source`."""
+    """The value of a YAML text: `0.1`, `true`, `crop_flip`, `[64, 128]`. Raises ConfigError, which names `source`."""
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -31,7 +32,7 @@ def parse_value(text: str, source: str) -> Any:
 
 
 def yaml_text(content: Mapping[str, Any]) -> str:
-    """Plain mappings, lists and scalars as YAML."""
+    """Plain mappings, lists and scalars as the text of a YAML file."""
     stream = io.StringIO()
     YAML(pure=True).dump(content, stream)
     return stream.getvalue()
@@ -49,11 +50,11 @@ def weights_file(name: str) -> Path:
 
 
 def weights_digest(model: Model) -> str | None:
-    """SHA-256 of the file that a network begins with; None if it begins with none, or with torchvision's own.
+    """SHA-256 of the file of model.weights; None for null, and for a family that does not read it.
 
-    Raises ConfigError.
+    Raises ConfigError if the file is missing.
     """
-    if model.family != "pretrained" or model.weights is None:
+    if "weights" not in FAMILIES[model.family].reads or model.weights is None:
         return None
     with weights_file(model.weights).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

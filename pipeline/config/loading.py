@@ -1,4 +1,4 @@
-"""A params.yaml read, with values set by dotted name, and checked as a whole."""
+"""Reads a params.yaml, sets values by dotted name, and checks the whole."""
 
 import json
 from collections.abc import Mapping
@@ -9,17 +9,37 @@ from pydantic import ValidationError
 
 from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
-from pipeline.config.messages import all_of, sentence, shown
-from pipeline.config.names import had_no_effect, legal_names, searchable, unknown
-from pipeline.config.schema import Config, Grid
+from pipeline.config.messages import all_of, sentence, shown, unknown
+from pipeline.config.names import had_no_effect, legal_names
+from pipeline.config.roles import searchable
+from pipeline.config.schema import Grid, Params
+from pipeline.config.section import Scalar
 from pipeline.errors import ConfigError
+
+
+class Config(Params):
+    """All of params.yaml."""
+
+    def with_values(self, values: Mapping[str, Scalar]) -> "Config":
+        """A copy with some values replaced, checked like the file. Raises ConfigError."""
+        return parse(self.model_dump(), values, "the values set")
+
+
+AS_GRID: Mapping[str, Any] = {
+    "tune.sampler": "grid",
+    "tune.scheduler": "none",
+    "tune.confirm": 0,
+    "tune.first": [],
+    "tune.budget": None,
+}
+"""The values that make a search train a grid. They are some of the keys that are `fixed_in_grid`."""
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Reads and checks a params.yaml, with the values of `overrides` (by dotted name) in place of its own.
 
     An override may be of any section: `space.<dotted name>` takes a range as a mapping, or a list of choices. Raises
-    ConfigError, which names everything that is wrong: each dotted key, its value and what is allowed.
+    ConfigError with a line for each problem: the dotted key, its value and what is allowed.
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run this in the folder of a project (it has params.yaml and dvc.yaml).")
@@ -46,7 +66,7 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        # A list is told to be empty, too, when all that it holds is wrong.
+        # pydantic also calls a list too short when all that it holds is wrong.
         errors = [each for each in error.errors() if not (each["type"] == "too_short" and each["input"])]
         problems += [sentence(details) for details in errors]
         config = None
@@ -64,34 +84,27 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
 
 
 def grid(settings: Config, name: str) -> Config:
-    """What the study `name` of the section `study` searches: all combinations, each trained to the end.
+    """The values that train the grid `name` of the section `study`: all combinations, each to the end.
 
-    Raises ConfigError if there is no such study.
+    Raises ConfigError if there is no such grid.
     """
     if name not in settings.study:
         there = ", ".join(settings.study) or "none"
-        raise ConfigError(f"study.{name} is not a study of params.yaml; there are {there}.")
+        raise ConfigError(f"study.{name} is not a grid of params.yaml; there are {there}.")
     return _with_grid(settings, settings.study[name])
 
 
 def _with_grid(settings: Config, grid: Grid) -> Config:
-    search = {
-        "tune.sampler": "grid",
-        "tune.scheduler": "none",
-        "tune.confirm": 0,
-        "tune.first": [],
-        "tune.budget": None,
-    }
     content = settings.model_dump() | {"space": grid.model_dump()["space"], "study": {}}
-    found = parse(content, search | dict(grid.values), "the study")
-    check_search(found, "the study")
+    found = parse(content, {**AS_GRID, **grid.values}, "the grid")
+    check_search(found, "the grid")
     return found
 
 
 def check_search(settings: Config, source: str = "params.yaml") -> None:
-    """Raises ConfigError where a search could not begin from the values: they lie outside the space, for one.
+    """Raises ConfigError where a search can't begin: the file's own values lie outside the space, for example.
 
-    load leaves this alone, as one training may well have other values than a search would try.
+    `load` does not check this, since a single training may have values that no search would try.
     """
     if problems := SearchCheck(settings.model_dump()).misfits():
         raise all_of(problems, source)

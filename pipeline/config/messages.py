@@ -1,5 +1,6 @@
-"""What is wrong with a params.yaml, in sentences for the person who wrote it."""
+"""Sentences about what is wrong with a params.yaml, for the person who wrote it."""
 
+import difflib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +9,19 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from pipeline.config.axes import Axis, Choices, Range
-from pipeline.config.names import unknown
+from pipeline.config.names import GONE, legal_names
+from pipeline.config.roles import searchable
+from pipeline.config.schema import Params
 from pipeline.errors import ConfigError
 
 
 def sentence(details: ErrorDetails, called: str | None = None) -> str:
-    """A pydantic error as `train.epochs must be at least 1, got 0`, in which the value may be `called` otherwise."""
+    """A pydantic error as `train.epochs must be at least 1, got 0`; `called` takes the place of the key's name."""
     name, kind, context = called or _path(details["loc"]), details["type"], details.get("ctx", {})
     if kind == "plain":
         return f"{name} must be {details['msg']}, got {shown(details['input'])}"
     if kind == "rule":
-        return details["msg"]
+        return details["msg"].replace(context["key"], called or context["key"], 1)
     if kind == "extra_forbidden":
         forms: dict[str, type[BaseModel]] = {"range": Range, "choices": Choices}
         form = forms.get(str(details["loc"][2])) if len(details["loc"]) > 3 else None
@@ -50,7 +53,7 @@ def sentence(details: ErrorDetails, called: str | None = None) -> str:
 
 def _path(place: Sequence[str | int]) -> str:
     """The place of a value in the file, as `tune.first[0].model.depth`."""
-    # Below a key of the space pydantic says which of two forms it took the value for.
+    # Below a key of the space pydantic adds the form that it took the value for: range or choices.
     parts = [part for number, part in enumerate(place) if not (place[0] == "space" and number == 2)]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
@@ -60,7 +63,24 @@ def shown(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def unknown(name: str) -> str:
+    """The sentence about a name that is no key. It suggests the nearest key, first of the same section, then of all."""
+    if name.removeprefix("space.") in GONE:
+        return f"{name} is gone: it brought nothing when it was measured (docs/results.md); remove it"
+    section, _, key = name.rpartition(".")
+    legal = [f"space.{other}" for other in searchable()] if name.startswith("space.") else legal_names()
+    inside = [other for other in legal if other.startswith(f"{section}.")] if section else list(Params.model_fields)
+    if section == "space":
+        inside = legal
+    for candidates in (inside, legal):
+        by_key = {other.rpartition(".")[2]: other for other in candidates}
+        if near := difflib.get_close_matches(key, by_key, n=1, cutoff=0.7):
+            return f"{name} is not a key; did you mean {by_key[near[0]]}?"
+    return f"{name} is not a key; allowed are {', '.join(inside or Params.model_fields)}"
+
+
 def described(axis: Axis) -> str:
+    """The values of an axis: `8 to 32 in steps of 6`, `"flip" or "none"`."""
     if isinstance(axis, Choices):
         return " or ".join(map(shown, axis.choices))
     steps = f" in steps of {shown(axis.step)}" if axis.step is not None else ""
@@ -68,5 +88,6 @@ def described(axis: Axis) -> str:
 
 
 def all_of(problems: Sequence[str], source: str) -> ConfigError:
+    """One error with all sentences, a line each."""
     count = "one thing is" if len(problems) == 1 else f"{len(problems)} things are"
     return ConfigError(f"{count} wrong in {source}:\n" + "\n".join(f"  {problem}" for problem in problems))

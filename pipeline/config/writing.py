@@ -1,4 +1,4 @@
-"""Values written into a params.yaml in which nothing else changes."""
+"""Writes values into a params.yaml and changes nothing else in it."""
 
 import json
 from collections.abc import Mapping
@@ -8,24 +8,24 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from pipeline.config.axes import Scalar
 from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
 from pipeline.config.loading import parse
 from pipeline.config.messages import all_of
+from pipeline.config.section import Scalar
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_write
 
 
 def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
-    """Writes values by dotted name into a params.yaml, in which nothing else changes: no comment, no quote, no order.
+    """Writes values by dotted name into a params.yaml. Its comments, its quotes and the order of its keys stay.
 
-    The file is replaced whole or not at all. Raises ConfigError for a name that is no key, and for values with which
-    the file would not be sound, or its own values not in its space.
+    The file is replaced whole or not at all. Raises ConfigError for a name that is no key, for an illegal value, and
+    for a value outside the file's space.
     """
     source = f"{path} with the values to write"
     settings = parse(read_yaml(path), values, source)
-    if problems := SearchCheck(settings.model_dump()).of_own_values():
+    if problems := SearchCheck(settings.model_dump()).check_own_values():
         raise all_of(problems, source)
     text = path.read_text(encoding="utf-8")
     nodes = {
@@ -34,7 +34,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
         if isinstance(keys, MappingNode)
         for key, node in keys.value
     }
-    # From the end of the file to its start, so that the places of what is still to be written stay.
+    # From the end of the file to its start, so that the positions of the values still to be written stay right.
     for name, node in sorted(nodes.items(), key=lambda item: -item[1].start_mark.index):
         if name in values:
             text = _with_scalar(text, node, values[name])
@@ -48,12 +48,12 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
             is_as_expected = read_yaml(aside) == expected
         except ConfigError:
             is_as_expected = False
-        if not is_as_expected:  # an anchor gives a value to several places, which only a person can take apart
+        if not is_as_expected:  # with an anchor one text is the value of several keys; only a person can split it
             raise ConfigError(f"{path} has YAML anchors, aliases or tags at {', '.join(values)}: change it by hand.")
 
 
 def _with_scalar(text: str, node: ScalarNode, value: Scalar) -> str:
-    """`text` with another value at `node`; a comment after it stays in its column where there is room."""
+    """`text` with another value at `node`. A comment after it stays in its column where there is room."""
     start: int = node.start_mark.index
     end: int = node.end_mark.index
     written = _written(value, node.style)
@@ -68,9 +68,9 @@ def _with_scalar(text: str, node: ScalarNode, value: Scalar) -> str:
 
 
 def _written(value: Scalar, style: str | None) -> str:
-    """A value as YAML writes it, text with the quotes `style` where it had some or needs them."""
+    """A value as YAML. Text keeps the quotes `style` that it had, and gets some where it needs them."""
     if isinstance(value, float):
-        # 5e-05 would be text for a reader of YAML 1.1, which wants a dot.
+        # YAML 1.1 reads 5e-05 as text, as it has no dot.
         short = repr(value)
         if "e" not in short:
             return short

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import networks
-from pipeline.batches import data
+from pipeline.batches import splits
+from pipeline.batches.batches import OrderedBatches
+from pipeline.batches.images import load_images
 from pipeline.config import Config, Model, Scalar
 from pipeline.errors import PipelineError
 from pipeline.evaluation import inference, metrics, soup, test_set
@@ -90,9 +92,10 @@ def greedy_soup(order: Sequence[int], accuracy_of: Callable[[tuple[int, ...]], f
 
 def groups(networks: Sequence[Model]) -> list[list[int]]:
     """Positions of networks of the same architecture, where there are two or more. Dropout has no weights."""
-    found: dict[Model, list[int]] = {}
+    found: dict[tuple[tuple[str, Scalar], ...], list[int]] = {}
     for position, model in enumerate(networks):
-        found.setdefault(model.model_copy(update={"dropout": 0.0}), []).append(position)
+        architecture = tuple((key, value) for key, value in model.in_use().items() if key != "dropout")
+        found.setdefault(architecture, []).append(position)
     return [alike for alike in found.values() if len(alike) > 1]
 
 
@@ -123,16 +126,16 @@ class Combiner:
         Raises ConfigError and DataError; PipelineError where weights don't fit.
         """
         self._project, self._settings, self._members, self._announce = project, settings, members, announce
-        images = data.load_images(project.training_data, meta)
-        trained_on, held_out = data.split(images.labels, *validation)
+        images = load_images(project.training_data, meta)
+        trained_on, held_out = splits.split(images.labels, *validation)
         self.labels = images.labels[held_out]
         self._device = inference.prepared_device(settings)
         size, device = settings.evaluate.batch_size, self._device.handle
-        self._validation = data.OrderedBatches(images, held_out, batch_size=size, device=device)
+        self._validation = OrderedBatches(images, held_out, batch_size=size, device=device)
         # In whole batches, as each counts alike, and mixed, as a batch of one class is like no other.
         drawn = np.random.default_rng(0).permutation(trained_on)[:STATISTICS_IMAGES]
         whole = len(drawn) - len(drawn) % size or len(drawn)
-        self._statistics = data.OrderedBatches(images, drawn[:whole], batch_size=size, device=device)
+        self._statistics = OrderedBatches(images, drawn[:whole], batch_size=size, device=device)
         self._networks: list[Classifier] = []
         self._probabilities: list[Floats] = []
         for number, member in enumerate(members, start=1):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import networks
-from pipeline.batches.data import Batch, Epochs
+from pipeline.batches.batches import Batch, Epochs
 from pipeline.config import Config, Model
 from pipeline.evaluation.metrics import Floats
 from pipeline.machine import Machine

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import networks, records
-from pipeline.batches.data import Images, OrderedBatches
+from pipeline.batches.batches import OrderedBatches
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.evaluation import metrics, test_set
 from pipeline.evaluation.inference import load_network, predict, prepared_device

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.batches.data import Epochs
+from pipeline.batches.batches import Epochs
 from pipeline.networks import Classifier
 from pipeline.training.device import Device
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.batches import data
-from pipeline.batches.data import Images, OrderedBatches
+from pipeline.batches.batches import OrderedBatches
+from pipeline.batches.images import Images, load_images
 from pipeline.config import Config, Model
 from pipeline.evaluation.inference import load_network, predict, prepared_device
 from pipeline.evaluation.metrics import Floats, Ints
@@ -17,7 +17,7 @@ from pipeline.training.device import Device
 
 def load(project: Project, meta: Meta, settings: Config, device: Device) -> tuple[Images, OrderedBatches]:
     """The test set, and its batches in order. Raises DataError."""
-    images = data.load_images(project.test_data, meta)
+    images = load_images(project.test_data, meta)
     positions = np.arange(len(images.labels))
     return images, OrderedBatches(images, positions, batch_size=settings.evaluate.batch_size, device=device.handle)
 

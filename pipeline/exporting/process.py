@@ -168,11 +168,11 @@ class _Writer:
         quiet()
         import torch
 
-        from pipeline.batches import data
+        from pipeline.batches.images import load_images
 
         torch.set_num_threads(1)
         self._meta = load_meta(meta)
-        images = data.load_images(training_data, self._meta).pixels[:2]
+        images = load_images(training_data, self._meta).pixels[:2]
         self._example: npt.NDArray[np.uint8] = images.transpose(0, 3, 1, 2).copy()
         self._architectures: dict[Model, tuple[Classifier, Graph | None]] = {}
         self._any: Graph | None = None

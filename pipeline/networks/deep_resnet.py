@@ -8,7 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.config import Model
 from pipeline.networks.initial import he_normal
+from pipeline.networks.network import Ends, Network
 from pipeline.networks.projection import Projection
 
 BLOCKS = {
@@ -20,16 +22,21 @@ BLOCKS = {
 }
 """Blocks in each stage."""
 BASIC = ("resnet18", "resnet34")
-"""Those whose blocks are no bottlenecks."""
+"""Those with basic blocks; the others have bottlenecks."""
 
 
-class DeepResNet(nn.Module):
+def build(model: Model, ends: Ends) -> "DeepResNet":
+    """The families resnet18 to resnet152."""
+    return DeepResNet(model.family, model.width, stem=model.stem, dropout=model.dropout, **ends)
+
+
+class DeepResNet(Network):
     """A stem, four stages at `width`, 2, 4 and 8 `width` channels (64 in the paper), and a linear layer.
 
-    resnet18 and resnet34 are of basic blocks, the others of bottlenecks, whose outputs have four times those channels.
-    Each stage but the first halves the image; where the shape changes, shortcuts are projections (option B). The
-    stem imagenet, a 7x7 convolution and a max pool, leaves a quarter of each side before all that; the stem small, for
-    images of some 32 pixels, is a 3x3 convolution that leaves it whole.
+    resnet18 and resnet34 have basic blocks, the others bottlenecks, whose outputs have four times those channels. Each
+    stage but the first halves the image. Where the shape changes, shortcuts are projections (option B). The stem
+    imagenet is a 7x7 convolution and a max pool, and leaves a quarter of each side. The stem small is a 3x3 convolution
+    that keeps the side, for images of about 32 pixels.
     """
 
     def __init__(
@@ -45,8 +52,8 @@ class DeepResNet(nn.Module):
         """`name` is one of BLOCKS."""
         super().__init__()
         self.stem = stem
-        self.stride = 8 if stem == "small" else 32
-        """Pixels of the image, to a side, that a pixel of the last features stands for."""
+        self.least_side = 8 if stem == "small" else 32
+        self.smaller_by = "model.stem to small" if stem == "imagenet" else None
         block = BasicBlock if name in BASIC else Bottleneck
         if stem == "small":
             self.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
@@ -74,7 +81,7 @@ class DeepResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """y = relu(x + F(x)), F being two 3x3 convolutions with batch norms."""
+    """y = relu(x + F(x)), where F is two 3x3 convolutions with batch norms."""
 
     growth = 1
 
@@ -93,9 +100,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """y = relu(x + F(x)), F being a 1x1, a 3x3 and a 1x1 convolution with batch norms (figure 5).
+    """y = relu(x + F(x)), where F is a 1x1, a 3x3 and a 1x1 convolution with batch norms (figure 5).
 
-    The 3x3 convolution has the stride, as in torchvision: the paper's 1x1 would pass three of four pixels over.
+    The 3x3 convolution has the stride, as in torchvision. In the paper the first 1x1 has it, which ignores three of
+    four pixels.
     """
 
     growth = 4

@@ -1,9 +1,9 @@
-"""3x3 convolutions of small images by their Fourier transform, for which a CPU multiplies a third as often.
+"""3x3 convolutions of small images by their Fourier transform, which takes a third of the multiplications.
 
-A convolution of images is a product of their spectra, frequency by frequency (Mathieu et al. 2013, arXiv 1312.5851;
-on CPUs quicker than Winograd's method: Zlateski et al. 2018, arXiv 1809.07851). Of images of a few pixels a side the
-transform itself is one small matrix, so all of it is products of matrices, which a CPU does best. The result is that
-of `torch.nn.functional.conv2d` but for rounding, of which it has as much.
+A convolution is a product of spectra, frequency by frequency (Mathieu et al. 2013, arXiv 1312.5851). On CPUs this is
+faster than Winograd's method (Zlateski et al. 2018, arXiv 1809.07851). For images of a few pixels the transform is one
+small matrix, so that all of it is matrix products, which a CPU does best. The result is that of
+`torch.nn.functional.conv2d` except for rounding errors, which are as large as there.
 """
 
 import functools
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 _MOST_PIXELS = 10
-"""A side. The transform of larger images costs more than it saves."""
+"""Pixels, to a side. The transform of larger images costs more than it saves."""
 _LEAST_IMAGES = 200
-"""Kernels are transformed anew in each step, which has to be shared by so many."""
+"""Images of a batch. Kernels are transformed once per step, which pays only with so many images."""
 _LEAST_CHANNELS = 96
-"""Geometric mean of those that come in and go out: with fewer, memory is what takes the time."""
+"""Geometric mean of input and output channels. With fewer, memory access takes most of the time."""
 
 
 def pays(features: Tensor, weight: Tensor) -> bool:
-    """Whether it is quicker than a direct convolution, with its gradients. Measured: benchmarks/fourier.py."""
+    """Whether `convolve` with its gradients is faster than a direct convolution, as benchmarks/fourier.py measures."""
     images, _, height, width = features.shape
     return (
         features.device.type == "cpu"
@@ -34,9 +34,9 @@ def pays(features: Tensor, weight: Tensor) -> bool:
 
 
 def convolve(features: Tensor, weight: Tensor) -> Tensor:
-    """[N, inputs, H, W], weight [outputs, inputs, 3, 3] -> [N, outputs, H, W], with a padding of one zero.
+    """[N, inputs, H, W], weight [outputs, inputs, 3, 3] -> [N, outputs, H, W], with zero padding of one pixel.
 
-    In the type that autocast has for the device, where it is on.
+    Under autocast it computes in autocast's type for the device.
     """
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
@@ -52,7 +52,7 @@ def convolve(features: Tensor, weight: Tensor) -> Tensor:
             (part.to(kernels) @ kernels).to(dtype).view(-1, inputs, outputs)
             for part in (waves.alone, waves.cosines, waves.sines)
         )
-        # Of a row [cosine, sine] of the images: as complex numbers, one times the conjugate of the other.
+        # For rows [cosine, sine] of the images: the product of a complex number and the conjugate of another.
         pairs = torch.cat([torch.cat([cosines, -sines], dim=2), torch.cat([sines, cosines], dim=2)], dim=1)
         products: Tensor = _Products.apply(spectra, alone, pairs)
         convolved = transform.mT @ products
@@ -60,26 +60,27 @@ def convolve(features: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Waves(NamedTuple):
-    """The frequencies of images with a row and a column of zeros, which pads them on all sides: the plane is round.
+    """The frequencies of images with one more row and column of zeros.
 
-    Of most, one stands for itself and its mirror, with a cosine and a sine. Few are their own, with a cosine alone.
+    The transform is periodic, so that those zeros pad the image on all sides. Most frequencies have a mirror frequency;
+    such a pair has a cosine and a sine. A few are their own mirror and have only a cosine.
     """
 
     pixels: Tensor
-    """[frequencies, H * W], orthonormal: first those alone, then cosine and sine of each pair."""
+    """[frequencies, H * W], orthonormal: first those without a pair, then cosine and sine of each pair."""
     alone: Tensor
-    """[alone, 9], of the offsets that a kernel has."""
+    """[alone, 9]: cosines of those without a pair, at the 9 offsets of a kernel"""
     cosines: Tensor
-    """[pairs, 9]"""
+    """[pairs, 9], at the same offsets"""
     sines: Tensor
-    """[pairs, 9]"""
+    """[pairs, 9], at the same offsets"""
 
 
 @functools.lru_cache(maxsize=64)
 def _waves(height: int, width: int) -> _Waves:
-    """In float64."""
+    """The frequencies of images of this size, in float64."""
     rows, columns = height + 1, width + 1
-    # A frequency and its mirror, by their numbers in reading order.
+    # A frequency and its mirror frequency, both numbered row by row.
     mirrors = {
         row * columns + column: (-row % rows) * columns + (-column % columns)
         for row in range(rows)
@@ -111,7 +112,7 @@ def _whole(first: int, end: int) -> Tensor:
 class _Products(torch.autograd.Function):
     """spectra [N, F, inputs], alone [A, inputs, outputs], pairs [P, 2 inputs, 2 outputs] -> [N, F, outputs].
 
-    F is A + 2 P. Each product writes to its place: a batched one would copy the spectra before and after.
+    F is A + 2 P. Each product writes directly to its part of the result; a batched product would copy the spectra.
     """
 
     @staticmethod
@@ -144,7 +145,7 @@ class _Products(torch.autograd.Function):
 
 
 def _matrices(spectra: Tensor, alone: Tensor) -> list[Tensor]:
-    """Views of the spectra [N, F, C]: of each frequency alone [N, C], then of each pair [N, 2 C]."""
+    """Views of the spectra [N, F, C]: [N, C] for each frequency without a pair, then [N, 2 C] for each pair."""
     images, _, channels = spectra.shape
     split = len(alone)
     return [

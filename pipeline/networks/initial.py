@@ -1,4 +1,4 @@
-"""The weights that networks begin with."""
+"""Initial weights."""
 
 from torch import nn
 
@@ -6,9 +6,8 @@ from torch import nn
 def he_normal(network: nn.Module) -> None:
     """Draws weights of convolutions and linear layers (He et al. 2015, "Delving deep into rectifiers", section 2.2).
 
-    Biases begin at 0; batch norms as PyTorch has them, with factors of 1 and shifts of 0, also those that end a
-    residual branch: to begin these with 0 (Goyal et al. 2017, section 5.1) is not the ResNet paper's way, nor
-    torchvision's.
+    Biases start at 0. Batch norms start with factors of 1 and shifts of 0, also at the end of a residual branch. Goyal
+    et al. 2017 (section 5.1) start those with 0; the ResNet paper and torchvision don't.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,6 +1,6 @@
-"""A ResNet that begins with the weights of a training on ImageNet, as torchvision gives them out.
+"""A ResNet that starts from weights trained on ImageNet, as torchvision publishes them.
 
-Its images are to be normalised by the MEAN and STD of ImageNet's, with which those weights were trained.
+Its images are normalised by ImageNet's MEAN and STD, as they were when those weights were trained.
 """
 
 import socket
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import config
+from pipeline.config import Model
 from pipeline.errors import ConfigError, DownloadError
 from pipeline.networks.deep_resnet import BASIC, BLOCKS, DeepResNet
+from pipeline.networks.network import Ends
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of red, green and blue over ImageNet, pixels scaled to 0..1; STD likewise."""
+"""Of red, green and blue over ImageNet, for pixels scaled to 0..1."""
 STD = (0.229, 0.224, 0.225)
+"""The standard deviations that go with MEAN."""
 FILES = {
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
@@ -29,20 +32,34 @@ FILES = {
     "resnet101": "resnet101-63fe2227.pth",
     "resnet152": "resnet152-394f9c45.pth",
 }
-"""torchvision's IMAGENET1K_V1, all five of one recipe, the paper's; with the first digits of their SHA-256."""
+"""torchvision's IMAGENET1K_V1, all five trained by the paper's recipe. The digits begin the SHA-256 of the file."""
 ADDRESS = "https://download.pytorch.org/models/"
 OWN = "network."
-"""What names begin with in the files of this project, of a Classifier's weights."""
+"""The prefix of a network's weights in this project's files, which hold a whole Classifier."""
 SILENCE_S = 60
-"""Seconds without a byte after which a transfer is given up."""
+"""Seconds without a byte after which a download is given up."""
+
+
+def build(model: Model, ends: Ends) -> "Pretrained":
+    """The family pretrained. Its networks have three channels; images of one channel are normalised into three."""
+    return Pretrained(
+        model.backbone,
+        trained=model.trained,
+        image_size=model.image_size,
+        classes=ends["classes"],
+        dropout=model.dropout,
+    )
 
 
 class Pretrained(DeepResNet):
-    """A deep ResNet of ImageNet's shape, all or part of it frozen.
+    """A deep ResNet of ImageNet's shape, wholly or partly trained.
 
-    `trained` is what is trained: head (the last layer alone), last_stage (and the last stage), or all. Batch norms of
+    `trained` is head (only the last layer), last_stage (the last stage too) or all; the rest is frozen. Batch norms of
     the frozen part keep ImageNet's statistics in training too. Images are resized to `image_size`, bilinearly.
     """
+
+    mean = MEAN
+    std = STD
 
     def __init__(
         self,
@@ -56,12 +73,13 @@ class Pretrained(DeepResNet):
         super().__init__(backbone, 64, stem="imagenet", channels=3, classes=classes, dropout=dropout)
         self.backbone = backbone
         self.image_size = image_size
+        self.smaller_by = "model.image_size to 224"
         frozen: list[nn.Module] = []
         if trained != "all":
             frozen = [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3]
         if trained == "head":
             frozen.append(self.layer4)
-        # A tuple: what is in it is registered once, under its own name.
+        # In a tuple PyTorch does not register the parts a second time.
         self._frozen = tuple(frozen)
         for part in self._frozen:
             part.requires_grad_(False)
@@ -69,7 +87,7 @@ class Pretrained(DeepResNet):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, H, W] -> logits [N, classes]."""
         if self.image_size is not None:
-            # A smaller image is made of means, else it would be of every so many pixels one.
+            # Antialiasing makes a pixel of a smaller image the mean of several; without it most are ignored.
             shrunk = self.image_size < min(images.shape[2:])
             images = F.interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=shrunk)
         return super().forward(images)
@@ -80,12 +98,12 @@ class Pretrained(DeepResNet):
             part.eval()
         return self
 
-    def load_imagenet(self, file: str | None) -> None:
-        """Takes the weights of all layers but the last from `file`, relative to the working directory, or the network.
+    def load_initial_weights(self, file: str | None) -> None:
+        """Loads the weights of all layers but the last from `file`; None: from torchvision's address.
 
-        The file may be torchvision's, or the model.safetensors of a training of this project.
-
-        Raises ConfigError if the file is missing, damaged or of another network, DownloadError if the network fails.
+        The file is torchvision's, or the model.safetensors of a training of this project. Its path is relative to the
+        working directory. Raises ConfigError if the file is missing, damaged or of another network, and DownloadError
+        if the download fails.
         """
         weights = _fetched(self.backbone) if file is None else _read(config.weights_file(file))
         own = {name.removeprefix(OWN): value for name, value in weights.items() if name.startswith(OWN)}
@@ -110,7 +128,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make its reader stumble over anything
+    except Exception as error:  # a damaged file can make its reader raise anything
         reason = f"{type(error).__name__}: {_first_line(error)}"  # the message alone may be a mere number
         raise ConfigError(
             f"model.weights: {path} can't be read as weights ({reason}): put a good copy in its place."
@@ -123,17 +141,17 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _fetched(backbone: str) -> Mapping[str, Tensor]:
-    """torchvision's weights from its address, or from where an earlier run has put them (torch.hub's folder)."""
+    """torchvision's weights from torch.hub's folder, where an earlier run may have left them, or from its address."""
     address = ADDRESS + FILES[backbone]
     remedy = "try again, or fetch that file by another way, put it somewhere and name it in model.weights"
     try:
-        with _impatient():
+        with _socket_timeout():
             return torch.hub.load_state_dict_from_url(address, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, HTTPException) as error:
         raise DownloadError(
             f"The ImageNet weights of {backbone} could not be fetched from {address} ({_first_line(error)}): {remedy}."
         ) from error
-    except Exception as error:  # a wrong checksum, or a damaged file that makes its reader stumble over anything
+    except Exception as error:  # a wrong checksum, or a damaged file, which can make its reader raise anything
         kept = Path(torch.hub.get_dir(), "checkpoints", FILES[backbone])
         raise DownloadError(
             f"What came from {address} is damaged ({_first_line(error)}): delete {kept} if it is there, then {remedy}."
@@ -141,8 +159,8 @@ def _fetched(backbone: str) -> Mapping[str, Tensor]:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """A server that falls silent is an OSError after a while: torch.hub would wait for ever."""
+def _socket_timeout() -> Iterator[None]:
+    """A server that sends nothing for SILENCE_S is an OSError; torch.hub itself would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_S)
     try:
@@ -152,9 +170,9 @@ def _impatient() -> Iterator[None]:
 
 
 def _misfit(body: Mapping[str, Tensor], network: DeepResNet) -> str | None:
-    """The first thing that keeps `body` from being the weights of `network` but its last layer; None if they fit.
+    """The first reason why `body` is not the weights of `network` without its last layer; None if they fit.
 
-    Counts of batches, which only a batch norm without momentum needs, are not in files of old.
+    The counts of batches of batch norms are ignored: older files lack them, and nothing here needs them.
     """
     wanted, found = (
         {
@@ -173,7 +191,7 @@ def _misfit(body: Mapping[str, Tensor], network: DeepResNet) -> str | None:
 
 
 def _with_the_layers_of(body: Mapping[str, Tensor]) -> str | None:
-    """The backbone with as many blocks of the same kind, if there is one."""
+    """The backbone with the same number and kind of blocks, if there is one."""
     bottlenecks = "layer1.0.conv3.weight" in body
     for name, stages in BLOCKS.items():
         ends = {f"layer{stage}.{blocks}.conv1.weight" for stage, blocks in enumerate(stages, start=1)}

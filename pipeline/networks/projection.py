@@ -5,10 +5,11 @@ from torch.nn import functional as F
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution of every `stride`-th pixel, with the weights and the numbers of one with that stride.
+    """A 1x1 convolution with a stride.
 
-    The pixels are picked first: the weight's gradient of a 1x1 convolution with stride 2 and fewer than 8 channels,
-    channels last, writes beyond its memory on the CPU (seen with PyTorch 2.14.1), and that ends the process.
+    The pixels are picked before the convolution, which gives the same numbers. Otherwise the weight's gradient writes
+    beyond its memory on the CPU with a stride of 2, fewer than 8 channels and channels last, which ends the process
+    (seen with PyTorch 2.14.1).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

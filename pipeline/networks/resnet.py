@@ -5,22 +5,29 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.config import Model
 from pipeline.networks.initial import he_normal
+from pipeline.networks.network import Ends, Network
 from pipeline.networks.projection import Projection
 
 Shortcut = Literal["identity", "projection", "none"]
 
 
-class ResNet(nn.Module):
+def build(model: Model, ends: Ends) -> "ResNet":
+    """The families resnet and plain."""
+    shortcut: Shortcut = "none" if model.family == "plain" else model.shortcut
+    return ResNet(model.depth, model.width, shortcut=shortcut, dropout=model.dropout, **ends)
+
+
+class ResNet(Network):
     """A 3x3 convolution, three stages of n blocks at `width`, 2 `width` and 4 `width` channels, and a linear layer.
 
-    The second and the third stage halve the image. `shortcut` says what is added where the shape changes: with
-    identity, which has no parameters, and projection it is the paper's option A and its option B. With none nothing is
-    added anywhere: the paper's plain network, of the same weights.
+    The second and the third stage halve the image. `shortcut` is what is added where the shape changes: identity is
+    the paper's option A, which has no parameters, and projection its option B. none adds nothing in any block: that is
+    the paper's plain network, with the weights of option A.
     """
 
-    stride = 4
-    """Pixels of the image, to a side, that a pixel of the last features stands for."""
+    least_side = 4
 
     def __init__(
         self,
@@ -60,7 +67,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """y = relu(x + F(x)), F being two 3x3 convolutions with batch norms; y = relu(F(x)) without a shortcut."""
+    """y = relu(x + F(x)), where F is two 3x3 convolutions with batch norms; y = relu(F(x)) without a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut = "identity") -> None:
         super().__init__()
@@ -87,7 +94,7 @@ class Block(nn.Module):
 
 
 class Padding(nn.Module):
-    """The paper's option A: of every `stride` pixels one, and zeros for new channels."""
+    """The paper's option A: every `stride`-th pixel, and zeros for new channels."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """A network that reaches a good accuracy with few operations.
 
-After Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), to which the sections refer.
+After Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498). Sections are of that paper.
 """
 
 from itertools import pairwise
@@ -10,29 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.config import Model
 from pipeline.networks import fourier
+from pipeline.networks.network import Ends, Network
 
 PATCH = 2
-"""Pixels of the side of what the first layer looks at."""
+"""Pixels, to a side, of a patch, which is what the first layer looks at."""
 LOGIT_SCALE = 1 / 9
-"""Of the paper's network: small logits at the start, whose last layer may then learn as fast as the others."""
+"""The paper's: logits are small at the start, so that the last layer can have the learning rate of the others."""
 WIDTHS = {"doubling": (1, 2, 4), "wide": (1, 4, 4)}
-"""Channels of the stages over those of the first. Wide are the paper's, 64/256/256."""
+"""Channels of the stages, relative to the first. wide is the paper's: 64, 256, 256."""
 _LEAST_VARIANCE = 5e-4
-"""Added to the variance of each component, of images with unit variance: what is mostly noise is not blown up."""
+"""Added to the variance of each component, for images with unit variance. It keeps components of noise small."""
 
 
-class Speed(nn.Module):
-    """Whitened patches, three stages of `(depth - 2) / 3` convolutions, the largest of each channel, a linear layer.
+def build(model: Model, ends: Ends) -> "Speed":
+    """The family speed."""
+    return Speed(model.depth, model.width, stages=model.stages, dropout=model.dropout, **ends)
 
-    The paper's network (section 3.1) made for a CPU: stages of `width` channels times WIDTHS of `stages`; a whitening
-    without a bias to train, so that no gradient has to be taken through the largest feature maps; the last stage pooled
-    as a whole, so that images of any size from 9 pixels on will do. Of ordinary families it is the one that needs to
-    see images before it is trained: `whiten`.
+
+class Speed(Network):
+    """Whitened patches, three stages of `(depth - 2) / 3` convolutions, a maximum per channel, a linear layer.
+
+    The paper's network (section 3.1) with three changes that suit a CPU. The stages have `width` channels times
+    WIDTHS of `stages`. The whitening has no trained bias, so that no gradient passes the largest feature maps. The
+    last stage is pooled as a whole, so that images of any size from 9 pixels on are accepted. `prepare` has to be
+    called before the training.
     """
 
-    stride = 9
-    """Pixels, to a side, that it needs for one to be left."""
+    least_side = 9
 
     def __init__(
         self,
@@ -46,7 +52,7 @@ class Speed(nn.Module):
     ) -> None:
         super().__init__()
         components = channels * PATCH**2
-        # Both signs of each, since what follows cuts off the negative part (section 3.2).
+        # Both signs of each, since the activation that follows suppresses negative values (section 3.2).
         self.patches = nn.Conv2d(channels, 2 * components, PATCH, bias=False)
         self.patches.weight.requires_grad_(False)
         widths = [2 * components, *(times * width for times in WIDTHS[stages])]
@@ -55,8 +61,8 @@ class Speed(nn.Module):
         self.classify = nn.Linear(widths[-1], classes, bias=False)
 
     @torch.no_grad()
-    def whiten(self, images: Tensor) -> None:
-        """Sets the first layer to the principal components of patches of normalised images [N, C, H, W].
+    def prepare(self, images: Tensor) -> None:
+        """Whitens: sets the first layer to the principal components of patches of normalised images [N, C, H, W].
 
         Each component is scaled to unit variance (section 3.2, after Page 2019).
         """
@@ -73,9 +79,9 @@ class Speed(nn.Module):
 
 
 class Stage(nn.Module):
-    """3x3 convolutions, each with batch norm and SiLU, on half of the pixels a side, rounded down.
+    """3x3 convolutions, each with batch norm and SiLU. The first ends with a max pool, which halves each side.
 
-    From three convolutions on, the output of the first is added to that of the last (section 5.1).
+    With three or more convolutions, the output of the first is added to that of the last (section 5.1).
     """
 
     def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
@@ -90,7 +96,7 @@ class Stage(nn.Module):
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             features = convolution(features)
             if number == 0:
-                features = F.max_pool2d(features, 2)  # after it, as in the paper (section 3.1)
+                features = F.max_pool2d(features, 2)  # after the convolution, as in the paper (section 3.1)
             features = F.silu(norm(features))
             if number == 0:
                 first = features
@@ -98,7 +104,7 @@ class Stage(nn.Module):
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution. In training it goes by the Fourier transform where that is quicker."""
+    """A 3x3 convolution. In training it is computed by the Fourier transform where that is faster."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
@@ -111,14 +117,14 @@ class Conv3x3(nn.Conv2d):
 
 
 def _convolution(inputs: int, outputs: int) -> Conv3x3:
-    """Begins by handing its inputs on, as far as there are outputs for them (section 3.3)."""
+    """Its initial weights pass the inputs on, as many as there are outputs for (section 3.3)."""
     convolution = Conv3x3(inputs, outputs)
     nn.init.dirac_(convolution.weight[:inputs])
     return convolution
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """With a shift but no factor to train (section 3.1), and statistics of the last few steps."""
+    """A batch norm with a shift but no trained factor (section 3.1), and statistics of the last few steps."""
     norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
+from pipeline.config import Model
 from pipeline.networks.initial import he_normal
+from pipeline.networks.network import Ends, Network
 
 CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -14,17 +16,21 @@ CONVOLUTIONS = {
 _WIDTHS = (1, 2, 4, 8, 8)
 
 
-class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, each with a batch norm (which the paper of 2014 could not know) and a max pool.
+def build(model: Model, ends: Ends) -> "VGG":
+    """The families vgg11 to vgg19."""
+    return VGG(model.family, model.width, dropout=model.dropout, **ends)
+
+
+class VGG(Network):
+    """Five stages of 3x3 convolutions, each with a batch norm; a max pool ends each stage.
 
     `width` is the number of channels of the first stage, 64 in the paper; the others have 2, 4, 8 and 8 times that.
-    A mean over all pixels and one linear layer follow. The paper's three fully connected layers, 120 million weights,
-    are for the 7 x 7 pixels that five halvings leave of 224; of 32 they leave a single one. The weights of `features`
-    have the names that they have in torchvision's vgg11_bn to vgg19_bn.
+    A mean over all pixels and one linear layer follow. The paper has three fully connected layers there, with 120
+    million weights, for the 7 x 7 pixels that five halvings leave of 224; of 32 they leave a single pixel. The weights
+    of `features` have the same names as in torchvision's vgg11_bn to vgg19_bn.
     """
 
-    stride = 32
-    """Pixels of the image, to a side, that a pixel of the last features stands for."""
+    least_side = 32
 
     def __init__(self, name: str, width: int, *, channels: int, classes: int, dropout: float = 0.0) -> None:
         """`name` is one of CONVOLUTIONS."""

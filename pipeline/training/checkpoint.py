@@ -1,4 +1,4 @@
-"""What a training leaves on disk after each epoch."""
+"""The state of a training after an epoch, on disk."""
 
 import io
 import pickle
@@ -16,24 +16,24 @@ from pipeline.records import Epoch
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that `training.fit` needs to go on after an epoch.
+    """All that `fit` needs to resume after an epoch.
 
-    There is no state of random numbers in it: the draws of an epoch follow from the seed and the epoch's number.
+    It has no state of random numbers, since the draws of an epoch follow from the seed and the epoch's number.
     """
 
     epochs: list[Epoch]
     model: dict[str, Tensor]
-    """The weights that count: with train.ema their average."""
+    """The weights to validate and save: with train.ema the averaged ones."""
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     moving: dict[str, Tensor] | None = None
-    """With train.ema the weights that the optimiser moves, of which `model` is the average."""
+    """With train.ema the weights that the optimiser moves; else None."""
 
     def save(self, path: Path) -> None:
-        """Writes it to `path`; what was there stays beside it, as the one before. Raises OSError: a full disk."""
+        """Writes it to `path` and keeps the previous checkpoint beside it. Raises OSError, as on a full disk."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["epochs"] = [asdict(epoch) for epoch in self.epochs]
-        # Into memory first: of a full disk torch.save itself would say no more than that writing failed.
+        # Into memory first: on a full disk torch.save itself would not say why writing failed.
         serialized = io.BytesIO()
         torch.save(content, serialized)
         with atomic_write(path) as aside:
@@ -43,15 +43,15 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint | None":
-        """The checkpoint at `path`, the one before if that can't be read; None if there is neither."""
+        """The checkpoint at `path`; if it can't be read, the previous one; None if there is neither."""
         for candidate in (path, _before(path)):
             try:
                 content = torch.load(candidate, map_location="cpu", weights_only=True)
-                # An older version may have left more than is needed.
+                # A checkpoint of an older version may have more fields.
                 known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
                 return cls(**(known | {"epochs": [Epoch(**epoch) for epoch in content["epochs"]]}))
             except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, AttributeError):
-                # Not there, or of another version, or damaged: to train from further back is right, to stop is not.
+                # Missing, damaged or of another version: training an epoch again is better than an error.
                 continue
         return None
 

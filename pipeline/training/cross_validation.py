@@ -1,8 +1,8 @@
-"""A training as the rest of the house sees it: of one network, or with train.folds of one a fold, told as one.
+"""A training as the rest of the house sees it: one network or, with train.folds, one per fold.
 
-Cross-validation trains as many networks as there are folds, each on all parts of the training set but one, which it is
-validated on. They advance together, an epoch at a time, and each epoch is told once, by its mean figures: what pauses,
-stops or goes on is the training as a whole.
+Cross-validation trains one network per fold. Each is validated on its fold and trained on the others. The networks
+advance together, one epoch at a time, and each epoch is reported once, by the means over the folds. The training as a
+whole is paused, resumed and stopped.
 """
 
 import statistics
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.batches import data
-from pipeline.batches.data import Epochs, Images
+from pipeline.batches import splits
+from pipeline.batches.batches import Epochs
+from pipeline.batches.images import Images
 from pipeline.config import Config, Train
 from pipeline.errors import Diverged
 from pipeline.networks import Classifier
@@ -24,12 +25,12 @@ from pipeline.records import Epoch, Folds, Meta
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
-from pipeline.training.loop import Parts
+from pipeline.training.parts import Parts
 
 
 @dataclass(frozen=True)
 class Training:
-    """One network a fold, a single one without folds, and how far each has come."""
+    """One network, or one per fold, and the epochs that each has behind it."""
 
     config: Train
     device: Device
@@ -38,19 +39,22 @@ class Training:
     paths: Sequence[Path]
     """Of the checkpoints: checkpoint.pt, checkpoint-2.pt, ..."""
     histories: Sequence[list[Epoch]]
-    """The epochs of each network. One that was killed may leave some of them an epoch ahead."""
+    """The epochs of each network. After a kill some networks may be one epoch ahead of the others."""
 
     @classmethod
     def of(cls, config: Config, meta: Meta, images: Images, device: Device, folder: Path) -> "Training":
-        """The training that `config` asks for, as far as the checkpoints in `folder` have it. Raises DataError."""
+        """The training of `config`, resumed from the checkpoints in `folder` where there are some.
+
+        Raises DataError, ConfigError and DownloadError.
+        """
         train = config.train
         if train.folds is None:
-            parts = [Parts.of(config, meta, images, device)]
+            parts = [Parts.build(config, meta, images, device)]
         else:
             parts = [
-                Parts.on(positions, seed, config, meta, images, device)
+                Parts.build(config, meta, images, device, positions=positions, seed=seed)
                 for positions, seed in zip(
-                    data.folds(images.labels, train.folds, train.validation_seed), seeds(train), strict=True
+                    splits.folds(images.labels, train.folds, train.validation_seed), seeds(train), strict=True
                 )
             ]
         names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]
@@ -65,21 +69,22 @@ class Training:
 
     @property
     def done(self) -> list[Epoch]:
-        """The epochs that all networks have behind them, by their mean figures."""
+        """The epochs that all networks have behind them, as means over the networks."""
         return [self._mean(number) for number in range(1, min(map(len, self.histories)) + 1)]
 
     @property
     def over(self) -> bool:
+        """Whether the training has ended, at train.epochs or by train.early_stopping."""
         return loop.over(self.done, self.config)
 
     @property
     def network(self) -> Classifier:
-        """The one that is kept: with folds the first fold's, trained on all but its part."""
+        """The network that is saved: with folds that of the first fold."""
         return self.parts[0].network
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images that the network that is kept is trained and validated on."""
+        """Numbers of images that the saved network is trained and validated on."""
         first = self.parts[0]
         return {"training": first.training.total, "validation": len(first.validation)}
 
@@ -100,17 +105,17 @@ class Training:
         """Validation accuracy of each network after epoch `number`."""
         return [history[number - 1].validation_accuracy for history in self.histories]
 
-    def fit(self, watched: Callable[[Epochs], Epochs] = lambda batches: batches) -> Iterator[Epoch]:
-        """Trains on and yields each epoch as it ends, as `training.fit` does; `watched` wraps the training batches.
+    def fit(self, wrap: Callable[[Epochs], Epochs] = lambda batches: batches) -> Iterator[Epoch]:
+        """Trains and yields each epoch as it ends, like `loop.fit`; `wrap` may wrap the training batches.
 
         Raises Diverged and OutOfMemory.
         """
         fits = [
             loop.fit(
                 part.network,
-                watched(part.training),
+                wrap(part.training),
                 part.validation,
-                # Whether it is over is decided by the mean, not by each network for itself.
+                # The mean over the folds decides on early stopping, no single network does.
                 self.config.model_copy(update={"seed": seed, "early_stopping": None}),
                 self.device,
                 path=path,
@@ -124,13 +129,13 @@ class Training:
             number = len(self.done) + 1
             for fold, (fit, history) in enumerate(zip(fits, self.histories, strict=True), start=1):
                 if len(history) < number:
-                    with self._fold_told(fold):
+                    with self._naming_fold(fold):
                         history.append(next(fit))
             yield self._mean(number)
 
     def infer(self) -> tuple[Tensor, Tensor]:
-        """Logits and labels of the validation images: with folds of all images, each by the one that was not
-        trained on it."""
+        """Logits and labels of the validation images. With folds these are all images, each predicted by the network
+        that was not trained on it."""
         found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
         return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
 
@@ -138,7 +143,8 @@ class Training:
         return mean([history[number - 1] for history in self.histories], [len(part.training) for part in self.parts])
 
     @contextmanager
-    def _fold_told(self, fold: int) -> Iterator[None]:
+    def _naming_fold(self, fold: int) -> Iterator[None]:
+        """A context that adds the number of the fold to a Diverged."""
         try:
             yield
         except Diverged as error:
@@ -148,9 +154,9 @@ class Training:
 
 
 def mean(epochs: Sequence[Epoch], images: Sequence[int]) -> Epoch:
-    """One epoch of several networks as one, from how many images each of them was trained on.
+    """The same epoch of several networks as one; `images` says how many each of them was trained on.
 
-    Losses, accuracies and the learning rate are means; the seconds add up, and the speed is all images by all time.
+    Losses, accuracies and the learning rate are means. Seconds are sums. The speed is all images divided by all time.
     """
     if len(epochs) == 1:
         return epochs[0]
@@ -168,7 +174,7 @@ def mean(epochs: Sequence[Epoch], images: Sequence[int]) -> Epoch:
 
 
 def seeds(config: Train) -> list[int]:
-    """The seed of each network with its order and augmentation: with folds they follow from train.seed."""
+    """The seed of each network: train.seed, or with folds seeds derived from it."""
     if config.folds is None:
         return [config.seed]
     return [int(seed >> 1) for seed in np.random.SeedSequence(config.seed).generate_state(config.folds)]

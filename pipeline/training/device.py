@@ -1,4 +1,4 @@
-"""How training runs on a device: precision, threads, memory format, what is said of it."""
+"""The device of a training, with its precision, threads and memory format."""
 
 import ctypes
 import platform
@@ -16,8 +16,9 @@ from pipeline.records import DeviceRecord
 Precision = Literal["fp32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Names of malloc.h: from how many free bytes on the heap's end, and a block, go back to the kernel once freed."""
+"""Names in malloc.h: from how many bytes on free memory at the heap's end, or a block, is returned to the kernel."""
 _KEPT_BYTES = 2**30
+"""The value set for both."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Device:
     def choose(cls, requested: str, precision: str, threads: int | None, machine: Machine) -> "Device":
         """The device for `train.device`, `train.precision` and `train.threads` on this machine.
 
-        Raises ConfigError if what was asked for by name is not there.
+        Raises ConfigError if a device or precision asked for by name is not available.
         """
         device = torch.device(_first_there(machine) if requested == "auto" else requested)
         if device.type == "cuda" and (device.index or 0) >= machine.cuda_devices:
@@ -43,13 +44,13 @@ class Device:
         native_bf16 = {"cuda": machine.cuda_bf16, "cpu": machine.cpu_bf16, "mps": False}[device.type]
         if precision == "bf16" and not native_bf16:
             raise ConfigError(f"train.precision is bf16, but {device.type} has no native bf16 here; set auto or fp32.")
-        # Where bf16 is emulated, autocast is several times slower than fp32; where it is native, a good deal faster.
+        # Emulated bf16 is several times slower than fp32; native bf16 is much faster.
         return cls(device, "bf16" if precision != "fp32" and native_bf16 else "fp32", threads or machine.cores)
 
     def prepare(self) -> None:
         """Sets this process up for the device: threads, memory, TF32, cuDNN's choice of algorithms.
 
-        Once more before another training it also gives back what the one before has left.
+        A call before each training also returns the memory that the previous one has left.
         """
         torch.set_num_threads(self.threads)
         if self.handle.type == "cpu":
@@ -60,13 +61,14 @@ class Device:
             torch.backends.cudnn.benchmark = True
 
     def autocast(self) -> AbstractContextManager[object]:
+        """The context in which networks compute: autocast for bf16, none for fp32."""
         if self.precision == "bf16":
             return torch.autocast(self.handle.type, dtype=torch.bfloat16)
         return nullcontext()
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """channels_last suits the convolutions of cuDNN and oneDNN; MPS gains nothing from it."""
+        """channels_last, which cuDNN and oneDNN convolve faster; on MPS it brings nothing."""
         return torch.contiguous_format if self.handle.type == "mps" else torch.channels_last
 
     @property
@@ -74,14 +76,14 @@ class Device:
         return self.handle.type in ("cuda", "cpu")
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a clock read next is right."""
+        """Waits until the device is idle, for measurements of time."""
         if self.handle.type == "cuda":
             torch.cuda.synchronize(self.handle)
         elif self.handle.type == "mps":
             torch.mps.synchronize()
 
     def peak_memory_bytes(self) -> int:
-        """The most memory held so far: of the device on CUDA, of this process elsewhere."""
+        """The most memory held so far, in bytes: on CUDA that of the device, else that of this process."""
         if self.handle.type == "cuda":
             return torch.cuda.max_memory_allocated(self.handle)
         try:
@@ -110,11 +112,11 @@ def _first_there(machine: Machine) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Has the C library keep what a training step frees, for the next step, up to a gibibyte a block.
+    """Makes the C library keep freed memory for the next training step, up to a gibibyte per block.
 
-    glibc maps each feature map of over 32 MiB anew, and the kernel clears it page by page when it is first written to:
-    a fifth of a step. Blocks of other sizes don't fit into what was kept, so all of that is given back first. Other C
-    libraries are left as they are.
+    By default glibc maps each feature map of more than 32 MiB anew. The kernel then clears it page by page at the first
+    write, which takes a fifth of a step. Memory kept from another training may have blocks of other sizes, so it is
+    returned first. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -6,19 +6,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
-    """Keeps one network at the exponential moving average of another one of the same layers.
+    """Keeps the weights of `network` at the exponential moving average of those of `moving`, which is trained.
 
-    Buffers that are numbers, the running statistics of batch norms, are averaged like the weights: those of the moving
-    network describe where its weights have been for a few steps, not where the average of many steps is. Counts are
-    copied.
+    The running statistics of batch norms are averaged too: those of `moving` belong to its weights of the last few
+    steps, not to the average over many. Buffers of whole numbers, which count batches, are copied.
     """
 
     def __init__(self, network: nn.Module, moving: nn.Module, decay: float) -> None:
+        """Both networks have the same layers and the same weights. `decay` is 0..1, per step."""
         self._decay = decay
         pairs = [
             (kept, other)
             for kept, other in zip(_weights(network), _weights(moving), strict=True)
-            # Frozen weights are those of the average from the start.
+            # Frozen weights are equal in both.
             if other.requires_grad or not isinstance(other, nn.Parameter)
         ]
         self._averaged = [(kept, other) for kept, other in pairs if kept.is_floating_point()]
@@ -26,9 +26,10 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in what step number `step`, from 0, led to.
+        """Updates the average after step number `step`, from 0.
 
-        The decay grows to its value, as TensorFlow has it: the initial weights would weigh too much for long.
+        The decay grows up to its value as in TensorFlow's ExponentialMovingAverage. Otherwise the initial weights would
+        dominate for many steps.
         """
         decay = min(self._decay, (1 + step) / (10 + step))
         kept, moving = zip(*self._averaged, strict=True)

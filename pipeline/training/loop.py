@@ -1,7 +1,7 @@
-"""The training loop: `fit` yields an `Epoch` after each pass, and the caller decides what follows.
+"""The training loop: `fit` yields an `Epoch` after each pass over the images, and the caller decides what follows.
 
-It leaves a checkpoint after each epoch. A training that goes on from one ends with the numbers of a training that was
-never stopped: on a CPU with the same number of threads bit for bit.
+It saves a checkpoint after each epoch. A training that resumes from one ends with the numbers of a training that was
+never interrupted: bit for bit on a CPU with the same number of threads.
 """
 
 import copy
@@ -14,74 +14,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from pipeline import networks
-from pipeline.batches.data import Batch, Epochs, Images, OrderedBatches, TrainingBatches, split
-from pipeline.config import Config, Train
-from pipeline.errors import ConfigError, Diverged, OutOfMemory
-from pipeline.networks import Classifier
-from pipeline.records import Epoch, Meta
+from pipeline.batches.batches import Batch, Epochs
+from pipeline.config import Train
+from pipeline.errors import Diverged, OutOfMemory
+from pipeline.records import Epoch
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import learning_rate_factor
 
-# How many steps may pass before the loss is looked at: often enough to lose little to a diverged training, seldom
-# enough that a GPU, which has to be waited for, does not notice.
 STEPS_BETWEEN_CHECKS = 50
-
-
-class Parts(NamedTuple):
-    """What `fit` brings together."""
-
-    network: Classifier
-    training: TrainingBatches
-    validation: OrderedBatches
-
-    @classmethod
-    def of(cls, config: Config, meta: Meta, images: Images, device: Device) -> "Parts":
-        """The untrained network and the two parts of the training set that `config` asks for.
-
-        Raises DataError and ConfigError.
-        """
-        positions = split(images.labels, config.train.validation_share, config.train.validation_seed)
-        return cls.on(positions, config.train.seed, config, meta, images, device)
-
-    @classmethod
-    def on(
-        cls,
-        positions: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-        seed: int,
-        config: Config,
-        meta: Meta,
-        images: Images,
-        device: Device,
-    ) -> "Parts":
-        """Those with given `positions` for training and for validation, and a given seed of all that is drawn."""
-        training, validation = positions
-        batch_size = config.train.batch_size
-        network = networks.build(config.model, meta, seed)
-        network.see(_some(images, training))
-        small_epochs = _small_epochs(config, network, meta)
-        return cls(
-            network=network,
-            training=TrainingBatches(
-                images,
-                training,
-                batch_size=batch_size,
-                policy=config.augment,
-                fill=meta.mean,
-                seed=seed,
-                device=device.handle,
-                small_epochs=small_epochs,
-            ),
-            validation=OrderedBatches(images, validation, batch_size=batch_size, device=device.handle),
-        )
+"""Steps after which the loss is checked. Each check waits for a GPU, so it must be rare; but a diverged training should
+end soon."""
 
 
 def fit(
@@ -94,11 +43,11 @@ def fit(
     path: Path | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
-    """Trains `network` in place until its training is `over` and yields each epoch as it ends.
+    """Trains `network` in place until the training is `over`, and yields each epoch as it ends.
 
-    Whenever it yields, `network` holds the weights that count: with train.ema the averaged ones, while a copy of it
-    goes on with those that the optimiser moves. Goes on after `checkpoint` where one is given. Leaves a checkpoint at
-    `path` before it yields. Raises Diverged and OutOfMemory.
+    Whenever it yields, `network` holds the weights to validate and save. With train.ema these are the averaged weights,
+    and a copy of `network` holds those that the optimiser moves. It resumes from `checkpoint` if there is one. It saves
+    a checkpoint at `path` before it yields. Raises Diverged and OutOfMemory.
     """
     place(network, device)
     moving = copy.deepcopy(network) if config.ema else network
@@ -147,45 +96,23 @@ def fit(
 
 
 def over(epochs: Sequence[Epoch], config: Train) -> bool:
-    """Whether a training with this history ends: at train.epochs, or by train.early_stopping."""
+    """Whether a training has ended after these epochs: at train.epochs, or by train.early_stopping."""
     if len(epochs) >= config.epochs:
         return True
     if config.early_stopping is None or not epochs:
         return False
-    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # of equal ones the first
+    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)  # the first one among equals
     return epochs[-1].number - best.number >= config.early_stopping
 
 
-def _small_epochs(config: Config, network: Classifier, meta: Meta) -> int:
-    """How many epochs have small images. Raises ConfigError if they are too small for the network."""
-    if config.augment.small_side == 1:
-        return 0
-    side, needed = round(config.augment.small_side * min(meta.shape[1:])), network.network.stride
-    resizes = config.model.family == "pretrained" and config.model.image_size is not None
-    if side < needed and not resizes:
-        raise ConfigError(
-            f"augment.small_side is {config.augment.small_side}, which makes images of {side} pixels a side, but "
-            f"model.family {config.model.family} needs {needed}: raise it, or set it to 1 to go without."
-        )
-    return round(config.augment.small_until * config.train.epochs)
-
-
-def _some(images: Images, positions: npt.NDArray[np.int64]) -> Tensor:
-    """Images from all over a part, uint8 [N, C, H, W]: up to 2,000, fewer of large ones."""
-    _, height, width, _ = images.pixels.shape
-    count = min(2_000, max(1, 2_000_000 // (height * width)), len(positions))
-    chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
-    return torch.from_numpy(images.pixels[chosen]).permute(0, 3, 1, 2)
-
-
 def place(network: nn.Module, device: Device) -> None:
-    """Moves a network to where and how it is trained."""
+    """Moves a network to the device, in the memory format that suits it."""
     network.to(device.handle)
     network.to(memory_format=device.memory_format)
 
 
 def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, Tensor]:
-    """Logits float32 [N, classes] and labels int64 [N] of all images, on the device, in evaluation mode."""
+    """Logits float32 [N, classes] and labels int64 [N] of all images, on the device. Leaves `network` in eval mode."""
     network.eval()
     logits, labels = [], []
     with torch.inference_mode(), device.autocast():
@@ -197,14 +124,14 @@ def infer(network: nn.Module, batches: Epochs, device: Device) -> tuple[Tensor, 
 
 @contextmanager
 def _seeded(seed: int, number: int, device: Device) -> Iterator[None]:
-    """Gives the layers that draw, which is dropout, the draws of this epoch; the process's own go on after it."""
+    """Seeds PyTorch's global generator, which dropout uses, for this epoch. Restores its state afterwards."""
     with torch.random.fork_rng(devices=[device.handle] if device.handle.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0]))
         yield
 
 
 class _Pass(NamedTuple):
-    """What one pass over the training images comes to: means over its steps, and the last learning rate."""
+    """The figures of one pass over the training images: means over its steps, and the last learning rate."""
 
     loss: float
     accuracy: float
@@ -214,9 +141,10 @@ class _Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class _TrainState:
-    """What moves from step to step."""
+    """What a training step changes."""
 
     network: nn.Module
+    """With the weights that the optimiser moves."""
     optimizer: optim.Optimizer
     schedule: optim.lr_scheduler.LambdaLR
     average: Average | None
@@ -224,6 +152,7 @@ class _TrainState:
     device: Device
 
     def train_epoch(self, training: Epochs, number: int) -> _Pass:
+        """Trains on all batches of epoch `number`. Raises Diverged."""
         self.network.train()
         loss_sum = torch.zeros((), device=self.device.handle)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
@@ -255,7 +184,7 @@ class _TrainState:
 
 
 def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """The mean cross entropy; of mixed images that with either label, by shares (Zhang et al. 2017, section 2)."""
+    """The mean cross entropy. For mixed images that of both labels, by their shares (Zhang et al. 2017, section 2)."""
     if batch.mix is None:
         return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
     own, other = (
@@ -266,7 +195,7 @@ def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
 
 
 def _main_labels(batch: Batch) -> Tensor:
-    """The label that the greater part of each image has, int64 [B]."""
+    """The label with the greater share of each image, int64 [B]."""
     return batch.labels if batch.mix is None else torch.where(batch.mix.share >= 0.5, batch.labels, batch.mix.labels)
 
 
@@ -280,7 +209,7 @@ def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:
 
 @contextmanager
 def memory_errors(config: Train, device: Device) -> Iterator[None]:
-    """Raises OutOfMemory in place of what PyTorch raises when an allocation fails."""
+    """A context that turns what PyTorch raises when an allocation fails into OutOfMemory, with advice."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The optimisers of `train.optimizer`, and which weights each of their rules is for."""
+"""The optimisers of `train.optimizer`, and which weights get which of their rules."""
 
 import math
 from collections import defaultdict
@@ -10,13 +10,13 @@ from torch import Tensor, nn, optim
 
 from pipeline.config import Train
 
-# Of the quintic Newton-Schulz iteration, as in Jordan et al. 2024: steepest at 0, so that five steps are enough.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration (Jordan et al. 2024), chosen for a steep slope at 0: five steps are enough."""
 _NEWTON_SCHULZ_STEPS = 5
 
 ADAM_SHARE = 0.1
-"""Of train.learning_rate, for what Muon leaves to AdamW: an orthogonal step of size 1 changes a single weight of a
-kernel by a small part of that, a step of Adam by all of it."""
+"""Share of train.learning_rate for the weights that Muon leaves to AdamW. A step of Adam at rate 1 moves each weight by
+about 1; an orthogonal step at rate 1 moves each weight of a kernel by much less."""
 _ADAM_SECOND_BETA = 0.99
 _ADAM_EPSILON = 1e-8
 
@@ -24,9 +24,9 @@ _ADAM_EPSILON = 1e-8
 def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, bf16: bool = False) -> optim.Optimizer:
     """The optimiser of `train.optimizer` for the weights of `network` that are trained.
 
-    Weight decay is for matrices and kernels alone: norms and biases, vectors all, are left out, as Goyal et al. 2017
-    (section 5.3) do. `network.head`, where there is one, names the weights of the last layer, for
-    `train.head_learning_rate` and for Muon. With `bf16` Muon multiplies matrices in that precision.
+    Matrices and kernels have weight decay. Norms and biases, which are vectors, have none (Goyal et al. 2017, section
+    5.3). `network.head`, if there is one, holds the weights of the last layer, which `train.head_learning_rate` and
+    Muon treat separately. With `bf16` Muon multiplies matrices in that precision.
     """
     head = {id(parameter) for parameter in getattr(network, "head", ())}
     apart = config.optimizer == "muon" or config.head_learning_rate is not None
@@ -57,23 +57,23 @@ def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, b
 
 
 class Muon(optim.Optimizer):
-    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) and beside it AdamW, by groups.
+    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for some groups, AdamW for the others.
 
-    In a group that is `orthogonal` each weight moves by its Nesterov momentum with all singular values set to about 1,
-    times sqrt(max(1, outputs / inputs)): the learning rate is the spectral norm of a step, whatever the gradient's
-    size, and 0.02 to 0.2 suits most networks. A kernel counts as the matrix [outputs, inputs x height x width]. That
-    is for all weights between pixels and the last layer, the first convolution's too, as in the authors' own networks
-    of convolutions. The other groups, of the last layer and of vectors, move by AdamW, as the authors advise. Decay is
-    decoupled (Loshchilov & Hutter 2017) in both.
+    In a group that is `orthogonal`, each weight moves by its Nesterov momentum with all singular values set to about 1,
+    times sqrt(max(1, outputs / inputs)). The learning rate is then the spectral norm of a step, whatever the size of
+    the gradient, and 0.02 to 0.2 suits most networks. A kernel counts as the matrix [outputs, inputs x height x width].
+    All kernels are in such a group, that of the first convolution too, as in the authors' convolutional networks. The
+    last layer and all vectors move by AdamW, as the authors advise. Weight decay is decoupled in both (Loshchilov &
+    Hutter 2017).
 
-    torch.optim.Muon takes matrices alone, one by one, and multiplies in bf16 on any device; kernels of one shape are
-    made orthogonal together here.
+    torch.optim.Muon takes matrices only, one by one, and multiplies in bf16 on any device. This one takes kernels, and
+    makes those of one shape orthogonal together.
     """
 
     def __init__(
         self, groups: list[dict[str, Any]], lr: float, momentum: float, precision: torch.dtype = torch.float32
     ) -> None:
-        """`precision` is that of the matrix products."""
+        """`precision` is the type in which matrices are multiplied."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False}
         super().__init__(groups, defaults)
         self._precision = precision
@@ -104,7 +104,7 @@ class Muon(optim.Optimizer):
         return loss
 
     def _momenta(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """Gradients with Nesterov momentum, as torch.optim.SGD has it."""
+        """Gradients with Nesterov momentum, as in torch.optim.SGD."""
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         if not momentum:
             return gradients
@@ -117,7 +117,7 @@ class Muon(optim.Optimizer):
         return list(torch._foreach_add(gradients, buffers, alpha=momentum))
 
     def _adam(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """Steps of Adam (Kingma & Ba 2014, algorithm 1), of size about 1 a weight."""
+        """Steps of Adam (Kingma & Ba 2014, algorithm 1), about 1 for each weight."""
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         for weight, gradient in zip(weights, gradients, strict=True):
             if not self.state[weight]:
@@ -138,23 +138,24 @@ class Muon(optim.Optimizer):
         return list(torch._foreach_div(torch._foreach_div(means, [1 - momentum**step for step in steps]), sizes))
 
     def _orthogonal(self, moves: list[Tensor]) -> list[Tensor]:
-        alike: dict[torch.Size, list[int]] = defaultdict(list)
-        for place, move in enumerate(moves):
-            alike[move.shape].append(place)
+        """The moves made orthogonal and scaled. Those of one shape are computed together."""
+        by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+        for index, move in enumerate(moves):
+            by_shape[move.shape].append(index)
         made = list(moves)
-        for shape, places in alike.items():
-            matrices = torch.stack([moves[place].flatten(1) for place in places])
+        for shape, indices in by_shape.items():
+            matrices = torch.stack([moves[index].flatten(1) for index in indices])
             scale = math.sqrt(max(1.0, matrices.shape[1] / matrices.shape[2]))
-            for place, matrix in zip(places, orthogonal(matrices, self._precision), strict=True):
-                made[place] = scale * matrix.reshape(shape)
+            for index, matrix in zip(indices, orthogonal(matrices, self._precision), strict=True):
+                made[index] = scale * matrix.reshape(shape)
         return made
 
 
 def orthogonal(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
-    """Matrices [N, rows, columns] with their singular values set to about 1 (0.7 to 1.2) and their vectors kept.
+    """Matrices [N, rows, columns] with singular values of about 1 (0.7 to 1.2) and the same singular vectors.
 
-    By the Newton-Schulz iteration of Jordan et al. 2024, with matrix products in `precision`. What is hardly above 0
-    beside the largest singular value stays below that.
+    By the Newton-Schulz iteration of Jordan et al. 2024, with matrix products in `precision`. Singular values that are
+    tiny compared with the largest stay below that range.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]

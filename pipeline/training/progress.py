@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a bar with the time that is left, and a line for each epoch."""
+"""The progress of a training in the terminal: a bar with the remaining time, and a line per epoch."""
 
 import sys
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.batches.data import Batch, Epochs
+from pipeline.batches.batches import Batch, Epochs
 from pipeline.cli import duration
 from pipeline.records import Epoch
 
 
 class TrainingDisplay:
-    """A context manager; the bar appears on a terminal alone, the lines everywhere (a log file keeps them)."""
+    """A context manager. The bar appears only on a terminal; the lines also go to a file or a pipe."""
 
     def __init__(self, epochs: int, images_per_epoch: int, done: int) -> None:
-        """`done` of the epochs were trained before."""
+        """`done` of the epochs were trained by an earlier start."""
         self._epochs = epochs
         self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._progress = Progress(
@@ -45,9 +45,9 @@ class TrainingDisplay:
     ) -> None:
         self._progress.stop()
 
-    def watched(self, batches: Epochs) -> Epochs:
-        """The same batches; the bar moves as they are taken."""
-        return _Watched(batches, self)
+    def counting(self, batches: Epochs) -> Epochs:
+        """The same batches; the bar advances by each one that is taken."""
+        return _Counting(batches, self)
 
     @property
     def completed(self) -> float:
@@ -55,6 +55,7 @@ class TrainingDisplay:
         return self._progress.tasks[0].completed
 
     def advance(self, number: int, images: int) -> None:
+        """Advances the bar by `images` of epoch `number`."""
         speed = self._progress.tasks[0].speed
         text = f"{speed:,.0f} images/s" if speed else ""
         self._progress.update(self._bar, advance=images, epoch=number, speed=text)
@@ -71,7 +72,7 @@ class TrainingDisplay:
         )
 
 
-class _Watched:
+class _Counting:
     def __init__(self, batches: Epochs, display: TrainingDisplay) -> None:
         self._batches = batches
         self._display = display

@@ -1,4 +1,4 @@
-"""What a killed training leaves for the next start, and which trainings may resume from it."""
+"""Which trainings may resume from the checkpoints of a killed one, and where these are."""
 
 import hashlib
 import json
@@ -18,18 +18,18 @@ from pipeline.records import Meta
 
 @dataclass(frozen=True)
 class Start:
-    """The first start of a training; later starts find it again by the training's fingerprint."""
+    """The first start of a training. Later starts find it by the training's fingerprint."""
 
     folder: Path
-    """Of its checkpoints."""
+    """The folder of the checkpoints."""
     key: str
-    """Of its run in MLflow."""
+    """The key of the run in MLflow."""
     started: str
-    """ISO 8601."""
+    """The time, as ISO 8601."""
 
     @classmethod
     def of(cls, project: Project, settings: Config, meta: Meta) -> "Start":
-        """The start that a killed training of these values left, or a new one."""
+        """The start of a killed training with the same fingerprint, or a new one."""
         folder = project.checkpoints / f"train-{fingerprint(settings, meta)}"
         note = folder / "start.json"
         if not note.is_file():
@@ -39,13 +39,17 @@ class Start:
         return cls(folder, **json.loads(note.read_text(encoding="utf-8")))
 
     def forget(self) -> None:
-        """Deletes the checkpoints: the training has ended, or would end the same way again."""
+        """Deletes the checkpoints, after a training that ended or would diverge again."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def fingerprint(settings: Config, meta: Meta) -> str:
-    """Names a training: equal for two starts only if all that decides its numbers is equal, the code included."""
-    decisive = {key: value for key, value in settings.values().items() if not key.startswith(("data.", "evaluate."))}
+    """Equal for two trainings only if all that decides their numbers is equal, to the last bit and code included."""
+    values = {
+        key: value
+        for key, value in settings.values().items()
+        if config.decides_training(key) or config.is_of_the_machine(key)
+    }
     weights = config.weights_digest(settings.model)
-    given = [decisive, meta.digest, weights, torch.__version__, provenance.code_digest("train")]
+    given = [values, meta.digest, weights, torch.__version__, provenance.code_digest("train")]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]

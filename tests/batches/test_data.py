@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.batches import data
-from pipeline.batches.data import Images, OrderedBatches, TrainingBatches
+from pipeline.batches import splits
+from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
+from pipeline.batches.images import Images, load_images
 from pipeline.config import Augment
 from pipeline.errors import DataError
 from pipeline.records import Meta, load_meta
@@ -42,7 +43,7 @@ def batches(
 
 def test_what_was_written_comes_back_memory_mapped(tmp_path: Path, images: Images, meta: Meta) -> None:
     save(tmp_path, images, meta)
-    loaded = data.load_images(tmp_path, load_meta(tmp_path / "meta.json"))
+    loaded = load_images(tmp_path, load_meta(tmp_path / "meta.json"))
     assert isinstance(loaded.pixels, np.memmap)
     assert np.array_equal(loaded.pixels, images.pixels)
     assert np.array_equal(loaded.labels, images.labels)
@@ -70,34 +71,34 @@ def test_missing_and_damaged_files_are_told_with_what_to_do(
     save(tmp_path, images, meta)
     damage(tmp_path)
     with pytest.raises(DataError, match=sentence):
-        data.load_images(tmp_path, load_meta(tmp_path / "meta.json"))
+        load_images(tmp_path, load_meta(tmp_path / "meta.json"))
 
 
 def test_a_split_takes_its_share_of_each_class_and_every_image_once() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    training, validation = data.split(labels, 0.2, seed=0)
+    training, validation = splits.split(labels, 0.2, seed=0)
     assert np.bincount(labels[validation]).tolist() == [20, 10, 2]
     assert sorted([*training, *validation]) == list(range(160))
 
 
 def test_a_split_depends_on_its_seed_alone() -> None:
     labels = np.arange(100) % 3
-    assert np.array_equal(data.split(labels, 0.2, 1)[1], data.split(labels, 0.2, 1)[1])
-    assert not np.array_equal(data.split(labels, 0.2, 1)[1], data.split(labels, 0.2, 2)[1])
+    assert np.array_equal(splits.split(labels, 0.2, 1)[1], splits.split(labels, 0.2, 1)[1])
+    assert not np.array_equal(splits.split(labels, 0.2, 1)[1], splits.split(labels, 0.2, 2)[1])
 
 
 def test_every_class_is_in_both_parts_of_a_split_however_small() -> None:
     labels = np.array([0] * 100 + [1] * 2)
     for share in (0.01, 0.5):
-        training, validation = data.split(labels, share, 0)
+        training, validation = splits.split(labels, share, 0)
         assert set(labels[training]) == set(labels[validation]) == {0, 1}
     with pytest.raises(DataError, match="Class 1 has a single training image"):
-        data.split(np.array([0, 0, 1]), 0.1, 0)
+        splits.split(np.array([0, 0, 1]), 0.1, 0)
 
 
 def test_folds_validate_each_image_once_with_classes_as_even_as_can_be() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [103, 51, 7]))
-    parts = data.folds(labels, 5, seed=0)
+    parts = splits.folds(labels, 5, seed=0)
     assert len(parts) == 5
     assert sorted(np.concatenate([validation for _, validation in parts])) == list(range(161))
     for training, validation in parts:
@@ -110,16 +111,16 @@ def test_folds_validate_each_image_once_with_classes_as_even_as_can_be() -> None
 
 def test_folds_depend_on_their_seed_alone() -> None:
     labels = np.arange(100) % 3
-    one, same, other = (data.folds(labels, 4, seed) for seed in (1, 1, 2))
+    one, same, other = (splits.folds(labels, 4, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(one, same, strict=True))
     assert not np.array_equal(one[0][1], other[0][1])
 
 
 def test_a_class_with_fewer_images_than_folds_is_told() -> None:
     labels = np.array([0] * 20 + [7] * 3)
-    assert all(np.sum(labels[validation] == 7) == 1 for _, validation in data.folds(labels, 3, 0))
+    assert all(np.sum(labels[validation] == 7) == 1 for _, validation in splits.folds(labels, 3, 0))
     with pytest.raises(DataError, match=r"Class 7 has too few training images \(3\) for 4 folds.*lower train\.folds"):
-        data.folds(labels, 4, 0)
+        splits.folds(labels, 4, 0)
 
 
 def test_an_epoch_holds_each_image_of_the_part_once_in_an_order_of_its_own(images: Images) -> None:
@@ -143,7 +144,7 @@ EVERYTHING = {"flip": "alternating", "auto": "trivial", "erasing": 0.5, "mixup":
 
 @pytest.mark.parametrize("others", [{}, EVERYTHING])
 def test_an_epoch_is_the_same_whatever_came_before_it(images: Images, others: dict[str, float | str]) -> None:
-    def third(skip: int) -> list[data.Batch]:
+    def third(skip: int) -> list[Batch]:
         part = batches(images, np.arange(64), "crop_flip_cutout", **others)
         for number in range(1, skip + 1):
             list(part.epoch(number))
@@ -252,7 +253,7 @@ def test_ordered_batches_hold_all_images_in_order(images: Images) -> None:
 
 def test_no_write_to_a_batch_reaches_the_file(tmp_path: Path, images: Images, meta: Meta) -> None:
     save(tmp_path, images, meta)
-    loaded = data.load_images(tmp_path, meta)
+    loaded = load_images(tmp_path, meta)
     part = OrderedBatches(loaded, np.arange(64), batch_size=64, device=CPU)
     part._images.zero_()
     assert np.array_equal(np.load(tmp_path / "images.npy"), images.pixels)

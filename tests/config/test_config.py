@@ -440,7 +440,7 @@ def test_a_grid_takes_the_place_of_the_space_and_is_searched_whole() -> None:
     found = config.grid(config.load(SHIPPED), "depth")
     assert list(found.space) == ["model.family", "model.depth"]
     assert (found.tune.sampler, found.tune.scheduler, found.tune.confirm) == ("grid", "none", 0)
-    with pytest.raises(ConfigError, match=r"study\.width is not a study of params\.yaml; there are depth"):
+    with pytest.raises(ConfigError, match=r"study\.width is not a grid of params\.yaml; there are depth"):
         config.grid(config.load(SHIPPED), "width")
 
 

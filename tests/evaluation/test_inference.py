@@ -1,7 +1,8 @@
 import numpy as np
 
 from pipeline import networks
-from pipeline.batches.data import Images, OrderedBatches
+from pipeline.batches.batches import OrderedBatches
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.evaluation.inference import predict
 from pipeline.records import Meta

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pipeline import networks
-from pipeline.batches.data import Images, OrderedBatches
+from pipeline.batches.batches import OrderedBatches
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.evaluation import ensembles, soup
 from pipeline.evaluation.inference import predict
@@ -13,6 +14,7 @@ from pipeline.networks import Classifier
 from pipeline.records import Meta
 from pipeline.training import loop
 from pipeline.training.device import Device
+from pipeline.training.parts import Parts
 
 LABELS = np.array([0, 1, 0, 1])
 
@@ -24,7 +26,7 @@ def trained(settings: Config, meta: Meta, images: Images, cpu: Device) -> Classi
         {"train.epochs": 12, "train.batch_size": 16, "train.validation_share": 0.25, "train.learning_rate": 0.05}
         | {"model.family": "plain", "model.depth": 20}
     )
-    network, batches, validation = loop.Parts.of(settings, meta, images, cpu)
+    network, batches, validation = Parts.build(settings, meta, images, cpu)
     epochs = list(loop.fit(network, batches, validation, settings.train, cpu))
     assert epochs[-1].validation_accuracy > 0.8
     return network.eval()

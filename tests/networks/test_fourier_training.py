@@ -13,7 +13,7 @@ from pipeline.networks import fourier
 from pipeline.records import Meta
 from pipeline.training import loop
 from pipeline.training.device import Device
-from pipeline.training.loop import Parts
+from pipeline.training.parts import Parts
 
 STRIPES = Meta("stripes", ("low", "high"), (3, 12, 12), (0.5,) * 3, (0.25,) * 3, {"train": 64, "test": 16}, "", "")
 
@@ -51,7 +51,7 @@ def auto(settings: Config, request: pytest.FixtureRequest) -> Config:
 
 
 def test_it_trains_by_the_transform_and_is_scored_without(auto: Config, cpu: Device, calls: list[torch.Size]) -> None:
-    parts = Parts.of(auto, STRIPES, striped(12), cpu)
+    parts = Parts.build(auto, STRIPES, striped(12), cpu)
     for number, epoch in enumerate(loop.fit(*parts, auto.train, cpu), start=1):
         # The second convolution of the first stage, both of the others: of 5, 5, 2, 2 and 1 pixels a side.
         assert [tuple(shape[2:]) for shape in calls] == number * 3 * [(5, 5), (5, 5), (2, 2), (2, 2), (1, 1)]
@@ -66,7 +66,7 @@ def test_direct_convolutions_give_the_same_but_for_rounding(
     for most_pixels in (0, 10):
         assert not calls
         monkeypatch.setattr(fourier, "_MOST_PIXELS", most_pixels)
-        parts = Parts.of(auto, STRIPES, striped(12), cpu)
+        parts = Parts.build(auto, STRIPES, striped(12), cpu)
         found.append([epoch.training_loss for epoch in loop.fit(*parts, auto.train, cpu)])
     assert calls
     assert found[0] == pytest.approx(found[1], rel=1e-3)
@@ -75,11 +75,11 @@ def test_direct_convolutions_give_the_same_but_for_rounding(
 def test_a_training_that_goes_on_ends_with_the_same_numbers(
     auto: Config, cpu: Device, calls: list[torch.Size], tmp_path: Path
 ) -> None:
-    whole = Parts.of(auto, STRIPES, striped(12), cpu)
+    whole = Parts.build(auto, STRIPES, striped(12), cpu)
     wanted = [(one.training_loss, one.validation_loss) for one in loop.fit(*whole, auto.train, cpu)]
     path, found = tmp_path / "checkpoint.pt", []
     for _ in range(auto.train.epochs):
-        parts = Parts.of(auto, STRIPES, striped(12), cpu)
+        parts = Parts.build(auto, STRIPES, striped(12), cpu)
         fit = loop.fit(*parts, auto.train, cpu, path=path, checkpoint=loop.Checkpoint.load(path))
         found += [(one.training_loss, one.validation_loss) for one in itertools.islice(fit, 1)]
     assert found == wanted

@@ -161,17 +161,17 @@ def test_a_file_that_is_missing_damaged_or_of_something_else_is_told(
     monkeypatch.chdir(tmp_path)
     for name in ("none.pth", str(tmp_path / "none.pth")):
         with pytest.raises(ConfigError, match=rf"there is no file {re.escape(str(tmp_path))}/none\.pth: correct the"):
-            unbuilt().load_imagenet(name)
+            unbuilt().load_initial_weights(name)
     for name in ("damaged.pth", "damaged.safetensors"):
         (tmp_path / name).write_bytes(file.read_bytes()[:1000])
         with pytest.raises(ConfigError, match=rf"{name} can't be read as weights \(.*\): put a good copy"):
-            unbuilt().load_imagenet(str(tmp_path / name))
+            unbuilt().load_initial_weights(str(tmp_path / name))
     (tmp_path / "junk.pth").write_bytes(b"junk" * 99)
     with pytest.raises(ConfigError, match=r"can't be read as weights \(\w+Error: .+\): put a good copy"):
-        unbuilt().load_imagenet(str(tmp_path / "junk.pth"))
+        unbuilt().load_initial_weights(str(tmp_path / "junk.pth"))
     torch.save({"state_dict": theirs.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pth")
     with pytest.raises(ConfigError, match=r"checkpoint.pth holds something else than a state_dict: save"):
-        unbuilt().load_imagenet(str(tmp_path / "checkpoint.pth"))
+        unbuilt().load_initial_weights(str(tmp_path / "checkpoint.pth"))
 
 
 def test_a_file_of_another_network_is_told_with_the_backbone_whose_it_is(
@@ -182,7 +182,7 @@ def test_a_file_of_another_network_is_told_with_the_backbone_whose_it_is(
         r"model.backbone to it, or name another file\.$"
     )
     with pytest.raises(ConfigError, match=sentence):
-        unbuilt("resnet50").load_imagenet(str(file))
+        unbuilt("resnet50").load_initial_weights(str(file))
     weights = theirs.state_dict()
     for changed, problem in (
         (weights | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"conv1.weight has the shape \(64, 1, 7, 7\), not"),
@@ -191,7 +191,7 @@ def test_a_file_of_another_network_is_told_with_the_backbone_whose_it_is(
     ):
         torch.save(changed, tmp_path / "other.pth")
         with pytest.raises(ConfigError, match=f"other.pth does not hold weights of .*, resnet18; {problem}.*: name a"):
-            unbuilt().load_imagenet(str(tmp_path / "other.pth"))
+            unbuilt().load_initial_weights(str(tmp_path / "other.pth"))
 
 
 def test_files_that_run_code_when_they_are_read_are_not_read(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_files_that_run_code_when_they_are_read_are_not_read(tmp_path: Path) -> 
 
     torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
     with pytest.raises(ConfigError, match=r"trap.pth can't be read as weights"):
-        unbuilt().load_imagenet(str(tmp_path / "trap.pth"))
+        unbuilt().load_initial_weights(str(tmp_path / "trap.pth"))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -225,7 +225,7 @@ def test_weights_come_from_the_address_if_their_checksum_is_right(
             assert torch.equal(weights["layer3.0.conv1.weight"], theirs.state_dict()["layer3.0.conv1.weight"])
         else:
             with pytest.raises(DownloadError, match=r"is damaged \(invalid hash value .*\): delete .*00000.pth if it"):
-                unbuilt().load_imagenet(None)
+                unbuilt().load_initial_weights(None)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -235,7 +235,7 @@ def test_a_network_that_fails_is_told_with_what_to_do_by_hand() -> None:
         r"\(.*no route to host.*\): .*put it somewhere and name it in model.weights\.$"
     )
     with pytest.raises(DownloadError, match=sentence):
-        unbuilt("resnet34").load_imagenet(None)
+        unbuilt("resnet34").load_initial_weights(None)
 
 
 @pytest.mark.usefixtures("no_network")

@@ -38,7 +38,7 @@ def test_its_depth_counts_the_layers_with_weights(depth: int, convolutions: int)
 
 def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
     network, seen = Speed(5, 8, channels=3, classes=2), images()
-    network.whiten(seen)
+    network.prepare(seen)
     components = 3 * PATCH**2
     outputs = network.patches(seen).transpose(0, 1).flatten(1)
     assert torch.equal(outputs[:components], -outputs[components:])
@@ -76,7 +76,7 @@ def test_a_classifier_shows_it_the_images_that_it_whitens_by(settings: Config) -
     model = settings.model.model_copy(update={"family": "speed", "depth": 5, "width": 8})
     classifier = networks.build(model, COLOUR, seed=0)
     before = classifier.network.patches.weight.clone()
-    classifier.see((images() * 40 + 128).clamp(0, 255).to(torch.uint8))
+    classifier.prepare((images() * 40 + 128).clamp(0, 255).to(torch.uint8))
     assert not torch.equal(classifier.network.patches.weight, before)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline import train
-from pipeline.batches.data import Images
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.errors import Diverged
 from pipeline.files import Project
@@ -21,7 +21,7 @@ from pipeline.search.engines.worker import WorkerSpec, _Trainer
 from pipeline.training import cross_validation, loop
 from pipeline.training.cross_validation import Training
 from pipeline.training.device import Device
-from pipeline.training.loop import Parts
+from pipeline.training.parts import Parts
 
 SHORT = {"train.epochs": 3, "train.batch_size": 16, "train.folds": 3}
 
@@ -95,7 +95,7 @@ def test_without_folds_it_is_the_one_training(
 ) -> None:
     single = short.with_values({"train.folds": None})
     whole = Training.of(single, meta, images, cpu, tmp_path)
-    parts = Parts.of(single, meta, images, cpu)
+    parts = Parts.build(single, meta, images, cpu)
     assert figures(list(whole.fit())) == figures(list(loop.fit(*parts, single.train, cpu)))
     assert equal(weights(whole), [parts.network.state_dict()])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.before"]

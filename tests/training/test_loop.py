@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from pipeline import networks
-from pipeline.batches import data
-from pipeline.batches.data import Batch, Images, Mix
+from pipeline.batches import splits
+from pipeline.batches.batches import Batch, Mix
+from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.machine import Machine
@@ -19,7 +20,7 @@ from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
-from pipeline.training.loop import Parts
+from pipeline.training.parts import Parts
 from pipeline.training.schedules import learning_rate_factor
 
 SHORT = {"train.epochs": 4, "train.batch_size": 16, "train.validation_share": 0.25, "augment.policy": "crop_flip"}
@@ -34,7 +35,7 @@ def train(
     settings: Config, meta: Meta, images: Images, device: Device, path: Path | None = None, stop_after: int = 99
 ) -> tuple[list[Epoch], nn.Module]:
     """Trains from what `path` holds, at most `stop_after` epochs."""
-    network, training_batches, validation = Parts.of(settings, meta, images, device)
+    network, training_batches, validation = Parts.build(settings, meta, images, device)
     checkpoint = Checkpoint.load(path) if path else None
     epochs = loop.fit(network, training_batches, validation, settings.train, device, path=path, checkpoint=checkpoint)
     return list(itertools.islice(epochs, stop_after)), network
@@ -119,7 +120,7 @@ def test_the_checkpoint_of_an_epoch_is_there_before_the_epoch_is_told(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pt"
-    parts = Parts.of(short, meta, images, cpu)
+    parts = Parts.build(short, meta, images, cpu)
     for epoch in loop.fit(*parts, short.train, cpu, path=path):
         checkpoint = Checkpoint.load(path)
         assert checkpoint is not None
@@ -182,7 +183,7 @@ def test_too_little_memory_is_told_with_advice(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise error
 
-    parts = Parts.of(short, meta, images, cpu)
+    parts = Parts.build(short, meta, images, cpu)
     with pytest.raises(OutOfMemory, match=r"train\.batch_size of 16: halve it"):
         list(loop.fit(Hungry(), parts.training, parts.validation, short.train, cpu))
 
@@ -190,7 +191,7 @@ def test_too_little_memory_is_told_with_advice(
 def test_an_error_that_has_to_do_with_something_else_keeps_its_name(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    parts = Parts.of(short, meta, images, cpu)
+    parts = Parts.build(short, meta, images, cpu)
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         list(loop.fit(wrong, parts.training, parts.validation, short.train, cpu))
@@ -250,7 +251,7 @@ def test_the_training_accuracy_counts_the_label_that_has_the_greater_share(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.bias.expand(len(images), 2)
 
-    validation = Parts.of(short, meta, images, cpu).validation
+    validation = Parts.build(short, meta, images, cpu).validation
     (epoch, *_) = loop.fit(One(), Mixed(), validation, short.train, cpu)
     assert epoch.training_accuracy == 12 / 16
 
@@ -261,7 +262,7 @@ def test_gradients_are_cut_down_to_the_norm_together(short: Config, meta: Meta, 
         plain = {"train.momentum": 0.0, "train.weight_decay": 0.0, "train.epochs": 1, "train.batch_size": 48}
         plain |= {"train.schedule": "constant", "train.warmup": 0.0}
         settings = settings.with_values(plain)
-        before = Parts.of(settings, meta, images, cpu).network
+        before = Parts.build(settings, meta, images, cpu).network
         _, after = train(settings, meta, images, cpu)
         moves = [(one - other).flatten() for one, other in zip(before.parameters(), after.parameters(), strict=True)]
         return torch.cat(moves).norm().item() / settings.train.learning_rate
@@ -310,7 +311,7 @@ def test_the_averaged_network_is_what_is_validated_and_kept_and_the_optimiser_go
     assert [epoch.training_loss for epoch in epochs] == [epoch.training_loss for epoch in plain]
     assert [epoch.validation_loss for epoch in epochs] != [epoch.validation_loss for epoch in plain]
     assert not equal(kept, raw)
-    validation = Parts.of(settings, meta, images, cpu).validation
+    validation = Parts.build(settings, meta, images, cpu).validation
     logits, labels = loop.infer(kept, validation, cpu)
     assert nn.functional.cross_entropy(logits, labels).item() == epochs[-1].validation_loss
     checkpoint = Checkpoint.load(path)
@@ -325,7 +326,7 @@ def test_the_averaged_network_is_there_whenever_the_caller_stops(
 ) -> None:
     settings = short.with_values({"train.ema": 0.95})
     path = tmp_path / "checkpoint.pt"
-    parts = Parts.of(settings, meta, images, cpu)
+    parts = Parts.build(settings, meta, images, cpu)
     for epoch in loop.fit(*parts, settings.train, cpu, path=path):
         logits, labels = loop.infer(parts.network, parts.validation, cpu)
         assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
@@ -387,7 +388,7 @@ def test_dropout_leaves_the_random_numbers_of_the_process_alone(
 def test_inference_covers_every_image_in_order_and_leaves_the_network_as_it_was(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
-    network, _, validation = Parts.of(short, meta, images, cpu)
+    network, _, validation = Parts.build(short, meta, images, cpu)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     logits, labels = loop.infer(network, validation, cpu)
     assert logits.shape == (16, 2)
@@ -431,9 +432,9 @@ def test_a_network_that_begins_with_images_sees_those_of_its_training_part(
     for other in (False, True):
         held_out = images.copy()
         if other:
-            _, validation = data.split(labels, speed.train.validation_share, speed.train.validation_seed)
+            _, validation = splits.split(labels, speed.train.validation_share, speed.train.validation_seed)
             held_out[validation] = 255
-        parts = Parts.of(speed, meta, Images(held_out, labels), cpu)
+        parts = Parts.build(speed, meta, Images(held_out, labels), cpu)
         kernels.append(parts.network.network.patches.weight)
     assert torch.equal(*kernels)
     untouched = networks.build(speed.model, meta, speed.train.seed).network.patches.weight
@@ -444,7 +445,7 @@ def test_the_first_epochs_have_small_images_and_the_others_whole_ones(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"augment.small_side": 0.5, "augment.small_until": 0.5, "augment.mixup": 1.0})
-    batches = Parts.of(settings, meta, images, cpu).training
+    batches = Parts.build(settings, meta, images, cpu).training
     sides = [next(batches.epoch(number)).images.shape[2:] for number in range(1, 5)]
     assert sides == [(4, 4), (4, 4), (8, 8), (8, 8)]
     epochs, _ = train(settings, meta, images, cpu)
@@ -458,4 +459,4 @@ def test_images_that_get_too_small_for_the_network_are_told(
     with pytest.raises(
         ConfigError, match=r"small_side is 0\.375, .* 3 pixels a side, but model\.family resnet needs 4"
     ):
-        Parts.of(settings, meta, images, cpu)
+        Parts.build(settings, meta, images, cpu)

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipeline.batches.data import Batch
+from pipeline.batches.batches import Batch
 from pipeline.records import Epoch
 from pipeline.training.progress import TrainingDisplay
 
@@ -21,7 +21,7 @@ class FourBatches:
 
 def test_the_bar_moves_within_an_epoch_and_starts_where_a_training_goes_on() -> None:
     with TrainingDisplay(3, 32, done=1) as display:
-        seen = [display.completed for _ in display.watched(FourBatches()).epoch(2)]
+        seen = [display.completed for _ in display.counting(FourBatches()).epoch(2)]
     assert seen == [32, 40, 48, 56]
     assert display.completed == 64
 

@@ -33,7 +33,7 @@ from pipeline.search.engines.base import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.batches.data import Images
+    from pipeline.batches.images import Images
     from pipeline.records import Meta
 
 # What no other worker, and no second try, would get past.
@@ -136,14 +136,14 @@ class _Trainer:
         import torch._dynamo  # noqa: F401
 
         from pipeline import networks  # noqa: F401
-        from pipeline.batches import data
+        from pipeline.batches.images import load_images
         from pipeline.machine import Machine
         from pipeline.records import load_meta
         from pipeline.training import cross_validation  # noqa: F401
         from pipeline.training.device import Device
 
         self._meta: Meta = load_meta(spec.meta)
-        self._images: Images = data.load_images(spec.training_data, self._meta)
+        self._images: Images = load_images(spec.training_data, self._meta)
         self._device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:

@@ -179,7 +179,7 @@ class Recorder(Watcher):
         self._runs[trial.number] = run
         with run.batch():
             run.log_params(
-                {key: value for key, value in settings.values().items() if not key.startswith("evaluate.")}
+                {key: value for key, value in settings.values().items() if not config.decides_scoring(key)}
                 | ({"data.url": self.meta.source} if settings.data.url else {})
             )
             run.set_tags(

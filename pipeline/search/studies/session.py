@@ -233,11 +233,11 @@ class Session(Watcher):
 
     def _about(self) -> dict[str, Any]:
         """What makes it this study: trials of another space, other data or other fixed values don't compare."""
-        varied = set(self.space.names)
+        varied = {*self.space.names, "train.seed"}  # a trial's seed is its own
         fixed = {
             key: value
             for key, value in self.settings.values().items()
-            if key not in varied and not key.startswith(("data.", "evaluate.")) and key not in _OF_THE_MACHINE
+            if config.decides_training(key) and key not in varied
         }
         return {
             "space": self.space.described(),
@@ -268,10 +268,6 @@ class Session(Watcher):
                 + "\n".join(differences)
                 + f"\n{self.ending.mismatch_advice(search.name)}"
             )
-
-
-# They don't decide which study it is: a study may go on elsewhere. Each trial's record has what it ran on.
-_OF_THE_MACHINE = ("train.device", "train.convolutions", "train.threads", "train.seed")
 
 
 def _shown(value: Any) -> str:

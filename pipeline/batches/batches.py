@@ -1,0 +1,173 @@
+"""Batches on the device.
+
+A data set is small compared with the memory of the machines that train on it. It is copied to the device once, as
+uint8, and batches are cut from it there: no loader processes, no decoding and no copying during the training. On a CPU
+the arrays stay memory-mapped, and all processes of a machine share them.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.batches import augment
+from pipeline.batches.images import Images
+from pipeline.batches.splits import Positions
+from pipeline.config import Augment
+
+
+class Mix(NamedTuple):
+    """What mixup or cutmix has mixed into the images of a batch."""
+
+    labels: Tensor
+    """int64 [B]: classes of the images mixed in"""
+    share: Tensor
+    """float32 [B], 0..1: share of the image's own class in its target; the class mixed in has the rest"""
+
+
+class Batch(NamedTuple):
+    """What a training step sees."""
+
+    images: Tensor
+    """uint8 [B, C, H, W], channels last in memory"""
+    labels: Tensor
+    """int64 [B]"""
+    mix: Mix | None = None
+    """None: nothing is mixed in"""
+
+
+class Epochs(Protocol):
+    """The batches of any epoch."""
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`, from 1."""
+        ...
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches of the images at `positions`.
+
+    Epoch `number` (from 1) depends on `seed` and `number` alone, not on the epochs before, so that a resumed training
+    gets the same batches. An incomplete last batch is left out; its images differ from epoch to epoch. With fewer
+    images than `batch_size` all of them are one batch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        positions: Positions,
+        *,
+        batch_size: int,
+        policy: Augment,
+        fill: tuple[float, ...],
+        seed: int,
+        device: torch.device,
+        small_epochs: int = 0,
+    ) -> None:
+        """`fill` is the colour of what augmentation blanks: a value per channel, 0..1.
+
+        The first `small_epochs` epochs have images resized by `policy.small_side`.
+        """
+        self._images, self._labels = _on_device(images, positions, device)
+        self._positions = torch.from_numpy(positions)
+        self._small_epochs = small_epochs
+        self._batch_size = min(batch_size, len(positions))
+        self._policy = policy
+        self._fill = fill
+        self._seed = seed
+        # Drawn for the whole training set, so that an image's flips are the same in every split.
+        self._flipped_first = torch.randint(2, (len(images.labels),), generator=_generator(seed, 0)).bool()[
+            self._positions
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return self.total // self._batch_size
+
+    @property
+    def total(self) -> int:
+        """Images in the part, those of an incomplete last batch included."""
+        return len(self._positions)
+
+    @property
+    def positions(self) -> Positions:
+        """Of the images in the whole training set."""
+        return self._positions.numpy()
+
+    def __len__(self) -> int:
+        return self.steps * self._batch_size
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        # Drawn on the CPU, so that the numbers are the same on every device, and for the whole epoch, in one transfer.
+        random = _generator(self._seed, number)
+        order = torch.randperm(len(self._positions), generator=random)
+        alternating = None
+        if self._policy.flip == "alternating":
+            alternating = self._flipped_first[order] ^ (number % 2 == 0)
+        size, device = self._images.shape[1:3], self._images.device
+        draws = augment.draw(self._policy, len(order), size, random, alternating).to(device)
+        rows = self._positions[order] if device.type == "cpu" else order.to(device)
+        for step in range(self.steps):
+            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            images = augment.apply(self._images.index_select(0, rows[part]), draws[part], self._fill)
+            labels = self._labels[rows[part]]
+            mixing = augment.draw_mixing(self._policy, len(labels), size, random)
+            mix = None
+            if mixing is not None:
+                mixing = mixing.to(device)
+                images, mix = augment.mix(images, mixing), Mix(augment.partners(labels), mixing.share)
+            if number <= self._small_epochs:
+                images = augment.resized(images, self._policy.small_side)
+            yield Batch(images, labels, mix)
+
+
+class OrderedBatches:
+    """Batches of all images at `positions`, unchanged and in order: the same for every epoch."""
+
+    def __init__(self, images: Images, positions: Positions, *, batch_size: int, device: torch.device) -> None:
+        self.positions = positions
+        """Of the images in the whole data set."""
+        self._images, self._labels = _on_device(images, positions, device)
+        positions_there = torch.from_numpy(positions)
+        self._order = positions_there if device.type == "cpu" else torch.arange(len(positions), device=device)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self._order) / self._batch_size)
+
+    def epoch(self, number: int = 0) -> Iterator[Batch]:
+        for part in torch.split(self._order, self._batch_size):
+            yield Batch(self._images[part].permute(0, 3, 1, 2), self._labels[part])
+
+
+def _on_device(images: Images, positions: Positions, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and labels on the device: all of them on a CPU, where they are shared; else those at `positions`."""
+    if device.type == "cpu":
+        return torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
+    return (
+        torch.from_numpy(images.pixels[positions]).to(device),
+        torch.from_numpy(images.labels[positions]).to(device),
+    )
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    """The generator of one epoch of one training. Seeds of `seed + number` would repeat among trainings."""
+    mixed = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> 1))

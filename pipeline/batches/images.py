@@ -1,0 +1,38 @@
+"""The images of a data set, as the arrays that the stage download wrote."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import DataError
+from pipeline.records import Meta
+
+
+class Images(NamedTuple):
+    """Images with their classes."""
+
+    pixels: npt.NDArray[np.uint8]
+    """[N, H, W, C]"""
+    labels: npt.NDArray[np.int64]
+    """[N]"""
+
+
+def load_images(folder: Path, meta: Meta) -> Images:
+    """Memory-maps images.npy and labels.npy. Raises DataError if they are missing, damaged or don't fit `meta`."""
+    try:
+        # Copy on write, since PyTorch asks for writable memory. Nothing is written to the file.
+        images = np.load(folder / "images.npy", mmap_mode="c")
+        labels = np.load(folder / "labels.npy")
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} is missing: run `dvc repro`, or `python -m pipeline.download`.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"The arrays in {folder} can't be read ({error}): run `dvc repro -f download`.") from error
+    channels, height, width = meta.shape
+    if images.dtype != np.uint8 or images.shape != (len(labels), height, width, channels):
+        raise DataError(
+            f"{folder / 'images.npy'} holds {images.dtype} {list(images.shape)}, but meta.json and labels.npy promise "
+            f"uint8 {[len(labels), height, width, channels]}: run `dvc repro -f download`."
+        )
+    return Images(images, labels)

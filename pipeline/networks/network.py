@@ -1,0 +1,51 @@
+"""What a family gives: networks with the same few attributes and hooks, built by the function `build` of its module."""
+
+from typing import Protocol, TypedDict
+
+from torch import Tensor, nn
+
+from pipeline.config import Model
+
+
+class Network(nn.Module):
+    """Normalised images float32 [N, C, H, W] -> logits [N, classes].
+
+    A family overrides the hooks that it has a use for.
+    """
+
+    classify: nn.Linear
+    """The last layer."""
+    least_side: int
+    """Pixels, to a side, that images must have, so that one is left after all that halves them."""
+    smaller_by: str | None = None
+    """Values of params.yaml that let this network take smaller images, as in `model.stem to small`; None: no such."""
+    image_size: int | None = None
+    """Pixels, to a side, that the network resizes images to; None: it takes them as they are."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel, for pixels scaled to 0..1: how images have to be normalised. None: by the data set's mean."""
+    std: tuple[float, ...] | None = None
+    """The standard deviation that goes with `mean`."""
+
+    def load_initial_weights(self, file: str | None) -> None:
+        """Loads weights to start the training from, by `file` (model.weights) if the family has such a choice.
+
+        Raises ConfigError and DownloadError.
+        """
+
+    def prepare(self, images: Tensor) -> None:
+        """Sets weights by some normalised training images [N, C, H, W], before the training."""
+
+
+class Ends(TypedDict):
+    """What a network begins and ends with."""
+
+    channels: int
+    classes: int
+
+
+class FamilyModule(Protocol):
+    """The module of a family."""
+
+    def build(self, model: Model, ends: Ends) -> Network:
+        """An untrained network with random weights drawn from PyTorch's global generator."""
+        ...
