@@ -125,7 +125,7 @@ def figures(trials: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--turns", type=int, default=5, help="of which the medians are told (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="of which the medians are printed (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
     os.environ.pop("MLFLOW_TRACKING_URI", None)

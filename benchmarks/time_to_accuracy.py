@@ -171,10 +171,10 @@ def main() -> None:
                     results[recipe][-1].seconds.append(round(seconds, 1))
                     results[recipe][-1].accuracies.append(round(accuracy, 2))
                     results[recipe][-1].with_flips.append(round(with_flips, 2))
-                    told = f"{recipe}, seed {seed}: {accuracy:.2f} %, {with_flips:.2f} % with flips"
-                    progress.update(bar, advance=1, description=told)
+                    line = f"{recipe}, seed {seed}: {accuracy:.2f} %, {with_flips:.2f} % with flips"
+                    progress.update(bar, advance=1, description=line)
                 progress.remove_task(bar)
-                progress.print(f"{told}, after {settings.train.epochs} epochs and {seconds:.0f} s")
+                progress.print(f"{line}, after {settings.train.epochs} epochs and {seconds:.0f} s")
     if arguments.json:
         content = {
             recipe: summary(courses) | {"courses": [asdict(one) for one in courses]}

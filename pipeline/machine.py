@@ -1,4 +1,4 @@
-"""What a machine offers, and where the workers of a search go on it."""
+"""What a machine offers, and where the workers of a search run on it."""
 
 import os
 import sys
@@ -6,22 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+GPU_SIGNS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""On Linux one of these exists if there is a GPU: of NVIDIA, of AMD, under Windows."""
+
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine offers; `Machine.probe()` looks, tests give one as an argument."""
+    """What a machine offers. `Machine.probe()` finds out; tests give one as an argument."""
 
     cores: int
+    """Cores that this process may use."""
     cuda_devices: int = 0
     cuda_bf16: bool = False
+    """Whether the CUDA devices have bf16 natively."""
     mps: bool = False
+    """Whether there is an Apple GPU."""
     cpu_bf16: bool = False
+    """Whether the processor has bf16 natively."""
 
     @classmethod
     def probe(cls) -> "Machine":
+        """All that a machine offers. Imports PyTorch, which takes seconds."""
         import torch
 
-        cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has it since 2.10
+        cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
         return cls(
             cores=_cores(),
             cuda_devices=torch.cuda.device_count(),
@@ -32,9 +40,8 @@ class Machine:
 
     @classmethod
     def glance(cls) -> "Machine":
-        """Cores and GPUs, without the seconds that PyTorch takes where there is no sign of a GPU."""
-        signs = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # NVIDIA, AMD, Windows' Linux
-        if sys.platform == "linux" and not any(sign.exists() for sign in signs):
+        """The cores and the GPUs. Imports PyTorch only if there may be a GPU."""
+        if sys.platform == "linux" and not any(sign.exists() for sign in GPU_SIGNS):
             return cls(cores=_cores())
         return cls.probe()
 
@@ -43,17 +50,19 @@ class Placement(NamedTuple):
     """Where a worker trains."""
 
     device: str
+    """As train.device has it."""
     threads: int
+    """CPU threads."""
 
 
 def placements(
     machine: Machine, requested: str, threads: int | None, workers: int | None, workers_per_gpu: int
 ) -> list[Placement]:
-    """One for each worker: for `train.device` and `train.threads`, and `workers` if that many are asked for.
+    """One placement per worker, for a `requested` device (train.device), `threads` (train.threads) and `workers`.
 
-    On CUDA `workers_per_gpu` to a GPU, all GPUs for `auto` and `cuda`; on a CPU one to a core, or to `train.threads`
-    cores. Workers of one thread do more together than one of many (OpenMP's threads wait for each other), and give
-    the same numbers however many they are.
+    With `workers` None there are `workers_per_gpu` per GPU, on all GPUs for auto and cuda; on a CPU there is one per
+    core, or one per `threads` cores. Many workers of one thread train more than one worker of many threads, since
+    OpenMP's threads wait for each other, and their numbers don't depend on how many they are.
     """
     if machine.cuda_devices and requested in ("auto", "cuda"):
         devices = [f"cuda:{index}" for index in range(machine.cuda_devices)]
@@ -70,5 +79,5 @@ def placements(
 
 
 def _cores() -> int:
-    """Those that this process may use: a container or a scheduler often grants fewer than there are."""
+    """The cores that this process may use. A container or a scheduler often grants fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -52,9 +52,8 @@ def collect(project: Project) -> Provenance:
     )
 
 
-def code_digest(stage: str) -> str:
-    """SHA-256 of the names and contents of the source files that CODE lists for `stage`."""
-    package = Path(__file__).parent
+def code_digest(stage: str, package: Path = Path(__file__).parent) -> str:
+    """SHA-256 of the names and contents of the source files that CODE lists for `stage`, below `package`."""
     digest = hashlib.sha256()
     for name in CODE[stage]:
         path = package / name

@@ -1,5 +1,6 @@
 """The project folders of examples/, beside digits, which other tests use throughout."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -170,7 +171,11 @@ def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_images(tmp_path: Path
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=root, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((root / "metrics.json").read_text())
-    assert 0 <= metrics["evaluate"]["accuracy"] <= 1
+    with (root / "results" / "evaluate" / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    right = sum(row["predicted"] == row["actual"] for row in predictions)
+    assert len(predictions) == 4  # a fifth of each class
+    assert metrics["evaluate"]["accuracy"] == pytest.approx(right / len(predictions))
     assert "resnet18 on " in (root / "results" / "report" / "index.html").read_text(encoding="utf-8")
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
     assert not [line for line in status.stdout.splitlines() if "data/" in line or "mlflow.db" in line]

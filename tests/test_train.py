@@ -11,10 +11,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline import config, train
-from pipeline.config import Config
+from pipeline import train
 from pipeline.files import Project
-from pipeline.records import load_meta
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ def test_the_run_in_mlflow_has_values_figures_of_each_epoch_tags_data_and_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_killed_training_goes_on_and_ends_with_the_same_numbers(
+def test_a_killed_training_resumes_and_ends_with_the_same_numbers(
     short: Project, undisturbed: Project, number: signal.Signals
 ) -> None:
     with start(short) as killed:
@@ -136,10 +134,10 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_numbers(
     with start(short) as second:
         out, _ = second.communicate(timeout=120)
     assert second.returncode == 0
-    assert "going on after epoch" in out
+    assert "resuming after epoch" in out
     assert figures(short) == figures(undisturbed)
     assert short.model.read_bytes() == undisturbed.model.read_bytes()
-    # The killed training went on in its own run, which is whole.
+    # The killed training resumed in its own run, which is complete.
     (run,) = runs(short)
     assert run.info.status == "FINISHED"
     client = mlflow.MlflowClient(f"sqlite:///{short.home / 'mlflow.db'}")
@@ -147,7 +145,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_numbers(
     assert [metric.step for metric in history] == list(range(1, 7))
 
 
-def test_a_training_of_other_values_does_not_go_on_from_this_ones_checkpoint(
+def test_a_training_of_other_values_does_not_resume_from_this_checkpoint(
     short: Project,
     change: Callable[[str, str], None],
     capsys: pytest.CaptureFixture[str],
@@ -160,20 +158,10 @@ def test_a_training_of_other_values_does_not_go_on_from_this_ones_checkpoint(
             train.train(short)
     change("learning_rate: 0.1", "learning_rate: 0.05")
     train.train(short)
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     change("learning_rate: 0.05", "learning_rate: 0.1")
     train.train(short)
-    assert "going on after epoch 2 of 2" in capsys.readouterr().out
-
-
-def test_a_training_is_known_by_what_is_in_the_file_of_weights_too(short: Project, tmp_path: Path) -> None:
-    weights = tmp_path / "weights.pth"
-    settings = config.load(short.params, {"model.family": "pretrained", "model.weights": str(weights)})
-    names = []
-    for content in ("one", "one", "another"):
-        weights.write_text(content)
-        names.append(train._fingerprint(settings, load_meta(short.meta)))
-    assert names[0] == names[1] != names[2]
+    assert "resuming after epoch 2 of 2" in capsys.readouterr().out
 
 
 def _fails(*_: object) -> None:
@@ -181,7 +169,7 @@ def _fails(*_: object) -> None:
 
 
 @pytest.mark.slow
-def test_the_run_of_a_killed_training_that_does_not_go_on_is_closed_by_the_next_one(
+def test_the_run_of_a_killed_training_that_is_not_resumed_is_closed_by_the_next_one(
     short: Project, change: Callable[[str, str], None]
 ) -> None:
     with start(short) as killed:
@@ -211,20 +199,7 @@ def test_a_training_that_stops_early_says_so_and_keeps_the_epochs_that_it_has(
     assert not any(short.checkpoints.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        ({"model.family": "plain", "model.depth": 20}, "plain20"),
-        ({"model.family": "resnet50"}, "resnet50"),
-        ({"model.family": "vgg11"}, "vgg11"),
-        ({"model.family": "pretrained", "model.backbone": "resnet34"}, "pretrained resnet34"),
-    ],
-)
-def test_a_run_is_called_by_its_network(settings: Config, values: dict[str, str | int], name: str) -> None:
-    assert train._called(settings.with_values(values).model) == name
-
-
-def test_a_diverged_training_is_told_and_named_in_mlflow(
+def test_a_diverged_training_is_reported_and_named_in_mlflow(
     short: Project, change: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     change("learning_rate: 0.1", "learning_rate: 100.0")
@@ -261,7 +236,7 @@ def test_bad_values_end_with_one_sentence_before_anything_is_written(
     assert (short.home / "mlflow.db").read_bytes() == migrated.read_bytes()
 
 
-def test_missing_data_is_told_with_the_command_that_makes_it(
+def test_missing_data_is_reported_with_the_command_that_makes_it(
     short: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short.meta.unlink()

@@ -71,7 +71,7 @@ def test_a_bad_value_gets_a_sentence_with_its_name_value_and_what_is_allowed(
     assert any(sentence in line for line in errors(write(tmp_path, (old, new))))
 
 
-def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     lines = errors(write(tmp_path, ("epochs: 20", "epochs: 0"), ("width: 16", "width: 0"), ("seed: 0", "sed: 0")))
     assert lines[0].startswith("4 things are wrong in ")
     assert len(lines) == 5
@@ -92,14 +92,14 @@ def test_a_missing_key_is_an_error_since_a_hidden_default_could_change_a_result(
         ("", "must hold the sections data, model"),
     ],
 )
-def test_a_file_that_is_no_params_file_is_told_as_such(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_file_that_is_no_params_file_gets_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         config.load(path)
 
 
-def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run this in the folder of a project"):
         config.load(tmp_path / "params.yaml")
 
@@ -270,7 +270,7 @@ def test_a_bad_search_gets_a_sentence_with_its_name_value_and_what_is_allowed(
         ),
     ],
 )
-def test_what_of_a_search_does_not_fit_together_is_told(changes: dict[str, object], sentence: str) -> None:
+def test_what_does_not_fit_together_in_a_search_is_reported(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         config.check_search(config.load(SHIPPED, changes))
 
@@ -291,7 +291,7 @@ def test_a_condition_on_a_key_outside_the_space_is_met_by_its_own_value() -> Non
         config.check_search(config.load(SHIPPED, adam))
 
 
-def test_all_errors_of_a_search_are_told_beside_those_of_the_values(tmp_path: Path) -> None:
+def test_all_errors_of_a_search_are_reported_beside_those_of_the_values(tmp_path: Path) -> None:
     path = write(tmp_path, ("epochs: 20", "epochs: 0"), ("trials: 50", "trials: 0"), ("low: 8,", "low: 9,"))
     with pytest.raises(ConfigError) as caught:
         config.load(path, {"space.train.seed": [1], "space.model.width": {"low": 3}})

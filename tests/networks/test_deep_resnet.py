@@ -78,10 +78,10 @@ def test_the_stem_leaves_a_small_image_whole_or_a_quarter_of_each_side(stem: str
         layer.register_forward_hook(lambda _, __, made, name=name: shapes.update({name: tuple(made.shape[1:])}))
     network(torch.zeros(2, 3, 32, 32))
     assert shapes == {f"layer{n + 1}": (4 * 2**n, side // 2**n, side // 2**n) for n in range(4)}
-    assert network.stride == 32 // shapes["layer4"][1]
+    assert network.least_side == 32 // shapes["layer4"][1]
 
 
-def test_weights_begin_as_he_et_al_draw_them() -> None:
+def test_initial_weights_have_the_variance_of_he_et_al() -> None:
     network = DeepResNet("resnet18", 64, stem="small", channels=3, classes=10)
     kernel = network.layer4[1].conv2.weight
     assert kernel.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)

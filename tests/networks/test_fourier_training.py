@@ -72,7 +72,7 @@ def test_direct_convolutions_give_the_same_but_for_rounding(
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
-def test_a_training_that_goes_on_ends_with_the_same_numbers(
+def test_a_resumed_training_ends_with_the_same_numbers(
     auto: Config, cpu: Device, calls: list[torch.Size], tmp_path: Path
 ) -> None:
     whole = Parts.build(auto, STRIPES, striped(12), cpu)

@@ -1,16 +1,15 @@
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline import networks
-from pipeline.config import Config, Model
+from pipeline.config import FAMILIES, Config
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.records import Meta
 
-FAMILIES = get_args(Model.model_fields["family"].annotation)
 DEEP = ("resnet50", "resnet101", "resnet152", "pretrained")
 """Those that take a while."""
 
@@ -114,7 +113,7 @@ def test_families_can_be_exported_for_batches_of_any_size(settings: Config, valu
         ({"family": "speed"}, (8, 8), "8 x 8: "),
     ],
 )
-def test_images_too_small_for_the_halvings_of_a_family_are_told(
+def test_images_too_small_for_the_halvings_of_a_family_are_reported(
     settings: Config, values: dict[str, Any], sides: tuple[int, int], remedy: str
 ) -> None:
     least = {"vgg11": 32, "resnet18": 32 if "stem" in values else 8, "plain": 4, "speed": 9}[values["family"]]
@@ -148,7 +147,7 @@ def test_saved_weights_come_back(settings: Config, meta: Meta, tmp_path: Path) -
     assert all(torch.equal(one, loaded.state_dict()[name]) for name, one in saved.state_dict().items())
 
 
-def test_weights_of_another_network_and_a_missing_or_damaged_file_are_told(
+def test_weights_of_another_network_and_a_missing_or_damaged_file_are_reported(
     settings: Config, meta: Meta, tmp_path: Path
 ) -> None:
     network = networks.build(settings.model, meta, 0)

@@ -60,7 +60,7 @@ def built(
 
 
 def unbuilt(backbone: str = "resnet18") -> Pretrained:
-    """A network without memory for weights: enough to be told that they don't fit."""
+    """A network without memory for weights: enough to find out that they don't fit."""
     with torch.device("meta"):
         return Pretrained(backbone, trained="all", image_size=None, classes=3)
 
@@ -155,7 +155,7 @@ def test_only_the_trained_part_moves_in_a_step_its_batch_norms_too(
     assert classifier.head == [classifier.network.classify.weight, classifier.network.classify.bias]
 
 
-def test_a_file_that_is_missing_damaged_or_of_something_else_is_told(
+def test_a_file_that_is_missing_damaged_or_holds_no_weights_is_reported(
     theirs: nn.Module, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -174,7 +174,7 @@ def test_a_file_that_is_missing_damaged_or_of_something_else_is_told(
         unbuilt().load_initial_weights(str(tmp_path / "checkpoint.pth"))
 
 
-def test_a_file_of_another_network_is_told_with_the_backbone_whose_it_is(
+def test_a_file_of_another_network_is_reported_with_the_backbone_that_it_fits(
     theirs: nn.Module, file: Path, tmp_path: Path
 ) -> None:
     sentence = (
@@ -229,7 +229,7 @@ def test_weights_come_from_the_address_if_their_checksum_is_right(
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_network_that_fails_is_told_with_what_to_do_by_hand() -> None:
+def test_a_failed_download_is_reported_with_what_to_do_by_hand() -> None:
     sentence = (
         r"weights of resnet34 could not be fetched from https://download.pytorch.org/models/resnet34-b627a593.pth "
         r"\(.*no route to host.*\): .*put it somewhere and name it in model.weights\.$"
@@ -250,7 +250,7 @@ def test_nothing_is_read_or_fetched_for_a_network_that_other_weights_are_loaded_
         assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in trained.state_dict().items())
 
 
-def test_images_of_two_channels_and_small_ones_that_are_not_resized_are_told(settings: Config) -> None:
+def test_images_of_two_channels_and_small_ones_that_are_not_resized_are_reported(settings: Config) -> None:
     two = Meta("two", ("a", "b"), (2, 40, 40), (0.5,) * 2, (0.5,) * 2, {}, "", "")
     small = Meta("digits", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), {}, "", "")
     with pytest.raises(ConfigError, match=r"takes images of 1 or 3 channels, those of two have 2: set model.family"):

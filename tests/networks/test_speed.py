@@ -72,7 +72,7 @@ def test_a_stage_leaves_half_of_the_pixels(side: int) -> None:
     assert Stage(4, 6, 2)(torch.rand(2, 4, side, side + 1)).shape == (2, 6, side // 2, (side + 1) // 2)
 
 
-def test_a_classifier_shows_it_the_images_that_it_whitens_by(settings: Config) -> None:
+def test_a_classifier_prepares_it_by_images(settings: Config) -> None:
     model = settings.model.model_copy(update={"family": "speed", "depth": 5, "width": 8})
     classifier = networks.build(model, COLOUR, seed=0)
     before = classifier.network.patches.weight.clone()

@@ -50,10 +50,10 @@ def test_every_image_is_validated_once_by_a_network_that_was_not_trained_on_it(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     training = Training.of(short, meta, images, cpu, tmp_path)
-    validated = np.concatenate([part.validation._order.numpy() for part in training.parts])
+    validated = np.concatenate([part.validation.positions for part in training.parts])
     assert sorted(validated) == list(range(64))
     for part in training.parts:
-        held_out, trained_on = set(part.validation._order.tolist()), set(part.training._positions.tolist())
+        held_out, trained_on = set(part.validation.positions.tolist()), set(part.training.positions.tolist())
         assert not held_out & trained_on
         assert len(held_out | trained_on) == 64
     logits, labels = training.infer()
@@ -61,11 +61,11 @@ def test_every_image_is_validated_once_by_a_network_that_was_not_trained_on_it(
     assert labels.bincount().tolist() == [32, 32]
 
 
-def test_an_epoch_is_told_by_the_means_of_what_each_network_would_tell_alone(
+def test_an_epoch_is_reported_as_the_means_over_what_each_network_reports_alone(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     training_ = Training.of(short, meta, images, cpu, tmp_path)
-    told = list(training_.fit())
+    reported = list(training_.fit())
     alone = []
     for part, seed in zip(
         Training.of(short, meta, images, cpu, tmp_path / "other").parts,
@@ -73,21 +73,21 @@ def test_an_epoch_is_told_by_the_means_of_what_each_network_would_tell_alone(
         strict=True,
     ):
         alone.append(list(loop.fit(*part, short.train.model_copy(update={"seed": seed}), cpu)))
-    assert [epoch.number for epoch in told] == [1, 2, 3]
-    for epoch, *of_folds in zip(told, *alone, strict=True):
+    assert [epoch.number for epoch in reported] == [1, 2, 3]
+    for epoch, *of_folds in zip(reported, *alone, strict=True):
         for key in ("training_loss", "training_accuracy", "validation_loss", "validation_accuracy", "learning_rate"):
             assert getattr(epoch, key) == pytest.approx(statistics.fmean(getattr(one, key) for one in of_folds))
         assert training_.accuracies(epoch.number) == [one.validation_accuracy for one in of_folds]
     assert len({one[-1].training_loss for one in alone}) == 3
-    assert told == training_.done
+    assert reported == training_.done
 
 
 def test_the_speed_of_several_networks_is_all_images_by_all_time() -> None:
     def epoch(speed: float, elapsed_s: float) -> Epoch:
         return Epoch(4, 0.1, 1.0, 0.5, 1.0, 0.5, speed, elapsed_s)
 
-    told = cross_validation.mean([epoch(100.0, 9.0), epoch(50.0, 5.0)], [200, 100])
-    assert (told.images_per_second, told.elapsed_s, told.number) == (75.0, 14.0, 4)
+    reported = cross_validation.mean([epoch(100.0, 9.0), epoch(50.0, 5.0)], [200, 100])
+    assert (reported.images_per_second, reported.elapsed_s, reported.number) == (75.0, 14.0, 4)
 
 
 def test_without_folds_it_is_the_one_training(
@@ -147,11 +147,11 @@ def test_folds_stop_early_together_by_their_mean(
     # At so small a rate the accuracy stands still.
     settings = short.with_values({"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9})
     stopped = Training.of(settings, meta, images, cpu, tmp_path)
-    told = list(stopped.fit())
-    assert 1 < len(told) < 9
-    assert loop.over(told, settings.train)
-    assert not loop.over(told[:-1], settings.train)
-    assert {len(history) for history in stopped.histories} == {len(told)}
+    reported = list(stopped.fit())
+    assert 1 < len(reported) < 9
+    assert loop.over(reported, settings.train)
+    assert not loop.over(reported[:-1], settings.train)
+    assert {len(history) for history in stopped.histories} == {len(reported)}
 
 
 def test_the_fold_that_diverges_is_named(

@@ -47,7 +47,7 @@ def test_the_best_device_and_precision_of_a_machine_are_chosen(
         (OLD_GPU, "auto", "bf16", "train.precision is bf16, but cuda has no native bf16 here"),
     ],
 )
-def test_what_is_not_there_is_told_with_a_way_out(
+def test_what_is_not_available_is_reported_with_a_way_out(
     machine: Machine, requested: str, precision: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
@@ -98,13 +98,13 @@ def test_memory_format_and_fused_optimisers_suit_the_device() -> None:
     assert not Device.choose("auto", "auto", 1, APPLE).fused_optimizer
 
 
-def test_this_machine_is_looked_at_and_the_record_names_its_processor() -> None:
+def test_this_machine_is_probed_and_the_record_names_its_processor() -> None:
     machine = Machine.probe()
     assert machine.cores >= 1
     assert machine.cuda_devices == torch.cuda.device_count()
     record = Device.choose("cpu", "fp32", 1, machine).described()
-    assert record["type"] == "cpu"
-    assert record["name"]
+    assert record.type == "cpu"
+    assert record.name
     assert Device.choose("cpu", "fp32", 1, machine).peak_memory_bytes() > 1e7
 
 
@@ -116,4 +116,4 @@ def test_a_gpu_is_chosen_named_and_measured() -> None:
     torch.ones(2**20, device=device.handle)
     device.synchronize()
     assert device.peak_memory_bytes() >= 2**22
-    assert device.described()["name"] == torch.cuda.get_device_name()
+    assert device.described().name == torch.cuda.get_device_name()

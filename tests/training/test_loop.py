@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_numbers_to_the_bit_and_another_seed_others
     ],
     ids=lambda values: " ".join(map(str, values.values())),
 )
-def test_a_training_that_goes_on_from_a_checkpoint_ends_with_the_same_numbers(
+def test_a_training_that_resumes_from_a_checkpoint_ends_with_the_same_numbers(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, values: dict[str, str | float]
 ) -> None:
     settings = short.with_values(values)
@@ -116,7 +116,7 @@ def test_a_finished_training_has_nothing_left_to_do(
     assert equal(network, again)
 
 
-def test_the_checkpoint_of_an_epoch_is_there_before_the_epoch_is_told(
+def test_the_checkpoint_of_an_epoch_is_saved_before_the_epoch_is_reported(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_epoch_the_rate_and_advice(
         MemoryError(),
     ],
 )
-def test_too_little_memory_is_told_with_advice(
+def test_too_little_memory_is_reported_with_advice(
     short: Config, meta: Meta, images: Images, cpu: Device, error: Exception
 ) -> None:
     class Hungry(nn.Module):
@@ -197,7 +197,7 @@ def test_an_error_that_has_to_do_with_something_else_keeps_its_name(
         list(loop.fit(wrong, parts.training, parts.validation, short.train, cpu))
 
 
-def test_the_learning_rate_told_is_that_of_the_epochs_last_step(
+def test_the_reported_learning_rate_is_that_of_the_last_step_of_the_epoch(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"train.schedule": "cosine", "train.head_learning_rate": 0.7})
@@ -208,7 +208,7 @@ def test_the_learning_rate_told_is_that_of_the_epochs_last_step(
         assert epoch.learning_rate == pytest.approx(0.1 * factor)
 
 
-def test_label_smoothing_raises_the_training_loss_told_and_not_the_validation_loss(
+def test_label_smoothing_raises_the_reported_training_loss(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"train.epochs": 12, "train.label_smoothing": 0.4})
@@ -300,7 +300,7 @@ def test_the_average_of_the_weights_is_the_one_that_a_hand_computes() -> None:
         assert (kept.frozen.item(), moving.weight.item()) == (5.0, weight)
 
 
-def test_the_averaged_network_is_what_is_validated_and_kept_and_the_optimiser_goes_on_with_its_own(
+def test_the_averaged_network_is_validated_and_kept_and_the_optimiser_moves_its_own(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     plain, raw = train(short, meta, images, cpu)
@@ -332,7 +332,7 @@ def test_the_averaged_network_is_there_whenever_the_caller_stops(
         assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss
 
 
-def told(*accuracies: float) -> list[Epoch]:
+def history(*accuracies: float) -> list[Epoch]:
     return [
         Epoch(number, 0.1, 1.0, 0.5, 1.0, accuracy, 1.0, 1.0 * number) for number, accuracy in enumerate(accuracies, 1)
     ]
@@ -341,17 +341,17 @@ def told(*accuracies: float) -> list[Epoch]:
 def test_a_training_is_over_after_so_many_epochs_without_a_better_accuracy(short: Config) -> None:
     train = short.with_values({"train.epochs": 9, "train.early_stopping": 2}).train
     assert not loop.over([], train)
-    assert not loop.over(told(0.5), train)
-    assert not loop.over(told(0.5, 0.4), train)
-    assert loop.over(told(0.5, 0.4, 0.3), train)
-    assert loop.over(told(0.5, 0.5, 0.5), train), "as good is not better"
-    assert not loop.over(told(0.5, 0.4, 0.6, 0.1), train)
-    assert loop.over(told(0.5, 0.4, 0.6, 0.1, 0.59), train)
+    assert not loop.over(history(0.5), train)
+    assert not loop.over(history(0.5, 0.4), train)
+    assert loop.over(history(0.5, 0.4, 0.3), train)
+    assert loop.over(history(0.5, 0.5, 0.5), train), "as good is not better"
+    assert not loop.over(history(0.5, 0.4, 0.6, 0.1), train)
+    assert loop.over(history(0.5, 0.4, 0.6, 0.1, 0.59), train)
 
 
 def test_without_early_stopping_a_training_is_over_at_its_last_epoch_alone(short: Config) -> None:
-    assert not loop.over(told(0.5, 0.4, 0.3), short.train)
-    assert loop.over(told(0.5, 0.4, 0.3, 0.2), short.train)
+    assert not loop.over(history(0.5, 0.4, 0.3), short.train)
+    assert loop.over(history(0.5, 0.4, 0.3, 0.2), short.train)
 
 
 def test_early_stopping_ends_a_training_where_a_resumed_one_ends_too(
@@ -410,7 +410,7 @@ def test_bf16_on_a_processor_that_has_it_learns_too_and_repeats_bit_for_bit(
 
 
 @pytest.mark.gpu
-def test_a_gpu_learns_and_goes_on_from_a_checkpoint_of_the_cpu(
+def test_a_gpu_learns_and_resumes_from_a_checkpoint_of_the_cpu(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     train(short, meta, images, cpu, tmp_path / "checkpoint.pt", stop_after=2)
@@ -421,9 +421,7 @@ def test_a_gpu_learns_and_goes_on_from_a_checkpoint_of_the_cpu(
     assert next(network.parameters()).is_cuda
 
 
-def test_a_network_that_begins_with_images_sees_those_of_its_training_part(
-    settings: Config, cpu: Device, tmp_path: Path
-) -> None:
+def test_a_network_is_prepared_by_images_of_its_training_part(settings: Config, cpu: Device, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
     meta = Meta("noise", ("a", "b"), (3, 16, 16), (0.5,) * 3, (0.25,) * 3, {}, "", "")
@@ -452,7 +450,7 @@ def test_the_first_epochs_have_small_images_and_the_others_whole_ones(
     assert len(epochs) == 4
 
 
-def test_images_that_get_too_small_for_the_network_are_told(
+def test_images_that_get_too_small_for_the_network_are_reported(
     short: Config, meta: Meta, images: Images, cpu: Device
 ) -> None:
     settings = short.with_values({"augment.small_side": 0.375})

@@ -19,7 +19,7 @@ class FourBatches:
             yield Batch(torch.zeros(8, 1, 2, 2), torch.zeros(8))
 
 
-def test_the_bar_moves_within_an_epoch_and_starts_where_a_training_goes_on() -> None:
+def test_the_bar_advances_within_an_epoch_and_starts_where_a_training_resumes() -> None:
     with TrainingDisplay(3, 32, done=1) as display:
         seen = [display.completed for _ in display.counting(FourBatches()).epoch(2)]
     assert seen == [32, 40, 48, 56]

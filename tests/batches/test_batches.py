@@ -1,27 +1,13 @@
-import json
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.batches import splits
 from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
-from pipeline.batches.images import Images, load_images
+from pipeline.batches.images import Images
 from pipeline.config import Augment
-from pipeline.errors import DataError
-from pipeline.records import Meta, load_meta
 
 CPU = torch.device("cpu")
-
-
-def save(folder: Path, images: Images, meta: Meta) -> None:
-    np.save(folder / "images.npy", images.pixels)
-    np.save(folder / "labels.npy", images.labels)
-    (folder / "meta.json").write_text(json.dumps(asdict(meta)))
 
 
 def batches(
@@ -39,88 +25,6 @@ def batches(
     plain |= {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
     how = Augment.model_validate({"policy": policy, "small_side": 1.0, "small_until": 0.5} | plain | others)
     return TrainingBatches(images, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed, device=CPU)
-
-
-def test_what_was_written_comes_back_memory_mapped(tmp_path: Path, images: Images, meta: Meta) -> None:
-    save(tmp_path, images, meta)
-    loaded = load_images(tmp_path, load_meta(tmp_path / "meta.json"))
-    assert isinstance(loaded.pixels, np.memmap)
-    assert np.array_equal(loaded.pixels, images.pixels)
-    assert np.array_equal(loaded.labels, images.labels)
-    assert load_meta(tmp_path / "meta.json") == meta
-
-
-def _without(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [
-        (_without("meta.json"), "meta.json is missing: run `dvc repro`"),
-        (_without("images.npy"), "images.npy is missing: run `dvc repro`"),
-        (_without("labels.npy"), "labels.npy is missing: run `dvc repro`"),
-        (lambda folder: (folder / "meta.json").write_text("{}"), "meta.json can't be read"),
-        (lambda folder: (folder / "images.npy").write_bytes(b"no array"), "can't be read"),
-        (lambda folder: np.save(folder / "labels.npy", np.zeros(3, np.int64)), "promise uint8"),
-    ],
-)
-def test_missing_and_damaged_files_are_told_with_what_to_do(
-    tmp_path: Path, images: Images, meta: Meta, damage: Callable[[Path], object], sentence: str
-) -> None:
-    save(tmp_path, images, meta)
-    damage(tmp_path)
-    with pytest.raises(DataError, match=sentence):
-        load_images(tmp_path, load_meta(tmp_path / "meta.json"))
-
-
-def test_a_split_takes_its_share_of_each_class_and_every_image_once() -> None:
-    labels = np.repeat([0, 1, 2], [100, 50, 10])
-    training, validation = splits.split(labels, 0.2, seed=0)
-    assert np.bincount(labels[validation]).tolist() == [20, 10, 2]
-    assert sorted([*training, *validation]) == list(range(160))
-
-
-def test_a_split_depends_on_its_seed_alone() -> None:
-    labels = np.arange(100) % 3
-    assert np.array_equal(splits.split(labels, 0.2, 1)[1], splits.split(labels, 0.2, 1)[1])
-    assert not np.array_equal(splits.split(labels, 0.2, 1)[1], splits.split(labels, 0.2, 2)[1])
-
-
-def test_every_class_is_in_both_parts_of_a_split_however_small() -> None:
-    labels = np.array([0] * 100 + [1] * 2)
-    for share in (0.01, 0.5):
-        training, validation = splits.split(labels, share, 0)
-        assert set(labels[training]) == set(labels[validation]) == {0, 1}
-    with pytest.raises(DataError, match="Class 1 has a single training image"):
-        splits.split(np.array([0, 0, 1]), 0.1, 0)
-
-
-def test_folds_validate_each_image_once_with_classes_as_even_as_can_be() -> None:
-    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [103, 51, 7]))
-    parts = splits.folds(labels, 5, seed=0)
-    assert len(parts) == 5
-    assert sorted(np.concatenate([validation for _, validation in parts])) == list(range(161))
-    for training, validation in parts:
-        assert sorted([*training, *validation]) == list(range(161))
-        assert len(validation) in (32, 33)
-        for label, count in enumerate(np.bincount(labels)):
-            assert np.sum(labels[validation] == label) in (count // 5, count // 5 + 1)
-        assert (training.dtype, validation.dtype) == (np.int64, np.int64)
-
-
-def test_folds_depend_on_their_seed_alone() -> None:
-    labels = np.arange(100) % 3
-    one, same, other = (splits.folds(labels, 4, seed) for seed in (1, 1, 2))
-    assert all(np.array_equal(a[1], b[1]) for a, b in zip(one, same, strict=True))
-    assert not np.array_equal(one[0][1], other[0][1])
-
-
-def test_a_class_with_fewer_images_than_folds_is_told() -> None:
-    labels = np.array([0] * 20 + [7] * 3)
-    assert all(np.sum(labels[validation] == 7) == 1 for _, validation in splits.folds(labels, 3, 0))
-    with pytest.raises(DataError, match=r"Class 7 has too few training images \(3\) for 4 folds.*lower train\.folds"):
-        splits.folds(labels, 4, 0)
 
 
 def test_an_epoch_holds_each_image_of_the_part_once_in_an_order_of_its_own(images: Images) -> None:
@@ -249,11 +153,3 @@ def test_ordered_batches_hold_all_images_in_order(images: Images) -> None:
     assert (len(part), part.steps) == (47, 3)
     pixels = torch.cat([batch.images for batch in taken]).numpy()
     assert np.array_equal(pixels, images.pixels[3:50].transpose(0, 3, 1, 2))
-
-
-def test_no_write_to_a_batch_reaches_the_file(tmp_path: Path, images: Images, meta: Meta) -> None:
-    save(tmp_path, images, meta)
-    loaded = load_images(tmp_path, meta)
-    part = OrderedBatches(loaded, np.arange(64), batch_size=64, device=CPU)
-    part._images.zero_()
-    assert np.array_equal(np.load(tmp_path / "images.npy"), images.pixels)
