@@ -86,7 +86,7 @@ PINNED: dict[str, dict[str, Scalar]] = {
         "train.epochs": 20,
     },
 }
-"""What each example is; the first two are from reports, which name these values."""
+"""The values that make each example. Those of the first two are from published reports."""
 
 example = pytest.mark.parametrize("name", PINNED)
 
@@ -113,7 +113,7 @@ def test_an_example_has_the_keys_of_the_root_in_its_order(name: str) -> None:
 
 
 @example
-def test_an_example_can_be_searched_and_its_studies_begun(name: str) -> None:
+def test_an_example_can_be_searched_and_its_grids_begun(name: str) -> None:
     settings = config.load(REPOSITORY / "examples" / name / "params.yaml")
     assert len(Space.of(settings)) > 5
     for study in settings.study:

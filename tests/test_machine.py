@@ -28,7 +28,7 @@ APPLE = Machine(cores=10, mps=True)
         (APPLE, "auto", None, None, 1, [Placement("mps", 10)]),
     ],
 )
-def test_workers_go_where_the_machine_serves_them_well(
+def test_workers_are_placed_where_they_suit_the_machine(
     on: Machine, requested: str, threads: int | None, workers: int | None, per_gpu: int, expected: list[Placement]
 ) -> None:
     assert placements(on, requested, threads, workers, per_gpu) == expected

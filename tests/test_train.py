@@ -25,7 +25,7 @@ def short(project: Project, change: Callable[[str, str], None], migrated: Path) 
 
 @pytest.fixture(scope="module")
 def undisturbed(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A training on one thread of which nothing was interrupted."""
+    """A training on one thread that was not interrupted."""
     root = tmp_path_factory.mktemp("undisturbed") / "project"
     shutil.copytree(_digits, root)
     project = Project(root, root)
@@ -127,7 +127,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_numbers(
         assert "stopped: " in err
         assert "of 6 epochs are kept, `dvc repro` goes on from there" in err
         assert "Traceback" not in err
-        # What a busy machine had no time to send at the end is on disk, and nothing but late.
+        # On a busy machine the last records may still be on disk, to be sent later.
         subprocess.run([sys.executable, "-m", "pipeline.tracking"], cwd=short.root, check=True)
         assert [run.info.status for run in runs(short)] == ["KILLED"]
 

@@ -59,7 +59,7 @@ def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else(images: 
 
 @pytest.mark.parametrize("name", ["crop_flip", "crop_flip_cutout"])
 def test_each_image_of_a_batch_gets_a_draw_of_its_own(images: Tensor, name: str) -> None:
-    # 25 places of the crop, mirrored or not: 64 draws of 50 give about 36 different ones.
+    # 25 positions of the crop, mirrored or not: 64 draws from these 50 give about 36 different ones.
     assert len({one.numpy().tobytes() for one in changed(images, name)}) > 20
 
 
@@ -81,7 +81,7 @@ def test_a_padding_that_reflects_shows_the_image_mirrored_at_its_border(images: 
 
 
 def test_cutout_blanks_one_square_of_its_side_or_less_at_the_border(images: Tensor) -> None:
-    # The least padding: a crop of 0 pixels leaves the cutout alone to see.
+    # With the smallest padding the crop moves by 0 pixels, and only the cutout shows.
     blank = (changed(images, "crop_flip_cutout", padding=0.01) == border()).all(dim=1)
     assert {int(one) for one in blank.sum(dim=(1, 2))} <= {a * b for a in range(2, 5) for b in range(2, 5)}
     assert int(blank.sum(dim=(1, 2)).max()) == 16
@@ -124,7 +124,7 @@ def test_images_of_any_channels_and_sides_go_through_all_of_it(channels: int) ->
     assert (out.shape, out.dtype) == ((32, channels, 9, 14), torch.uint8)
 
 
-def test_flips_that_alternate_are_taken_as_they_are_given_save_by_the_policy_none(images: Tensor) -> None:
+def test_alternating_flips_are_used_as_given_except_by_the_policy_none(images: Tensor) -> None:
     mirrored = torch.arange(64) % 3 == 0
     for name in ("flip", "crop_flip", "crop_flip_cutout"):
         assert augment.draw(policy(name), 64, (8, 8), seeded(), mirrored).flipped is mirrored
@@ -132,7 +132,7 @@ def test_flips_that_alternate_are_taken_as_they_are_given_save_by_the_policy_non
 
 
 def blanked(images: Tensor, probability: float) -> Tensor:
-    """bool [N, 8, 8]: where random erasing alone has put the fill colour."""
+    """bool [N, 8, 8]: where random erasing, without other changes, has put the fill colour."""
     return (changed(images, "none", erasing=probability) == border()).all(dim=1)
 
 
@@ -164,7 +164,7 @@ def test_erasing_is_a_draw_for_each_image_with_its_probability(images: Tensor) -
 
 
 def test_erasing_comes_after_the_operations(images: Tensor) -> None:
-    # Nothing turns what is blank into something else.
+    # No operation changes what was blanked.
     draws = augment.draw(policy("none", auto="trivial", erasing=1.0), 64, (8, 8), seeded())
     assert draws.erased is not None
     for one, (top, bottom, left, right) in zip(augment.apply(images, draws, FILL), draws.erased.tolist(), strict=True):
@@ -182,7 +182,7 @@ def test_without_an_alpha_nothing_is_mixed() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 2.0])
-def test_the_share_of_mixup_is_of_the_beta_distribution_a_draw_an_image(alpha: float) -> None:
+def test_the_share_of_mixup_is_drawn_per_image_from_the_beta_distribution(alpha: float) -> None:
     share = mixing(20_000, mixup=alpha).share.double()
     assert share.dtype == torch.float64
     assert 0 <= share.min() <= share.max() <= 1
@@ -197,7 +197,7 @@ def test_mixup_adds_the_image_before_and_rounds() -> None:
     assert drawn.box is None
     for place, share in enumerate(drawn.share.double()):
         exact = share * images[place] + (1 - share) * images[place - 1]
-        # float32 may fall to the other side of a half.
+        # float32 may round a half the other way.
         assert (augment.mix(images, drawn)[place] - exact).abs().max() < 0.501
     assert torch.equal(augment.partners(torch.arange(16)), torch.arange(-1, 15) % 16)
 
@@ -231,11 +231,11 @@ def test_a_box_of_cutmix_keeps_the_form_of_the_image_and_may_end_at_its_border()
     away = ((right - left) - 2 * (bottom - top))[inside]
     assert away.abs().max() <= 2
     assert (bottom - top).max() <= 60
-    # Of a uniform share (alpha 1) a box that the border does not cut has half of the area on the average.
+    # With a uniform share (alpha 1) a box inside the border has half of the area on average.
     assert drawn.share.mean() > 0.5
 
 
-def test_beside_each_other_a_batch_has_one_of_the_two_by_chance() -> None:
+def test_with_mixup_and_cutmix_a_batch_has_one_of_the_two_by_chance() -> None:
     boxes = [mixing(4, seed=seed, mixup=0.5, cutmix=1.0).box for seed in range(200)]
     assert 70 < sum(box is None for box in boxes) < 130
 
@@ -252,7 +252,7 @@ def test_a_gpu_changes_images_as_the_cpu_does(images: Tensor) -> None:
     draws = augment.draw(policy("crop_flip_cutout", auto="rand", erasing=0.5), 64, (8, 8), seeded())
     there = augment.apply(images.to(device), draws.to(device), FILL)
     here = augment.apply(images, draws, FILL)
-    # A coordinate or a fraction may fall to the other side of a half.
+    # A coordinate or a fraction may be rounded the other way.
     assert (there.cpu() != here).float().mean() < 0.01
     for drawn in (mixing(64, mixup=1.0), mixing(64, cutmix=1.0)):
         away = augment.mix(there, drawn.to(device)).cpu().int() - augment.mix(there.cpu(), drawn).int()

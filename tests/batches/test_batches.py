@@ -109,7 +109,7 @@ def test_a_batch_that_is_not_mixed_says_so(images: Images) -> None:
 
 @pytest.mark.parametrize("alphas", [{"mixup": 1.0}, {"cutmix": 1.0}])
 def test_a_mixed_batch_says_what_is_in_each_image(alphas: dict[str, float]) -> None:
-    # Each image is of one value, its class, so that what is mixed in can be read from the pixels.
+    # All pixels of an image have its class as value, which shows what was mixed in.
     labels = np.arange(40) * 6
     one_value = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (40, 6, 6, 3)).copy()
     for batch in batches(Images(one_value, labels), np.arange(40), **alphas).epoch(1):
@@ -136,7 +136,7 @@ def test_seeds_that_are_neighbours_share_no_epoch(images: Images) -> None:
     assert not torch.equal(one, other)
 
 
-def test_an_incomplete_last_batch_is_left_out_and_counted_so(images: Images) -> None:
+def test_an_incomplete_last_batch_is_left_out_and_not_counted(images: Images) -> None:
     part = batches(images, np.arange(30))
     assert (part.steps, len(part), part.total) == (3, 24, 30)
     assert [len(batch.labels) for batch in part.epoch(1)] == [8, 8, 8]

@@ -342,7 +342,7 @@ def test_the_schema_offers_the_keys_that_may_be_searched_and_no_others() -> None
 def test_written_values_change_their_lines_alone_and_comments_stay_in_their_column(tmp_path: Path) -> None:
     path = write(tmp_path, ("schedule: one_cycle  ", "schedule: 'one_cycle'"), ("budget: null  ", "budget:       "))
     path.write_text(
-        path.read_text().replace("null: 0.4 a trial where the scheduler pauses, else no limit", "null: no limit")
+        path.read_text().replace("null: 0.4 per trial if the scheduler pauses, else no limit", "null: no limit")
     )
     before = path.read_text().splitlines()
     values = {
@@ -384,7 +384,7 @@ def test_a_number_is_written_as_a_person_would(tmp_path: Path, value: float, wri
     assert config.load(path).tune.budget == value
 
 
-def test_what_was_to_be_tried_first_can_be_written(tmp_path: Path) -> None:
+def test_values_of_tune_first_can_be_written(tmp_path: Path) -> None:
     path = write(tmp_path, ("first: []", "first: [{model.depth: 26}]"))
     config.write_values(path, {"model.depth": 26})
     config.check_search(config.load(path))
@@ -398,7 +398,7 @@ def test_values_that_would_not_be_sound_are_not_written(tmp_path: Path, values: 
     assert path.read_text() == SHIPPED.read_text()
 
 
-def test_a_value_that_stands_for_another_is_left_to_a_person(tmp_path: Path) -> None:
+def test_a_value_with_an_anchor_is_left_to_a_person(tmp_path: Path) -> None:
     path = write(tmp_path, ("width: 16 ", "width: &w 16 "), ("batch_size: 128 ", "batch_size: 128 "))
     path.write_text(path.read_text().replace("trials: 50 ", "trials: *w "))
     before = path.read_text()
@@ -429,7 +429,7 @@ def test_the_command_checks_the_file_of_the_working_directory(
         ({"model.depth": [26, 32]}, "study.depth: model.depth is 20, outside space.model.depth (26 or 32)"),
     ],
 )
-def test_a_bad_grid_of_a_study_is_an_error_of_the_file(grid: dict[str, Any], sentence: str) -> None:
+def test_a_bad_grid_is_an_error_of_the_file(grid: dict[str, Any], sentence: str) -> None:
     content = config.read_yaml(SHIPPED)
     content["study"]["depth"]["space"] = grid
     with pytest.raises(ConfigError, match=re.escape(sentence)):
@@ -462,7 +462,7 @@ def test_a_value_that_its_family_or_method_can_t_have_gets_its_sentence(values: 
         config.load(SHIPPED, values)
 
 
-def test_a_searched_depth_must_fit_all_families_that_it_stands_beside() -> None:
+def test_a_searched_depth_must_fit_all_families_that_it_can_occur_with() -> None:
     both = {"space.model.family": ["resnet", "speed"], "space.model.depth": [8, 11]}
     with pytest.raises(ConfigError, match=re.escape("model.depth must be 6n+2 for resnet (nearest: 8 and 14), got 11")):
         config.load(SHIPPED, both)

@@ -35,7 +35,7 @@ def test_its_gradients_are_those_of_the_convolution(sides: tuple[int, int]) -> N
 def test_in_bf16_it_is_as_near_as_the_direct_one(side: int) -> None:
     features, weight = example(64, 96, side, side, outputs=96, dtype=torch.float32)
     exact = F.conv2d(features, weight, padding=1)
-    seen = exact.detach().sign()  # a gradient that comes
+    seen = exact.detach().sign()  # the gradient of the output
     wanted = torch.autograd.grad(exact, (features, weight), seen)
     errors = []
     for convolve in (fourier.convolve, lambda features, weight: F.conv2d(features, weight, padding=1)):

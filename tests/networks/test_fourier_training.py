@@ -1,4 +1,4 @@
-"""What a training makes of convolutions by Fourier transform."""
+"""Trainings with convolutions by Fourier transform."""
 
 import itertools
 from pathlib import Path
@@ -20,7 +20,7 @@ STRIPES = Meta("stripes", ("low", "high"), (3, 12, 12), (0.5,) * 3, (0.25,) * 3,
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """Shapes of what was convolved by the transform, which pays for the least of convolutions here."""
+    """Shapes of the features convolved by the transform, which is taken for the smallest convolutions here."""
     found: list[torch.Size] = []
     convolve = fourier.convolve
 
@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
 @pytest.fixture(params=[0.0, 0.9])
 def auto(settings: Config, request: pytest.FixtureRequest) -> Config:
-    """Three steps of 16 images an epoch, with and without averaged weights."""
+    """Three steps of 16 images per epoch, with and without averaged weights."""
     return settings.with_values(
         {
             "model.family": "speed",
@@ -50,10 +50,12 @@ def auto(settings: Config, request: pytest.FixtureRequest) -> Config:
     )
 
 
-def test_it_trains_by_the_transform_and_is_scored_without(auto: Config, cpu: Device, calls: list[torch.Size]) -> None:
+def test_a_training_uses_the_transform_and_evaluation_does_not(
+    auto: Config, cpu: Device, calls: list[torch.Size]
+) -> None:
     parts = Parts.build(auto, STRIPES, striped(12), cpu)
     for number, epoch in enumerate(loop.fit(*parts, auto.train, cpu), start=1):
-        # The second convolution of the first stage, both of the others: of 5, 5, 2, 2 and 1 pixels a side.
+        # The second convolution of the first stage, both of the others: of 5, 5, 2, 2 and 1 pixels to a side.
         assert [tuple(shape[2:]) for shape in calls] == number * 3 * [(5, 5), (5, 5), (2, 2), (2, 2), (1, 1)]
         logits, labels = loop.infer(parts.network, parts.validation, cpu)
         assert nn.functional.cross_entropy(logits, labels).item() == epoch.validation_loss

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.records import Meta
 
 DEEP = ("resnet50", "resnet101", "resnet152", "pretrained")
-"""Those that take a while."""
+"""Those that take seconds."""
 
 
 def built(
@@ -43,7 +43,7 @@ def test_a_classifier_takes_raw_pixels_and_normalises_them_itself(settings: Conf
 @pytest.mark.parametrize(
     "family", [pytest.param(family, marks=pytest.mark.slow) if family in DEEP else family for family in FAMILIES]
 )
-def test_every_family_gives_a_logit_a_class_also_in_bf16_and_channels_last_and_equal_seeds_give_equal_weights(
+def test_every_family_gives_a_logit_per_class_also_in_bf16_and_channels_last_and_equal_seeds_give_equal_weights(
     settings: Config, family: str
 ) -> None:
     first, second, other = (built(settings, (1, 32, 40), seed, family=family) for seed in (1, 1, 2))
@@ -125,7 +125,7 @@ def test_images_too_small_for_the_halvings_of_a_family_are_reported(
 
 
 def test_macs_of_a_resnet_18_on_cifar_images_and_a_vgg_16_are_those_that_are_known(settings: Config) -> None:
-    """0.56 and 0.31 billion: the figures of the usual networks for CIFAR-10 of these names."""
+    """0.56 and 0.31 billion, as published for the usual CIFAR-10 networks of these names."""
     cifar = Meta("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
     found = []
     for family in ("resnet18", "vgg16"):

@@ -1,4 +1,4 @@
-"""Weights of ImageNet's shape are made here, by torchvision's own networks; only the network is replaced."""
+"""torchvision's own networks make the weights of these tests; only the download is replaced."""
 
 import copy
 import hashlib
@@ -70,7 +70,7 @@ def pixels(meta: Meta) -> Tensor:
 
 
 def expected_logits(theirs: nn.Module, classifier: networks.Classifier, images: Tensor) -> Tensor:
-    """What torchvision's network says of images in 0..1, with the last layer of ours."""
+    """Logits of torchvision's network with our last layer, for images in 0..1."""
     network = copy.deepcopy(theirs)
     network.fc = classifier.network.classify
     normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -142,7 +142,7 @@ def test_seeds_differ_in_the_last_layer_alone(settings: Config, file: Path) -> N
 def test_only_the_trained_part_moves_in_a_step_its_batch_norms_too(
     settings: Config, file: Path, trained: str, moving: tuple[str, ...]
 ) -> None:
-    # A copy: the moving average of weights is one, and what is frozen in it must be its own.
+    # train.ema works on a copy, whose frozen parts must be its own.
     classifier = copy.deepcopy(built(settings, file, trained=trained))
     before = copy.deepcopy(classifier.state_dict())
     classifier.eval()

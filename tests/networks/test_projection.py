@@ -14,7 +14,7 @@ def test_a_pointwise_convolution_has_the_numbers_of_an_ordinary_one() -> None:
 
 
 def test_a_narrow_network_with_projections_trains_without_writing_beyond_its_memory() -> None:
-    """In a process of its own, as what it guards against ends one."""
+    """In a process of its own, since a failure would end the process."""
     code = (
         "import torch; from pipeline.networks.resnet import ResNet\n"
         "network = ResNet(8, 4, shortcut='projection', channels=1, classes=10).to(memory_format=torch.channels_last)\n"

@@ -14,7 +14,7 @@ COLOUR = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3
 
 
 def images(count: int = 64) -> torch.Tensor:
-    """Smooth ones, whose neighbouring pixels agree: [N, 3, 32, 32]."""
+    """Smooth images [N, 3, 32, 32], whose neighbouring pixels are similar."""
     random = torch.Generator().manual_seed(0)
     return F.interpolate(torch.randn(count, 3, 8, 8, generator=random), size=32, mode="bilinear")
 
@@ -44,7 +44,7 @@ def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
     assert torch.equal(outputs[:components], -outputs[components:])
     covariance = outputs[:components] @ outputs[:components].T / outputs.shape[1]
     assert torch.allclose(covariance, torch.diag(covariance.diagonal()), atol=1e-3)
-    # The smallest components of smooth images are nearly noise: they are kept from growing.
+    # The smallest components of smooth images are nearly noise, and stay small.
     assert (covariance.diagonal() < 1.01).all()
     assert covariance.diagonal().max() > 0.99
     assert not network.patches.weight.requires_grad

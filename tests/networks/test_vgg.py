@@ -44,6 +44,6 @@ def test_features_are_those_of_torchvision_with_the_same_weights() -> None:
 def test_the_name_counts_the_layers_with_weights_of_the_papers_network(name: str) -> None:
     network = VGG(name, 2, channels=1, classes=3)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert f"vgg{len(convolutions) + 3}" == name  # the paper has three linear layers, here is one
+    assert f"vgg{len(convolutions) + 3}" == name  # the paper has three linear layers, this network one
     assert [convolutions[0].out_channels, convolutions[-1].out_channels] == [2, 16]
     assert network(torch.zeros(2, 1, 32, 40)).shape == (2, 3)

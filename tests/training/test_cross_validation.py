@@ -90,7 +90,7 @@ def test_the_speed_of_several_networks_is_all_images_by_all_time() -> None:
     assert (reported.images_per_second, reported.elapsed_s, reported.number) == (75.0, 14.0, 4)
 
 
-def test_without_folds_it_is_the_one_training(
+def test_without_folds_one_network_is_trained(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:
     single = short.with_values({"train.folds": None})
@@ -112,7 +112,7 @@ def test_folds_that_were_killed_in_the_middle_of_an_epoch_end_with_the_same_numb
 
     folder = tmp_path / "killed"
     first = list(itertools.islice(Training.of(settings, meta, images, cpu, folder).fit(), 1))
-    # The second epoch is over in the first two folds and not in the third.
+    # The second epoch has ended in the first two folds but not in the third.
     killed = Training.of(settings, meta, images, cpu, folder)
     epochs = killed.fit()
     third = folder / "checkpoint-3.pt"
@@ -125,7 +125,7 @@ def test_folds_that_were_killed_in_the_middle_of_an_epoch_end_with_the_same_numb
     then = list(second.fit())
     assert figures(first + then) == figures(whole)
     assert equal(weights(second), weights(undisturbed))
-    # And a start that finds all done has the weights at hand, and trains nothing.
+    # A start after the end has the weights and trains nothing.
     finished = Training.of(settings, meta, images, cpu, folder)
     assert equal(weights(finished), weights(undisturbed))
     assert list(finished.fit()) == []
@@ -170,13 +170,13 @@ def test_the_seeds_of_folds_follow_from_the_seed_and_differ(short: Config) -> No
     assert seeds == cross_validation.seeds(short.train)
     assert not set(seeds) & set(cross_validation.seeds(short.with_values({"train.seed": 1}).train))
     assert cross_validation.seeds(short.with_values({"train.folds": None}).train) == [short.train.seed]
-    # More folds begin with the same networks.
+    # With more folds the first networks have the same seeds.
     assert cross_validation.seeds(short.with_values({"train.folds": 5}).train)[:3] == seeds
 
 
 @pytest.fixture
 def trainer(meta: Meta, images: Images, tmp_path: Path) -> _Trainer:
-    """A worker's, in this process."""
+    """The trainer of a worker, in this process."""
     folder = tmp_path / "data" / "train"
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images.pixels)
@@ -190,7 +190,7 @@ def epochs(messages: list[Message]) -> list[Epoch]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_images_of_all(
+def test_a_worker_trains_all_folds_of_a_trial_and_counts_the_images_of_all(
     short: Config, trainer: _Trainer, tmp_path: Path
 ) -> None:
     at_once = list(trainer.work(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
@@ -217,7 +217,7 @@ def test_a_worker_trains_a_trial_of_folds_as_a_whole_and_counts_the_images_of_al
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("known", [0, 1])
-def test_a_trial_that_stops_early_is_over_where_it_stopped_also_when_it_is_asked_for_again(
+def test_a_trial_that_stopped_early_stays_over_when_it_is_submitted_again(
     short: Config, trainer: _Trainer, tmp_path: Path, known: int
 ) -> None:
     values = {"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9, "train.folds": None}

@@ -290,7 +290,7 @@ def test_the_average_of_the_weights_is_the_one_that_a_hand_computes() -> None:
             moving.statistics.fill_(statistics)  # type: ignore[operator]
             moving.count.fill_(step + 1)  # type: ignore[operator]
         average.update(step)
-        # Of the first steps the decay is 1/10, 2/11, then that which was asked for: 3/12 = 0.25, and 4/13 is more.
+        # The decay is 1/10, 2/11, then the requested 0.25: 3/12 is equal to it, and 4/13 is more.
         decay = [1 / 10, 2 / 11, 0.25, 0.25][step]
         by_hand["weight"] = decay * by_hand["weight"] + (1 - decay) * weight
         by_hand["statistics"] = decay * by_hand["statistics"] + (1 - decay) * statistics
@@ -307,7 +307,7 @@ def test_the_averaged_network_is_validated_and_kept_and_the_optimiser_moves_its_
     settings = short.with_values({"train.ema": 0.95})
     path = tmp_path / "checkpoint.pt"
     epochs, kept = train(settings, meta, images, cpu, path)
-    # The averages are taken beside the training, and change nothing of it.
+    # Averaging does not change the training.
     assert [epoch.training_loss for epoch in epochs] == [epoch.training_loss for epoch in plain]
     assert [epoch.validation_loss for epoch in epochs] != [epoch.validation_loss for epoch in plain]
     assert not equal(kept, raw)
@@ -349,7 +349,7 @@ def test_a_training_is_over_after_so_many_epochs_without_a_better_accuracy(short
     assert loop.over(history(0.5, 0.4, 0.6, 0.1, 0.59), train)
 
 
-def test_without_early_stopping_a_training_is_over_at_its_last_epoch_alone(short: Config) -> None:
+def test_without_early_stopping_a_training_is_over_only_at_its_last_epoch(short: Config) -> None:
     assert not loop.over(history(0.5, 0.4, 0.3), short.train)
     assert loop.over(history(0.5, 0.4, 0.3, 0.2), short.train)
 

@@ -60,13 +60,13 @@ def test_frozen_weights_are_left_out(settings: Config, network: Classifier) -> N
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 16, 144), (1, 80, 12), (4, 1, 9)])
-def test_orthogonal_matrices_have_singular_values_near_one_and_the_vectors_that_they_had(
+def test_orthogonal_matrices_have_singular_values_near_one_and_the_same_singular_vectors(
     shape: tuple[int, int, int],
 ) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for matrix, made in zip(matrices, orthogonal(matrices, torch.float64), strict=True):
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        # A square matrix at random has singular values close to 0, which five steps don't bring up all the way.
+        # A random square matrix has singular values close to 0, which five steps don't raise to about 1.
         brought = left.T @ made @ right.T
         assert torch.allclose(brought, brought.diag().diag(), atol=1e-9)
         large = values > 0.05 * values.max()
@@ -74,7 +74,7 @@ def test_orthogonal_matrices_have_singular_values_near_one_and_the_vectors_that_
         assert large.float().mean() > 0.85
 
 
-def test_orthogonal_is_blind_to_the_size_of_what_it_gets() -> None:
+def test_orthogonal_matrices_do_not_depend_on_the_scale_of_the_given_ones() -> None:
     matrix = torch.randn(1, 8, 20, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(orthogonal(1e-4 * matrix), orthogonal(1e4 * matrix), atol=1e-4)
     assert not orthogonal(torch.zeros(1, 4, 4)).any()
@@ -102,7 +102,7 @@ def test_muon_moves_a_kernel_by_an_orthogonal_matrix_and_the_rest_as_adamw_does(
     for name, parameter in network.named_parameters():
         moved = before[name] - parameter.detach()
         if parameter.ndim == 4:
-            # Two steps that are at most 1.2 times the learning rate long in any direction.
+            # Two steps, each with a spectral norm of at most 1.2 times the learning rate.
             scale = max(1.0, parameter.shape[0] / parameter[0].numel()) ** 0.5
             assert 0.1 * scale < singular_values(moved).max() < 2 * 1.25 * 0.1 * scale
         else:

@@ -27,7 +27,7 @@ def test_the_bar_advances_within_an_epoch_and_starts_where_a_training_resumes() 
 
 
 @pytest.mark.parametrize(("elapsed_s", "left"), [(4, "ETA 8 s"), (130, "ETA 4 min 20 s"), (7200, "ETA 4 h 00 min")])
-def test_the_line_of_an_epoch_tells_its_figures_and_the_time_that_is_left(
+def test_the_line_of_an_epoch_has_its_figures_and_the_remaining_time(
     capsys: pytest.CaptureFixture[str], elapsed_s: float, left: str
 ) -> None:
     with TrainingDisplay(3, 32, done=0) as display:
@@ -44,7 +44,7 @@ def test_the_line_of_an_epoch_tells_its_figures_and_the_time_that_is_left(
         assert text in line
 
 
-def test_the_last_line_has_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_has_no_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingDisplay(3, 32, done=2) as display:
         display.show(Epoch(3, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, 10))
     assert "ETA" not in capsys.readouterr().out
