@@ -115,5 +115,5 @@ def schema() -> str:
     content = Config.model_json_schema()
     content["title"] = "params.yaml"
     for space in (content["properties"]["space"], content["$defs"]["Grid"]["properties"]["space"]):
-        space["propertyNames"] = {"enum": searchable()}
+        space["propertyNames"] = {"enum": list(searchable())}
     return json.dumps(content, indent=2) + "\n"

@@ -68,7 +68,7 @@ def unknown(name: str) -> str:
     if name.removeprefix("space.") in GONE:
         return f"{name} is gone: it brought nothing when it was measured (docs/results.md); remove it"
     section, _, key = name.rpartition(".")
-    legal = [f"space.{other}" for other in searchable()] if name.startswith("space.") else legal_names()
+    legal = [f"space.{other}" for other in searchable()] if name.startswith("space.") else list(legal_names())
     inside = [other for other in legal if other.startswith(f"{section}.")] if section else list(Params.model_fields)
     if section == "space":
         inside = legal

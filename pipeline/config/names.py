@@ -1,5 +1,6 @@
 """The dotted names of the keys of params.yaml, today's and those of older versions."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -25,10 +26,11 @@ def had_no_effect(name: str, value: Scalar) -> bool:
     return name in GONE and (not GONE[name] or value in GONE[name])
 
 
-def legal_names() -> list[str]:
+@functools.cache
+def legal_names() -> tuple[str, ...]:
     """The names of all keys, in the order of the file."""
     sections = [section for section in Params.model_fields if section not in ("space", "study")]
-    return [f"{section}.{key}" for section in sections for key in section_of(section).model_fields]
+    return tuple(f"{section}.{key}" for section in sections for key in section_of(section).model_fields)
 
 
 def section_of(name: str) -> type[Section]:

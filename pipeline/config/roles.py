@@ -1,5 +1,6 @@
 """What a key is to a training and to a search, as the key or its section declares it in schema.py."""
 
+import functools
 from collections.abc import Mapping
 
 from pydantic.fields import FieldInfo
@@ -9,15 +10,16 @@ from pipeline.config.schema import Params
 from pipeline.config.section import Role
 
 
-def searchable() -> list[str]:
+@functools.cache
+def searchable() -> tuple[str, ...]:
     """The names of the keys that a search may vary."""
-    return [name for name in legal_names() if why_not_searchable(name) is None]
+    return tuple(name for name in legal_names() if why_not_searchable(name) is None)
 
 
 def why_not_searchable(name: str) -> str | None:
     """Why a search leaves a key alone, as the end of a sentence.
 
-    None for a key that may be searched, and for a name that is no key of a section that a search leaves alone.
+    None for a key that may be searched. A name that is no key gets the reason of its section, if that has one.
     """
     role = _role(name)
     return role.not_searched if role else None
@@ -37,12 +39,12 @@ def is_of_the_machine(name: str) -> bool:
 
 
 def decides_scoring(name: str) -> bool:
-    """Whether the key only says how the test set is scored, so that a training knows nothing of it."""
+    """Whether the key only says how the test set is scored. It is no value of a training."""
     return _decides(name, "scoring")
 
 
 def fixed_in_grid(name: str) -> bool:
-    """Whether a grid sets the key itself or leaves it no effect."""
+    """Whether a grid sets the key itself, or the key has no effect on a grid."""
     role = _role(name)
     return role is not None and role.set_by_grid
 
@@ -53,14 +55,14 @@ def _decides(name: str, what: str) -> bool:
 
 
 def _role(name: str) -> Role | None:
-    """The role of a key; that of its section for a name that is no key; None outside of all sections."""
+    """The role of a key. A name that is no key has the role of its section; outside of all sections it has None."""
     section, _, key = name.partition(".")
     if section not in Params.model_fields:
         return None
     return (
         _declared(Params.model_fields, section)
         or _declared(section_of(section).model_fields, key)
-        or (section_of(section).role)
+        or section_of(section).role
     )
 
 

@@ -11,15 +11,16 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Role:
-    """What a key is to a training and to a search. A section declares the role of its keys, a key may have its own."""
+    """What a key is to a training and to a search. It is declared for a section, or for a single key."""
 
     decides: Literal["data", "training", "machine", "scoring", "search"]
-    """data: the images. training: the numbers of a training. machine: where it runs, so the last digits at most.
-    scoring: how the test set is scored. search: what a study or a grid trains."""
+    """What depends on the key. data: the images. training: the numbers of a training. machine: where a training runs,
+    which changes the last digits at most. scoring: how the test set is scored. search: what a study or a grid trains.
+    """
     not_searched: str | None = None
     """Why a search leaves the key alone, as the end of a sentence; None: a search may vary it."""
     set_by_grid: bool = False
-    """Whether a grid, which trains all combinations to the end, leaves the key no effect or sets it itself."""
+    """Whether a grid, which trains all combinations to the end, sets the key itself, or the key has no effect on it."""
 
 
 class Section(BaseModel):

@@ -37,7 +37,7 @@ def _without(name: str) -> Callable[[Path], object]:
         (_without("meta.json"), "meta.json is missing: run `dvc repro`"),
         (_without("images.npy"), "images.npy is missing: run `dvc repro`"),
         (_without("labels.npy"), "labels.npy is missing: run `dvc repro`"),
-        (lambda folder: (folder / "meta.json").write_text("{}"), "meta.json has no name; another version"),
+        (lambda folder: (folder / "meta.json").write_text("{}"), "meta.json has no name, another version"),
         (lambda folder: (folder / "meta.json").write_text("{"), "meta.json is damaged"),
         (lambda folder: (folder / "images.npy").write_bytes(b"no array"), "can't be read"),
         (lambda folder: np.save(folder / "labels.npy", np.zeros(3, np.int64)), "promise uint8"),
