@@ -25,7 +25,7 @@ def evaluate(project: Project) -> None:
     with tracking.Tracker(project) as tracker:
         run = tracker.open(record.key, name=record.name)
         # As tags: a model can be evaluated again with other values, and MLflow's params are for good.
-        run.set_tags({key: value for key, value in settings.values().items() if key.startswith("evaluate.")})
+        run.set_tags({key: value for key, value in settings.values().items() if config.decides_scoring(key)})
         run.log_metrics(records.flat(figures, "evaluate"), step=settings.train.epochs)
         run.log_table(scored.per_class, "per_class.json")
         run.log_file(project.confusion_matrix)

@@ -2,10 +2,10 @@
 
     python -m pipeline.train        (or `dvc repro train`)
 
-Kill it at any moment: the next start resumes from the last epoch and, on a CPU, ends with the same numbers to the bit.
-Reads data/train and data/meta.json; writes results/train: model.safetensors, history.csv (a row per epoch) and run.json
-(where and from what the model was made). It opens the run in MLflow. With train.folds the figures are means over the
-folds, run.json has those of each, and the model is that of the first fold, trained on all parts but one.
+It can be killed at any moment: the next start resumes after the last epoch and, on a CPU, ends with the same numbers to
+the bit. It reads data/train and data/meta.json and writes results/train: model.safetensors, history.csv (a row per
+epoch) and run.json (from what and where the model was made). It records the run in MLflow. With train.folds the figures
+are means over the folds, run.json has those of each fold, and the model is that of the first fold.
 """
 
 import statistics
@@ -19,6 +19,7 @@ from pipeline import cli, config, provenance, records, tracking
 from pipeline.config import Config
 from pipeline.errors import Diverged, OutOfMemory
 from pipeline.files import Project, write_csv
+from pipeline.outcome import Outcome
 from pipeline.records import DeviceRecord, Epoch, Meta, Provenance, RunRecord, TrainingData
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def train(project: Project) -> None:
-    """Raises ConfigError, DataError, Diverged, OutOfMemory; KeyboardInterrupt, with what is kept, when stopped."""
+    """Raises ConfigError, DataError, DownloadError, Diverged, OutOfMemory; KeyboardInterrupt when stopped."""
     settings = config.load(project.params)
     from pipeline import networks
     from pipeline.batches.images import load_images
@@ -56,10 +57,10 @@ def train(project: Project) -> None:
     made_from = provenance.collect(project)
     with tracking.Tracker(project) as tracker:
         run = tracker.open(start.key, name=name)
-        # Ends the runs of trainings that were killed and never resumed, among other things.
+        # Also ends the runs of trainings that were killed and not resumed.
         tracker.send_leftovers()
         _describe(run, settings, meta, made_from, device.described(), counts)
-        # Written before the process was killed, but perhaps not recorded any more.
+        # A killed process may have saved epochs that it did not record.
         _record(run, training, history)
         with (
             _outcome_recorded(run, start, history, settings.train.epochs),
@@ -89,7 +90,7 @@ def train(project: Project) -> None:
             records.write(record, project.run)
             run.log_file(project.history)
             run.log_model(training.network, images.pixels[:2].transpose(0, 3, 1, 2))
-        run.finish("finished")
+        run.finish(Outcome.FINISHED)
     start.forget()
     if len(history) < settings.train.epochs:
         print(f"ended after epoch {len(history)} of {settings.train.epochs} by train.early_stopping")
@@ -99,7 +100,7 @@ def train(project: Project) -> None:
 
 
 def _values(settings: Config, meta: Meta) -> dict[str, config.Scalar]:
-    """All values; the address of the data as the data set has it: without a password."""
+    """All values, with the address of the data as meta.json has it, which is without a password."""
     return settings.values() | ({"data.url": meta.source} if settings.data.url else {})
 
 
@@ -111,7 +112,7 @@ def _describe(
     device: DeviceRecord,
     counts: dict[str, int],
 ) -> None:
-    """What a run has before its first epoch: values, tags, data set."""
+    """Records the values, tags and data set of a run, before its first epoch."""
     values = _values(settings, meta)
     run.log_params({key: value for key, value in values.items() if not config.decides_scoring(key)})
     run.set_tags(
@@ -141,23 +142,23 @@ def _record(run: tracking.Run, training: "Training", epochs: Sequence[Epoch]) ->
 
 @contextmanager
 def _outcome_recorded(run: tracking.Run, start: "Start", history: Sequence[Epoch], epochs: int) -> Iterator[None]:
-    """Ends the run in MLflow by what ended the training."""
+    """A context that ends the run in MLflow with the outcome of a training that does not finish."""
     try:
         yield
     except KeyboardInterrupt:
-        run.finish("interrupted")
+        run.finish(Outcome.INTERRUPTED)
         raise KeyboardInterrupt(f"{len(history)} of {epochs} epochs are kept, `dvc repro` resumes there") from None
     except Diverged as error:
         run.set_tags({"ended.why": str(error)})
-        run.finish("diverged")
-        start.forget()  # to resume there would end there again
+        run.finish(Outcome.DIVERGED)
+        start.forget()  # the checkpoints, from which it would diverge again
         raise
     except OutOfMemory as error:
         run.set_tags({"ended.why": str(error)})
-        run.finish("out of memory")
+        run.finish(Outcome.OUT_OF_MEMORY)
         raise
     except BaseException:
-        run.finish("crashed")
+        run.finish(Outcome.CRASHED)
         raise
 
 
