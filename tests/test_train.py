@@ -125,7 +125,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_numbers(
     assert not short.model.exists()
     if number != signal.SIGKILL:
         assert "stopped: " in err
-        assert "of 6 epochs are kept, `dvc repro` goes on from there" in err
+        assert "of 6 epochs are kept, `dvc repro` resumes there" in err
         assert "Traceback" not in err
         # On a busy machine the last records may still be on disk, to be sent later.
         subprocess.run([sys.executable, "-m", "pipeline.tracking"], cwd=short.root, check=True)
