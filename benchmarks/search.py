@@ -37,14 +37,15 @@ from pipeline.config import Range
 from pipeline.errors import DataError
 from pipeline.records import Epoch
 from pipeline.search.engines.simulated import SimulatedEngine
-from pipeline.search.schedulers.base import Values
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space
-from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.space.values import Values
+from pipeline.search.studies.budget import PAUSING_BUDGET
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner, Watcher
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.samplers import Proposer
-from pipeline.search.studies.session import PAUSING_BUDGET
+from pipeline.search.studies.trials import Trial, TrialSetup
 
 Floats = NDArray[np.float64]
 
@@ -82,8 +83,8 @@ class Surrogate:
             import onnxruntime
         except ImportError:
             raise DataError('The learning curves need onnxruntime: pip install -e ".[bench]"') from None
-        places = (folder / "lcbench", folder)
-        found = next((place for place in places if (place / "model.onnx").is_file()), None)
+        folders = (folder / "lcbench", folder)
+        found = next((each for each in folders if (each / "model.onnx").is_file()), None)
         if found is None:
             raise DataError(f"There is no lcbench/model.onnx in {folder}.")
         options = onnxruntime.SessionOptions()
@@ -93,7 +94,7 @@ class Surrogate:
                 str(found / "model.onnx"), options, providers=["CPUExecutionProvider"]
             )
             numbers = json.loads((found / "encoding.json").read_text())["OpenML_task_id"]
-            # The encoding has one task more, on which the surrogate was not trained.
+            # The encoding has one more task, on which the surrogate was not trained.
             keys = json.loads((found / "config_space.json").read_text())["hyperparameters"]
             tasks = next(key["choices"] for key in keys if key["name"] == "OpenML_task_id")
             return cls(session, {task: numbers[task] for task in tasks})
@@ -129,7 +130,7 @@ class Found:
     after: list[float | None] = field(default_factory=list)
 
     def add(self, finished: Sequence[float] = ()) -> None:
-        """An epoch more, and what came to its end with it."""
+        """Adds an epoch, with the accuracies of configurations that finished with it."""
         self.after.append(max(self.after[-1:] + list(finished), key=lambda value: value or 0.0, default=None))
 
     def regret(self, cost: int, best: float, median: float) -> float:
@@ -149,19 +150,17 @@ class Notes(Watcher):
 
 def search_ours(curve: Curve, seed: int, trials: int, workers: int) -> Found:
     """This project's owner, with all defaults, on the engine that only looks curves up."""
-    # There are no values of one's own to begin with: the first of the spread ones takes their place.
+    # There is no params.yaml with values of its own: the first spread configuration takes their place.
     (first,) = SPACE.spread(1, seed)
     space = Space(AXES, first)
     notes = Notes()
     Owner(
-        Ledger(InMemoryStorage(), "benchmark"),
-        Proposals(trials, space, Proposer(space, "tpe", seed), seed, EPOCHS),
-        FreezeThaw(space, EPOCHS, seed),
-        SimulatedEngine(curve, workers),
-        lambda trial: None,
-        EPOCHS,
-        Path("nowhere"),
-        Limits(budget=PAUSING_BUDGET * trials),
+        ledger=Ledger(InMemoryStorage(), "benchmark"),
+        source=Proposals(trials, space, Proposer(space, "tpe", seed), seed, EPOCHS),
+        scheduler=FreezeThaw(space, EPOCHS, seed),
+        engine=SimulatedEngine(curve, workers),
+        setup=TrialSetup(config_of=lambda trial: None, epochs=EPOCHS, folder=Path("nowhere")),
+        limits=Limits(budget=PAUSING_BUDGET * trials),
         watchers=(notes,),
     ).run()
     return notes.found
@@ -179,15 +178,15 @@ def search_optuna(
     while True:
         for worker in range(workers):
             if busy[worker] is None and started < trials:
-                trial = study.ask()
+                trial = study.ask(SPACE.distributions)
                 started += 1
-                busy[worker] = trial, curve(SPACE.suggest(trial)), 0
+                busy[worker] = trial, curve(SPACE.snapped(trial.params)), 0
         if not any(busy):
             return found
-        for worker, flight in enumerate(busy):
-            if flight is None:
+        for worker, in_flight in enumerate(busy):
+            if in_flight is None:
                 continue
-            trial, accuracies, done = flight
+            trial, accuracies, done = in_flight
             accuracy = float(accuracies[done])
             trial.report(accuracy, done + 1)
             busy[worker] = trial, accuracies, done + 1

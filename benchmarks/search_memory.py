@@ -54,13 +54,13 @@ def main() -> None:
         while owner.poll() is None:
             time.sleep(0.5)
             done = (project.root / "log").read_text().count(": finished")
-            for place, process in enumerate([owner, *owner.children()]):
-                # Workers are the owner's largest children; what else there is takes a few megabytes.
+            for number, process in enumerate([owner, *owner.children()]):
+                # Workers are the owner's largest children; the others take a few megabytes.
                 try:
                     size = process.memory_info().rss
                 except psutil.NoSuchProcess:
                     continue
-                who = "owner" if place == 0 else f"worker {process.pid}"
+                who = "owner" if number == 0 else f"worker {process.pid}"
                 if size > 100e6 and done >= EARLY:
                     early.setdefault(who, size)
                     sizes = peak if done < arguments.trials else concluding

@@ -27,14 +27,16 @@ from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.records import Meta
 from pipeline.search.engines.simulated import SimulatedEngine
-from pipeline.search.schedulers.base import Asha, Values
+from pipeline.search.schedulers.asha import Asha
 from pipeline.search.space.space import Space
+from pipeline.search.space.values import Values
 from pipeline.search.studies.journal import journal
-from pipeline.search.studies.ledger import Ledger, Trial
-from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.owner import Owner, Watcher
 from pipeline.search.studies.proposals import Proposals
-from pipeline.search.studies.recorder import Recorder
+from pipeline.search.studies.recorder import Recorder, StudyRun
 from pipeline.search.studies.samplers import Proposer
+from pipeline.search.studies.trials import Trial, TrialSetup
 from pipeline.tracking import Tracker
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
@@ -43,7 +45,7 @@ CONFUSION = tuple(tuple(450 if row == column else 5 for column in range(10)) for
 
 
 class Scale(Watcher):
-    """Weighs the process when a number of trials have begun."""
+    """Measures the memory of the process when a number of trials have begun."""
 
     def __init__(self, at: int) -> None:
         self.at, self.early_bytes = at, 0
@@ -78,20 +80,16 @@ def run(trials: int, first_rung: int) -> dict[str, float]:
             parent = tracker.open("study-benchmark", name="study")
             ledger = Ledger(journal(project.optuna_journal), "benchmark")
             tags = {f"version.{name}": "1.2.3" for name in "abcdefgh"}
-            recorder = Recorder(
-                tracker, parent, ledger, config_of, project.root / "trials", "trial", META, tags, epochs, None
-            )
+            setup = TrialSetup(config_of=config_of, epochs=epochs, folder=project.root / "trials")
+            recorder = Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, name="trial")
             scale = Scale(min(50, trials // 10))
             engine = SimulatedEngine(curve(space, epochs), confusion=CONFUSION)
             owner = Owner(
-                ledger,
-                Proposals(trials, space, Proposer(space, "tpe", 0), 0),
-                Asha(epochs, first_rung, 3),
-                engine,
-                config_of,
-                epochs,
-                recorder.folder,
-                Limits(),
+                ledger=ledger,
+                source=Proposals(trials, space, Proposer(space, "tpe", 0), 0),
+                scheduler=Asha(epochs, first_rung, 3),
+                engine=engine,
+                setup=setup,
                 watchers=(recorder, scale),
             )
             cpu_s, wall_s = time.process_time(), time.perf_counter()

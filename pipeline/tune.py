@@ -2,7 +2,7 @@
 
 examples:
   python -m pipeline.tune                          what params.yaml says: its space, its number of trials
-  python -m pipeline.tune --trials 50              50 trials in all; the same command goes on after a stop or a kill
+  python -m pipeline.tune --trials 50              50 trials in all; the same command resumes after a stop or a kill
   python -m pipeline.tune --trials 80              30 more, after 50
   python -m pipeline.tune --hours 8 --study night  stops in order after 8 hours; another study beside the first
   python -m pipeline.tune --set train.epochs=9 --set tune.scheduler=asha --study quick
@@ -44,10 +44,12 @@ def _search(arguments: argparse.Namespace, console: "Console") -> None:
 
     project = Project.here()
     settings = config.load(project.params, options.overrides(arguments))
-    wanted = TuneOptions(arguments.study, arguments.hours, arguments.resume_only, arguments.apply)
-    study = Session(project, settings, wanted, console).run()
+    wanted = TuneOptions(
+        arguments.study, hours=arguments.hours, resume_only=arguments.resume_only, apply=arguments.apply
+    )
+    results = Session(project, settings, wanted, console).run()
     if arguments.json:
-        options.print_json(study)
+        options.print_json(results)
 
 
 def _list(arguments: argparse.Namespace, console: "Console") -> None:
@@ -89,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--study", default=DEFAULT_STUDY, type=options.name, metavar="NAME", help=f"default: {DEFAULT_STUDY}"
     )
-    parser.add_argument("--hours", type=_hours, metavar="H", help="stop in order after so long, and keep what runs")
+    parser.add_argument("--hours", type=_hours, metavar="H", help="stop in order after so many hours, and keep all")
     parser.add_argument("--apply", action="store_true", help="write the winner's values into params.yaml")
-    parser.add_argument("--resume-only", action="store_true", help="go on with a study, never begin one")
+    parser.add_argument("--resume-only", action="store_true", help="resume a study, never begin one")
     parser.add_argument("--delete", action="store_true", help="delete the study that --study names")
     parser.add_argument("--yes", action="store_true", help="don't ask before deleting")
     options.add_to(parser)

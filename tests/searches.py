@@ -1,23 +1,26 @@
-"""A search that trains nothing, for tests of what surrounds it."""
+"""A search on the simulated engine, for tests that need no training."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import InMemoryStorage
 
 from pipeline.config import Range
+from pipeline.outcome import Outcome
 from pipeline.records import Epoch
-from pipeline.search.engines.base import Failed, Message, Order, TargetReached
+from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.engines.simulated import SimulatedEngine
-from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView, Values
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.space.space import Space
-from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.space.values import Values
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner, Watcher
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.samplers import Proposer
+from pipeline.search.studies.trials import Trial, TrialSetup
 
 EPOCHS = 9
 SPACE = Space(
@@ -36,7 +39,7 @@ def curve(values: Values) -> list[float]:
 
 @dataclass(frozen=True)
 class Halves:
-    """All start until epoch 3; then the best paused one goes on to the end, until the budget is spent."""
+    """All trials start until epoch 3. Then the best paused one resumes until the end, while there is budget."""
 
     def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
         if left.epochs <= 0:
@@ -47,21 +50,9 @@ class Halves:
         return Resume(max(paused, key=lambda trial: trial.scores[-1]).number, EPOCHS) if paused else None
 
 
-class Stopping(SimulatedEngine):
-    """Early stopping ends every training after epoch 5."""
-
-    def submit(self, order: Order) -> None:
-        super().submit(replace(order, until=min(order.until, 5)))
-
-    def _say(self, epochs_from_now: int, message: Message) -> None:
-        if isinstance(message, TargetReached) and message.epoch == 5:
-            message = replace(message, over=True)
-        super()._say(epochs_from_now, message)
-
-
 @dataclass
 class Diary(Watcher):
-    """Notes what a watcher is told."""
+    """Records the calls of a watcher."""
 
     events: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -74,11 +65,11 @@ class Diary(Watcher):
     def reached(self, trial: Trial, reached: TargetReached) -> None:
         self.events.append(("reached", trial.number, reached.epoch))
 
-    def ended(self, trial: Trial, ended: str, why: str | None) -> None:
-        self.events.append(("ended", trial.number, ended))
+    def ended(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
+        self.events.append(("ended", trial.number, outcome))
 
     def failed(self, trial: Trial, failed: Failed) -> None:
-        self.events.append(("failed", trial.number, failed.ended))
+        self.events.append(("failed", trial.number, failed.outcome))
 
     def stopped(self, trial: Trial) -> None:
         self.events.append(("stopped", trial.number))
@@ -100,13 +91,11 @@ def owner(
 ) -> Owner:
     """An owner of a study of SPACE, in memory unless a ledger is given, with a Diary as its watcher."""
     return Owner(
-        ledger or Ledger(InMemoryStorage(), "study"),
-        Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0, first_until),
-        scheduler or Halves(),
-        engine or SimulatedEngine(curve),
-        lambda trial: None,  # type: ignore[arg-type, return-value]
-        EPOCHS,
-        folder,
-        Limits(**limits),
+        ledger=ledger or Ledger(InMemoryStorage(), "study"),
+        source=Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0, first_until),
+        scheduler=scheduler or Halves(),
+        engine=engine or SimulatedEngine(curve),
+        setup=TrialSetup(config_of=lambda trial: None, epochs=EPOCHS, folder=folder),  # type: ignore[arg-type, return-value]
+        limits=Limits(**limits),
         watchers=(Diary(),),
     )

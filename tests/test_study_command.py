@@ -20,9 +20,11 @@ from rich.console import Console
 from pipeline import config, study
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.records import Epoch
 from pipeline.search.space.space import Space
-from pipeline.search.studies.grid import FIGURES, Grid, Measured
+from pipeline.search.studies.grid import GridSpec, Measured
+from pipeline.search.studies.grid_results import FIGURES, GridResults
 from pipeline.search.studies.ledger import Ledger
 
 QUICK = ("--set", "train.epochs=2", "--set", "tune.models=none")
@@ -58,10 +60,10 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, strict=True))
 
 
-def test_a_study_is_a_search_of_all_combinations_with_the_values_that_it_declares(project: Project) -> None:
+def test_a_grid_is_a_search_of_all_combinations_with_the_values_that_it_declares(project: Project) -> None:
     declare(project.root)
     own = config.load(project.params)
-    settings = study.settings_of(project, "depth", {"train.epochs": 3, "tune.models": "none"})
+    settings = GridSpec.of(project, "depth", {"train.epochs": 3, "tune.models": "none"}).settings
     assert (settings.tune.sampler, settings.tune.scheduler, settings.tune.confirm) == ("grid", "none", 0)
     assert settings.tune.trials == 4
     assert Space.of(settings).names == ("model.family", "model.depth")
@@ -71,7 +73,7 @@ def test_a_study_is_a_search_of_all_combinations_with_the_values_that_it_declare
 
 def test_a_value_that_is_set_wins_over_the_one_that_the_study_declares(project: Project) -> None:
     declare(project.root)
-    assert study.settings_of(project, "depth", {"train.batch_size": 16}).train.batch_size == 16
+    assert GridSpec.of(project, "depth", {"train.batch_size": 16}).settings.train.batch_size == 16
 
 
 @pytest.mark.parametrize(
@@ -95,10 +97,10 @@ def test_what_cannot_be_done_is_said_and_nothing_is_begun(
     assert not (project.home / "mlflow.db").exists()
 
 
-def test_a_study_of_nothing_is_refused(project: Project) -> None:
+def test_a_grid_of_nothing_is_refused(project: Project) -> None:
     declare(project.root, "study:\n  none:\n    space: {}\n    values: {}\n")
     with pytest.raises(ConfigError, match=r"study.none.space is empty: name at least one key to vary"):
-        study.settings_of(project, "none", {})
+        GridSpec.of(project, "none", {})
 
 
 @pytest.mark.parametrize("arguments", [[], ["a/b"], ["depth", "--workers", "none"]])
@@ -120,19 +122,19 @@ def test_the_studies_of_params_yaml_are_listed(project: Project, capsys: pytest.
     assert "not begun" in capsys.readouterr().out
 
 
-class Study:
-    """A study in memory whose trials have a past on disk, and its ending."""
+class Grid:
+    """A grid whose study is in memory, with epochs of its trials on disk, and its ending."""
 
     def __init__(self, project: Project, name: str) -> None:
-        settings = study.settings_of(project, name, {"train.epochs": 2})
-        self.project, self.name, self.space = project, name, Space.of(settings)
+        spec = GridSpec.of(project, name, {"train.epochs": 2})
+        self.project, self.name, self.space = project, name, Space.of(spec.settings)
         self.output = StringIO()
         console = Console(file=self.output, width=160)
-        self.ending = Grid(project, name, settings, console, lambda settings, weights: Measured(0.25, 1234, 56789))
+        self.ending = GridResults(project, spec, console, lambda *_: Measured(0.25, 1234, 56789))
         self.ledger = Ledger(InMemoryStorage(), f"grid-{name}")
         self.none = Ledger(InMemoryStorage(), "none")
 
-    def add(self, accuracies: Sequence[float], ended: str | None = "finished") -> None:
+    def add(self, accuracies: Sequence[float], outcome: Outcome | None = Outcome.FINISHED) -> None:
         """The next trial, with the validation accuracy of each epoch; training is 0.1 better."""
         values = self.space.grid()[len(self.ledger.trials)]
         trial = self.ledger.enter(values, self.space.distributions, 2, seed=1)
@@ -145,25 +147,25 @@ class Study:
         (folder / "epochs.jsonl").write_text("".join("\n" + json.dumps(asdict(epoch)) for epoch in epochs))
         for epoch in epochs:
             self.ledger.score(trial, epoch.number, epoch.validation_accuracy)
-        if ended:
-            self.ledger.end(trial, ended, None if ended == "finished" else "the loss was nan")
-        if ended == "finished":
+        if outcome:
+            self.ledger.end(trial, outcome, None if outcome is Outcome.FINISHED else "the loss was nan")
+        if outcome is Outcome.FINISHED:
             self.ending._measure(trial)
 
     def written(self) -> list[dict[str, str]]:
-        self.ending.write(self.ledger, self.none)
+        self.ending.save_results(self.ledger, self.none)
         return table(self.project.study_table(self.name))
 
 
 @pytest.fixture
-def depth(project: Project) -> Study:
+def depth(project: Project) -> Grid:
     declare(project.root)
-    return Study(project, "depth")
+    return Grid(project, "depth")
 
 
-def test_the_table_has_a_row_a_trial_and_the_errors_of_the_last_epoch(depth: Study) -> None:
+def test_the_table_has_a_row_per_trial_and_the_errors_of_the_last_epoch(depth: Grid) -> None:
     depth.add([0.5, 0.8])
-    depth.add([0.3], "diverged")
+    depth.add([0.3], Outcome.DIVERGED)
     depth.add([0.4], None)
     first, second, third = depth.written()
     assert list(first) == ["trial", "ended", "model.family", "model.depth", *FIGURES]
@@ -193,34 +195,34 @@ def test_the_table_has_a_row_a_trial_and_the_errors_of_the_last_epoch(depth: Stu
     ]
 
 
-def test_what_failed_is_said_with_what_to_do(depth: Study) -> None:
+def test_failed_trials_are_reported_with_what_to_do(depth: Grid) -> None:
     depth.add([0.5, 0.8])
-    depth.add([], "crashed")
+    depth.add([], Outcome.CRASHED)
     depth.written()
-    depth.ending.tell(depth.ledger, depth.none)
+    depth.ending.print_summary(depth.ledger, depth.none)
     said = depth.output.getvalue()
     assert "1 of 2 combinations failed: the column why of results/study/depth/results.csv says of what" in said
     assert "results/study/depth has results.csv, curves.csv, degradation.png" in said
     assert "dvc repro  " in said, "without a result of params.yaml there is no page to make anew"
     depth.project.metrics.write_text("{}")
-    depth.ending.tell(depth.ledger, depth.none)
+    depth.ending.print_summary(depth.ledger, depth.none)
     assert "dvc repro -f -s report" in depth.output.getvalue()
 
 
-def test_a_study_of_which_all_failed_is_an_error(depth: Study) -> None:
+def test_a_grid_of_which_all_trials_failed_is_an_error(depth: Grid) -> None:
     for _ in range(2):
-        depth.add([], "crashed")
+        depth.add([], Outcome.CRASHED)
     depth.written()
     with pytest.raises(PipelineError, match=r"2 of 2 combinations failed: .* results/study/depth/results\.csv"):
-        depth.ending.tell(depth.ledger, depth.none)
+        depth.ending.print_summary(depth.ledger, depth.none)
 
 
-def test_a_study_of_neither_depth_nor_family_has_the_table_alone(project: Project) -> None:
+def test_a_grid_of_neither_depth_nor_family_has_only_the_table(project: Project) -> None:
     declare(project.root)
-    width = Study(project, "width")
+    width = Grid(project, "width")
     figure = project.study_figure("width")
     figure.parent.mkdir(parents=True)
-    figure.write_bytes(b"of another study of this name")
+    figure.write_bytes(b"of another grid of this name")
     width.add([0.5, 0.8])
     assert width.written()[0]["model.width"] == "2"
     assert not figure.exists()
@@ -234,7 +236,7 @@ def test_the_figure_of_families_alone_and_of_depths_alone_is_drawn(project: Proj
         "  many:\n    space: {model.family: [resnet, plain], model.width: [4, 8, 16]}\n    values: {}\n",
     )
     for name, drawn in (("families", True), ("depths", True), ("many", False)):
-        one = Study(project, name)
+        one = Grid(project, name)
         for _ in one.space.grid():
             one.add([0.5, 0.8])
         one.written()
@@ -272,14 +274,14 @@ def test_a_study_leaves_the_same_in_optuna_in_mlflow_and_in_its_table(studied: P
     ]
     printed = json.loads((studied / "study.out").read_text())
     assert printed["study"] == "depth"
-    for trial, row, told in zip(trials, rows, printed["trials"], strict=True):
+    for trial, row, printed_row in zip(trials, rows, printed["trials"], strict=True):
         assert trial["state"] == "COMPLETE"
         assert {key: str(value) for key, value in trial["params"].items()} == {key: row[key] for key in trial["params"]}
         assert float(row["validation_error"]) == pytest.approx(1 - trial["value"], abs=1e-6)
         child = runs[f"trial {trial['number']}"]
         ((step, accuracy),) = child["metrics"]["evaluate.accuracy"]
         assert (step, child["status"]) == (2, "FINISHED")
-        assert float(row["test_error"]) == told["test_error"] == pytest.approx(1 - accuracy, abs=1e-6)
+        assert float(row["test_error"]) == printed_row["test_error"] == pytest.approx(1 - accuracy, abs=1e-6)
     assert set(runs["study"]["artifacts"]) == {"results.csv", "curves.csv", "degradation.png"}
     assert runs["study"]["status"] == "FINISHED"
     assert not (studied / "results" / "tune").exists()
@@ -290,7 +292,7 @@ def test_the_test_error_is_that_of_the_trials_weights_on_the_test_set(studied: P
     from pipeline.evaluation.test_set import predict_test_set
 
     project = Project(studied, studied)
-    settings = study.settings_of(project, "depth", {"train.device": "cpu", "train.threads": 1})
+    settings = GridSpec.of(project, "depth", {"train.device": "cpu", "train.threads": 1}).settings
     for row in table(project.study_table("depth"))[1:3]:
         values: dict[str, Any] = {"model.family": row["model.family"], "model.depth": int(row["model.depth"])}
         weights = studied / ".studies" / "grid-depth" / "trials" / f"{int(row['trial']):04}" / "model.safetensors"
@@ -321,7 +323,7 @@ def test_the_same_command_again_measures_nothing_and_a_changed_value_is_not_mixe
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_goes_on_and_measures_what_one_that_was_not_measures(
+def test_a_study_that_was_killed_resumes_and_measures_what_one_that_was_not_measures(
     studied: Path, project: Project
 ) -> None:
     declare(project.root)

@@ -23,9 +23,12 @@ from searches import owner
 from pipeline import config, tune
 from pipeline.errors import PipelineError
 from pipeline.files import Project
+from pipeline.search.studies import identity
 from pipeline.search.studies.display import StudyDisplay
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.session import Session, TuneOptions
+from pipeline.search.studies.signals import stopping
+from pipeline.search.studies.spec import StudySpec
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -64,7 +67,7 @@ def test_a_wrong_argument_is_refused_with_its_sentence(
         (["--set", "tune.scheduler=best"], "tune.scheduler must be freeze_thaw, asha or none, got"),
         (["--set", "space.model.depth=[8, 21]"], "model.depth must be 6n+2"),
         (["--set", "data.name=cifar10"], "data/ holds digits, but data.name is cifar10"),
-        (["--resume-only"], "There is no study main to go on with"),
+        (["--resume-only"], "There is no study main to resume"),
         (["--delete", "--yes"], "There is no study main; there is none at all"),
     ],
 )
@@ -227,9 +230,7 @@ def test_studies_are_listed_and_one_is_deleted(searched: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_winner_is_written_into_params_yaml_and_more_trials_go_on_from_there(
-    searched: Path, tmp_path: Path
-) -> None:
+def test_the_winner_is_written_into_params_yaml_and_more_trials_can_be_added(searched: Path, tmp_path: Path) -> None:
     root = tmp_path / "project"
     shutil.copytree(searched, root)
     before = (root / "params.yaml").read_text()
@@ -292,7 +293,7 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
     children = started.children(recursive=True)
     os.killpg(started.pid, number)  # as a terminal does it: to all
     assert started.wait(60) == 130
-    assert "the same command goes on from there" in (project.root / "log").read_text()
+    assert "the same command resumes the study" in (project.root / "log").read_text()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     trials = optuna_ledger(project.root, "main")
@@ -304,13 +305,11 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
     assert len(results_ledger(project.root)) == len(trials)
 
 
-def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(project: Project, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO())
-    session = Session(project, config.load(project.params), TuneOptions("main"), console)
+def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(tmp_path: Path) -> None:
     study = owner(tmp_path)
-    display = StudyDisplay(console, study.ledger, title="trial", trials=1, epochs=9, budget=1.0)
+    display = StudyDisplay(Console(file=io.StringIO()), study.ledger, title="trial", trials=1, epochs=9, budget=1.0)
     before = signal.getsignal(signal.SIGINT)
-    with session._signals(study, display):
+    with stopping(study, display):
         signal.raise_signal(signal.SIGINT)
         assert (study.stopping, study.halting) == (True, False)
         assert "Ctrl-C again stops at once" in display.note
@@ -321,11 +320,9 @@ def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(project: P
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO())
-    session = Session(project, config.load(project.params), TuneOptions("main"), console)
-    study = owner(tmp_path)
-    with session._signals(study, StudyDisplay(console, study.ledger, title="", trials=1, epochs=9, budget=1.0)):
+def test_sigterm_does_not_wait_for_an_epoch(tmp_path: Path) -> None:
+    study, console = owner(tmp_path), Console(file=io.StringIO())
+    with stopping(study, StudyDisplay(console, study.ledger, title="", trials=1, epochs=9, budget=1.0)):
         signal.raise_signal(signal.SIGTERM)
     assert study.halting
 
@@ -333,12 +330,12 @@ def test_sigterm_does_not_wait_for_an_epoch(project: Project, tmp_path: Path) ->
 def test_other_data_under_the_same_name_is_another_study(project: Project) -> None:
     settings = config.load(project.params)
     with Ledger.open(project, "main") as ledger:
-        Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
-        Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
+        identity.check(StudySpec.of(project, "main", settings), ledger, "")
+        identity.check(StudySpec.of(project, "main", settings), ledger, "")
         meta = json.loads(project.meta.read_text())
         project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
         with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
-            Session(project, settings, TuneOptions("main"), Console())._check_same(ledger)
+            identity.check(StudySpec.of(project, "main", settings), ledger, "")
 
 
 def test_other_weights_to_begin_with_under_the_same_name_are_another_study(project: Project, tmp_path: Path) -> None:
@@ -348,23 +345,23 @@ def test_other_weights_to_begin_with_under_the_same_name_are_another_study(proje
     with Ledger.open(project, "main") as ledger:
         for content in ("one", "one", "another"):
             weights.write_text(content)
-            session = Session(project, settings, TuneOptions("main"), Console())
+            spec = StudySpec.of(project, "main", settings)
             with (
                 pytest.raises(PipelineError, match=r"content model.weights: it was [0-9a-f]+, it is [0-9a-f]+")
                 if content == "another"
                 else nullcontext()
             ):
-                session._check_same(ledger)
+                identity.check(spec, ledger, "")
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_for_the_owner_ends_the_search_and_it_goes_on_later(
+def test_a_disk_that_is_full_for_the_owner_ends_the_search_and_it_resumes_later(
     project: Project, started: psutil.Popen
 ) -> None:
-    # No file may grow over its size: to a program that is what a full disk is.
+    # No file may grow beyond that size, which a program can't tell from a full disk.
     limit = project.optuna_journal.stat().st_size
     resource.prlimit(started.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    # What it says goes to a file under the same limit, and may be cut off.
+    # Its output goes to a file under the same limit, and may be cut off.
     assert started.wait(90) == 1
     before = optuna_ledger(project.root, "main")
     run("--trials", "6", "--set", "train.epochs=200", "--hours", "0.004")
@@ -375,7 +372,7 @@ def test_a_disk_that_is_full_for_the_owner_ends_the_search_and_it_goes_on_later(
         assert old["intermediate"].items() <= new["intermediate"].items()
 
 
-def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_sentence(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.root / ".studies").write_text("a file where the folder should be")
@@ -386,9 +383,9 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_sentence(
 @pytest.mark.slow
 def test_a_search_of_which_no_trial_can_be_trained_is_an_error(project: Project, migrated: Path) -> None:
     shutil.copy(migrated, project.home)
-    for said in ("model.family vgg11 halves images", "The study main is over"):  # the second start trains nothing
+    for sentence in ("model.family vgg11 halves images", "The study main is over"):  # the second start trains nothing
         done = run("--trials", "1", "--set", "model.family=vgg11", code=1)
-        assert said in done.stdout
+        assert sentence in done.stdout
         assert "No trial was trained to the end: results/tune/trials.csv says why." in done.stderr
         with project.trials.open(newline="") as file:
             assert [row["state"] for row in csv.DictReader(file)] == ["crashed"]
@@ -400,4 +397,6 @@ def test_after_the_hours_the_search_stops_in_order(project: Project, migrated: P
     done = run("--trials", "6", "--hours", "0.003", "--set", "train.epochs=2000")
     assert "0.003 hours are over; all is kept" in done.stdout
     with project.trials.open(newline="") as file:
-        assert {row["state"] for row in csv.DictReader(file)} <= {"running", "paused"}
+        states = [row["state"] for row in csv.DictReader(file)]
+    assert states
+    assert set(states) <= {"running", "paused"}

@@ -1,4 +1,24 @@
-"""What an owner and its workers say to each other, whatever carries it: processes, a cluster, a simulated clock."""
+"""The contract between the owner of a study and an engine: what an engine does, and the messages it returns.
+
+An engine runs orders on workers and carries messages: processes of one machine, a cluster, a simulated clock. The owner
+does not know which engine it has; `studies/resources.py` builds it, before it is known whether it will be needed.
+
+- Files. An order names the trial's folder, which lies on storage that owner and workers share. The worker leaves a
+  checkpoint there after each epoch, before it reports the epoch, and resumes from it. It creates the folder if needed.
+- Messages of one order come in this sequence: Began, an EpochDone per epoch, and at last TargetReached, Paused or
+  Failed, after which the worker is free. Orders of several workers interleave.
+- Began means that the worker has started the order. Time limits of trial and epoch apply from then on: before that the
+  worker may still be loading.
+- Epochs after `Order.known` are reported, also those that were trained for an earlier order: an owner that was killed
+  may not have recorded them. Epochs that the owner has on record may be reported again; the owner drops duplicates.
+- A worker that is lost while it has an order yields Failed with Outcome.CRASHED, and is replaced. The owner decides
+  whether the trial is retried. A worker that can't work whatever the trial raises Stuck from `next`.
+- `pause` asks each worker that has an order to stop after its current epoch. A request can cross the worker's last
+  message: an order that is submitted later is not paused by it, and a worker may answer TargetReached or Failed
+  instead of Paused. An order whose worker is still loading is paused after its first epoch.
+- `stop` ends an order at once. No message of it follows, also none that has arrived but was not returned yet.
+- `next` waits no longer than its timeout, even if workers die meanwhile.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,33 +26,34 @@ from typing import Protocol, TypeAlias
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.outcome import Outcome
 from pipeline.records import Epoch
-from pipeline.search.schedulers.base import Values
+from pipeline.search.space.values import Values
 
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]
-"""A row an actual class, a column a predicted one: numbers of validation images."""
+"""Confusion matrix: a row per actual class, a column per predicted class, numbers of validation images."""
 
 
 class Stuck(PipelineError):
-    """Workers can't work here, whatever the values: a full disk, no data, a worker that does not even start."""
+    """Workers can't work here, whatever the trial: the disk is full, data is missing, or no worker starts."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Train a trial until an epoch, from its checkpoint where it has one."""
+    """Train a trial until an epoch, from its checkpoint if it has one."""
 
     trial: int
     values: Values
-    """Those that are searched."""
+    """Of the searched keys."""
     config: Config
-    """All of them."""
+    """Of all keys."""
     until: int
     known: int
-    """Epochs that the owner has on record; those after them are told, also those trained before."""
+    """Epochs that the owner has on record. Later ones are reported, also if they were trained before."""
     folder: Path
-    """Of the trial: checkpoint.pt (of further folds checkpoint-2.pt, ...), and in the end model.safetensors."""
+    """Of the trial. It holds checkpoint.pt (further folds: checkpoint-2.pt, ...), and in the end model.safetensors."""
     keep_model: bool = False
-    """Whether there is to be a model.safetensors also where it pauses."""
+    """Whether model.safetensors is also written where the trial pauses."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +61,14 @@ class WorkerInfo:
     """Where a worker trains, and on how many images."""
 
     device: dict[str, str | int]
+    """Its type, name, threads and precision."""
     counts: dict[str, int]
-    """Images of the training and of the validation part, with folds those of the first one."""
+    """Images in `training` and in `validation`; with folds, those of the first fold."""
 
 
 @dataclass(frozen=True)
 class Began:
-    """A worker has taken the trial up."""
+    """A worker has started the order."""
 
     trial: int
 
@@ -61,33 +83,31 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class TargetReached:
-    """The trial is where its order ends."""
+    """The trial has trained until its order's epoch, or its training is over."""
 
     trial: int
     epoch: int
     confusion: Matrix
-    """Of the validation part, with folds of all of them, after the last epoch."""
-    setting: WorkerInfo
+    """Of the validation part after the last epoch; with folds, of all of them."""
+    worker: WorkerInfo
     peak_memory_bytes: int
     over: bool = False
-    """Whether its training is at its end: with early stopping that may be before train.epochs, and before its order's
-    end."""
+    """Whether the training is over. Early stopping may end it before the order's epoch."""
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The trial stopped after an epoch, as it was asked to."""
+    """The trial stopped after an epoch because of `Engine.pause`."""
 
     trial: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial can't reach its epoch."""
+    """The trial can't reach its order's epoch."""
 
     trial: int
-    ended: str
-    """diverged, out of memory, or crashed"""
+    outcome: Outcome
     why: str
 
 
@@ -95,32 +115,31 @@ Message: TypeAlias = Began | EpochDone | TargetReached | Paused | Failed
 
 
 class Engine(Protocol):
-    """Runs orders on workers. An owner submits no more of them than there are free workers."""
-
-    @property
-    def workers(self) -> int: ...
+    """Runs orders on workers. See the module's docstring for the contract."""
 
     @property
     def free(self) -> int:
-        """How many more orders can be taken."""
+        """How many more orders it takes."""
         ...
 
-    def submit(self, order: Order) -> None: ...
+    def submit(self, order: Order) -> None:
+        """Gives the order to a free worker. Only to be called while `free` is at least 1."""
+        ...
 
     def next(self, timeout_s: float) -> Message | None:
-        """The next message, in the order of a trial's events; None if none came in time. Raises Stuck."""
+        """The next message; None if none came within `timeout_s`. Raises Stuck."""
         ...
 
     def pause(self) -> None:
-        """Asks all workers to stop after the epoch that they are in; each says Paused, or Reached, or Failed."""
+        """Asks all workers to stop after their current epoch."""
         ...
 
     def stop(self, trial: int) -> None:
-        """Ends the training of a trial at once. Nothing more is heard of it; its checkpoint stays."""
+        """Ends the training of a trial at once. Its checkpoint stays."""
         ...
 
     def clock_s(self) -> float:
-        """Seconds since any fixed moment."""
+        """Seconds since a fixed moment. Time limits are measured on this clock."""
         ...
 
     def close(self) -> None:

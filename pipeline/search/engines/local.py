@@ -1,6 +1,6 @@
-"""The engine of one machine: long-lived processes, one to a share of the cores or to a GPU.
+"""The engine of one machine: long-lived processes, each on its share of the cores or of a GPU.
 
-A worker ends with its owner, however the owner ends: its end of the pipe closes.
+A worker ends when its owner ends, in whatever way: the pipe between them closes.
 """
 
 import time
@@ -10,32 +10,33 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
+from pipeline.outcome import Outcome
 from pipeline.processes import ChildProcess
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.worker import Pause, Ready, Unfit, WorkerSpec
 
 STARTS = 3
-"""So often in a row a worker may die before it is ready."""
+"""How often in a row a worker may die before it is ready."""
 
 
 @dataclass
 class _WorkerHandle:
-    """A place for a worker, and the process that has it."""
+    """A worker: its process, which is replaced when it dies, and the order that it has."""
 
     spec: WorkerSpec
     process: ChildProcess
     ready: bool = False
     order: Order | None = None
     pausing: bool = False
-    """Whether the order is to end after the epoch that is trained."""
+    """Whether the order is to end after the current epoch."""
     deaths: int = 0
     """In a row, before it was ready."""
 
 
 @dataclass
 class LocalEngine:
-    """Processes of this machine; they start at once, and their first orders may wait for them."""
+    """Processes of this machine. They start at once; the first orders wait until they have loaded."""
 
     specs: Sequence[WorkerSpec]
     main: Callable[[Connection, WorkerSpec], None] = worker.main
@@ -45,10 +46,6 @@ class LocalEngine:
 
     def __post_init__(self) -> None:
         self._handles = [_WorkerHandle(spec, self._start(spec)) for spec in self.specs]
-
-    @property
-    def workers(self) -> int:
-        return len(self._handles)
 
     @property
     def free(self) -> int:
@@ -65,12 +62,12 @@ class LocalEngine:
         deadline = time.monotonic() + timeout_s
         while not self._messages:
             handles = list(self._handles)
-            heard = wait([handle.process.connection for handle in handles], max(0.0, deadline - time.monotonic()))
-            if not heard:
+            ready = wait([handle.process.connection for handle in handles], max(0.0, deadline - time.monotonic()))
+            if not ready:
                 return None
             for handle in handles:
-                if handle.process.connection in heard:
-                    self._hear(handle)
+                if handle.process.connection in ready:
+                    self._receive(handle)
         return self._messages.popleft()
 
     def pause(self) -> None:
@@ -94,25 +91,25 @@ class LocalEngine:
             handle.process.kill()
         self._handles = []
 
-    def _send(self, handle: _WorkerHandle, said: Order | Pause) -> None:
-        # A worker that died says so by itself: its connection ends.
+    def _send(self, handle: _WorkerHandle, request: Order | Pause) -> None:
+        # A worker that has died is noticed in `next`: its connection has ended.
         with suppress(OSError):
-            handle.process.connection.send(said)
+            handle.process.connection.send(request)
 
-    def _hear(self, handle: _WorkerHandle) -> None:
+    def _receive(self, handle: _WorkerHandle) -> None:
         try:
-            said = handle.process.connection.recv()
+            message = handle.process.connection.recv()
         except (EOFError, OSError):
             self._died(handle)
             return
-        if isinstance(said, Ready):
+        if isinstance(message, Ready):
             handle.ready, handle.deaths = True, 0
-        elif isinstance(said, Unfit):
-            raise Stuck(said.why)
+        elif isinstance(message, Unfit):
+            raise Stuck(message.why)
         else:
-            if isinstance(said, TargetReached | Paused | Failed):
+            if isinstance(message, TargetReached | Paused | Failed):
                 handle.order = None
-            self._messages.append(said)
+            self._messages.append(message)
 
     def _died(self, handle: _WorkerHandle) -> None:
         order, was_ready = handle.order, handle.ready
@@ -121,11 +118,11 @@ class LocalEngine:
             handle.order = None
             self._replace(handle)
             if order:
-                self._messages.append(Failed(order.trial, "crashed", f"The worker {how}."))
+                self._messages.append(Failed(order.trial, Outcome.CRASHED, f"The worker {how}."))
             return
         handle.deaths += 1
         if handle.deaths == STARTS:
-            raise Stuck(f"A worker {how} {STARTS} times while it started: {handle.spec.log} has what it said.")
+            raise Stuck(f"A worker {how} {STARTS} times while it started: {handle.spec.log} has what it printed.")
         self._replace(handle)
         if order:
             self._send(handle, order)
@@ -142,5 +139,5 @@ class LocalEngine:
 
     @property
     def processes(self) -> list[int]:
-        """Of the workers, by their numbers."""
+        """The process ids of the workers."""
         return [handle.process.pid for handle in self._handles]

@@ -1,7 +1,7 @@
-"""A worker of the local engine: a process that trains what it is told to, until its owner is gone.
+"""A worker of the local engine: a process that trains what it is ordered to, until its owner is gone.
 
-It knows neither Optuna nor MLflow. Heavy libraries are imported inside `main`, after the thread that listens to the
-owner has begun: a worker whose owner is killed while it starts must not live on either.
+It knows neither Optuna nor MLflow. `main` starts the thread that listens to the owner and imports heavy libraries
+after that: a worker must end also if its owner is killed while it loads.
 """
 
 import errno
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, DownloadError, OutOfMemory, PipelineError
+from pipeline.outcome import Outcome
 from pipeline.search.engines.base import (
     Began,
     EpochDone,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.batches.images import Images
     from pipeline.records import Meta
 
-# What no other worker, and no second try, would get past.
+# Errors that a retry on another worker would meet too.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -50,12 +51,12 @@ class WorkerSpec:
     threads: int
     precision: str
     log: Path
-    """What the worker, and the libraries in it, print."""
+    """The file for what the worker and its libraries print."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has loaded all and waits for its first order."""
+    """The worker has loaded everything and waits for its first order."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Unfit:
 
 
 class Pause:
-    """The owner's wish that the worker stop after this epoch."""
+    """The owner asks the worker to stop after the current epoch."""
 
 
 def main(owner: Connection, spec: WorkerSpec) -> None:
     """The life of a worker: orders come from `owner`, messages go to it."""
-    # A terminal's Ctrl-C and a scheduler's SIGTERM reach a whole group; what follows is for the owner to say.
+    # Ctrl-C in a terminal and a cluster's SIGTERM reach the whole process group. The owner decides what follows.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
@@ -94,45 +95,45 @@ def main(owner: Connection, spec: WorkerSpec) -> None:
                 owner.send(message)
         except OSError as error:
             if error.errno not in _HOPELESS:
-                owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
+                owner.send(Failed(order.trial, Outcome.CRASHED, traceback.format_exc()))
             else:
                 owner.send(Unfit(f"{error.filename or order.folder} can't be written: {error.strerror}."))
                 return
         except Diverged as error:
-            owner.send(Failed(order.trial, "diverged", str(error)))
+            owner.send(Failed(order.trial, Outcome.DIVERGED, str(error)))
         except OutOfMemory as error:
-            owner.send(Failed(order.trial, "out of memory", str(error)))
+            owner.send(Failed(order.trial, Outcome.OUT_OF_MEMORY, str(error)))
         except DownloadError as error:
             owner.send(Unfit(str(error)))
             return
         except PipelineError as error:
-            # Of the values: images too small for a family, weights that are another network's.
-            owner.send(Failed(order.trial, "crashed", str(error)))
+            # The values don't fit: images too small for a family, weights of another network.
+            owner.send(Failed(order.trial, Outcome.CRASHED, str(error)))
         except Exception:
-            owner.send(Failed(order.trial, "crashed", traceback.format_exc()))
+            owner.send(Failed(order.trial, Outcome.CRASHED, traceback.format_exc()))
 
 
 def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: threading.Event) -> None:
     while True:
         try:
-            said = owner.recv()
+            request = owner.recv()
         except (EOFError, OSError):
-            os._exit(0)  # the owner is gone, however it went: all that is worth keeping is on disk
-        if isinstance(said, Order):
-            # Not where the order is taken up: the wish to pause may be here by then.
+            os._exit(0)  # the owner is gone; everything worth keeping is on disk
+        if isinstance(request, Order):
+            # Cleared here and not when the order is started: by then a request to pause it may have come.
             pause.clear()
-            orders.put(said)
-        elif isinstance(said, Pause):
+            orders.put(request)
+        elif isinstance(request, Pause):
             pause.set()
 
 
 class _Trainer:
-    """What a worker keeps between orders: the device and the images, which all workers of a machine share."""
+    """What a worker keeps between orders: the device and the images. Workers of a machine share the images' memory."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Raises DataError and ConfigError."""
-        # What an order needs too, so that its first epoch does not wait for it. PyTorch's optimisers import _dynamo at
-        # their first step, though nothing is compiled: two seconds, in which the owner has enough to do at the start.
+        # Everything that an order needs is imported now, so that no epoch waits for it. PyTorch's optimisers import
+        # _dynamo at their first step although nothing is compiled, which takes two seconds.
         import torch._dynamo  # noqa: F401
 
         from pipeline import networks  # noqa: F401
@@ -159,7 +160,7 @@ class _Trainer:
         done = training.done
         for epoch in done[order.known : order.until]:
             yield EpochDone(order.trial, epoch)
-        # It may have been reached before the owner, or this worker's predecessor, was killed.
+        # The epoch may have been reached before the owner, or this worker's predecessor, was killed.
         if len(done) < order.until:
             for epoch in training.fit():
                 if epoch.number > order.known:

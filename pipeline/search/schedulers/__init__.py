@@ -1,0 +1,7 @@
+"""Schedulers decide which trial starts, which resumes and until which epoch. They are functions of what they see.
+
+base.py           what a scheduler sees and answers; the scheduler `none`
+asha.py           asynchronous successive halving
+freeze_thaw.py    the default: a model predicts the end of every learning curve
+curve_gp.py       that model, a Gaussian process over values and epochs
+"""

@@ -1,4 +1,4 @@
-"""The values of one searched key on a scale: places in 0..1, features for models, and a distribution of Optuna's."""
+"""The values of one searched key: as positions in 0..1, as features for models, and as a distribution of Optuna's."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,49 +13,50 @@ from pipeline.config import Axis, Choices, Range, Scalar
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import BaseTrial
 
 Floats = NDArray[np.float64]
 
 ABSENT = object()
 """Stands for the value of a key whose `when` does not hold."""
 INACTIVE = 0.5
-"""What a model sees of such a key: the middle of its scale."""
+"""The feature of such a key: the middle of its scale."""
 
 
 class Scale(Protocol):
-    """The values of one key as places in 0..1."""
+    """The values of one key, each at a position in 0..1."""
 
     @property
     def count(self) -> int | None:
-        """How many values there are; None for all floats between two."""
+        """How many values there are; None for a continuous range."""
         ...
 
     def values(self) -> Iterable[Scalar]:
-        """All of them, where they have a count."""
+        """All values; none if they have no count."""
         ...
 
-    def at(self, units: Floats) -> Sequence[Scalar]: ...
+    def at(self, units: Floats) -> Sequence[Scalar]:
+        """The values at positions in 0..1, [n]."""
+        ...
 
     def moved(self, value: Any, steps: Floats, draws: Floats) -> Sequence[Scalar]:
-        """Other values: `steps` are signed ways from `value`, `draws` are places for those that have no order."""
+        """Values near `value`: `steps` are signed distances, [n]; `draws` are positions for unordered values."""
         ...
 
     def encoded(self, values: Sequence[Any]) -> Floats:
-        """[n, features]; INACTIVE for ABSENT."""
+        """Features in 0..1, [n, features]; INACTIVE for ABSENT."""
         ...
 
-    def snapped(self, value: Any) -> Scalar: ...
+    def snapped(self, value: Any) -> Scalar:
+        """The nearest value of the scale."""
+        ...
 
     def distribution(self) -> "BaseDistribution": ...
-
-    def suggested(self, trial: "BaseTrial", name: str) -> Scalar: ...
 
     def described(self) -> dict[str, Any]: ...
 
 
 def scale_of(axis: Axis, own: Scalar) -> Scale:
-    """`own`, a value of the key, tells the type of all its values."""
+    """The scale of a key. `own` is its value in params.yaml, whose type all values have."""
     if isinstance(axis, Choices):
         floats = isinstance(own, float)
         return _Choices(tuple(float(each) if floats and isinstance(each, int) else each for each in axis.choices))
@@ -65,13 +66,13 @@ def scale_of(axis: Axis, own: Scalar) -> Scale:
 
 
 _DIGITS = 12
-"""Of a float that is tried. ruamel.yaml, by which DVC rewrites dvc.lock, moves the last of 17 digits where there is an
-exponent: `dvc repro` would train again and again with values that had not changed."""
+"""Significant digits of a float. DVC rewrites dvc.lock by ruamel.yaml, which changes the last of 17 digits of a number
+with an exponent; `dvc repro` would then retrain with unchanged values."""
 
 
 @dataclass(frozen=True)
 class _Floats:
-    """The floats from `low` to `high`, to twelve digits."""
+    """The floats from `low` to `high`, with _DIGITS significant digits."""
 
     low: float
     high: float
@@ -86,8 +87,8 @@ class _Floats:
 
     def at(self, units: Floats) -> list[float]:
         low, high = self._ends
-        places = low + units * (high - low)
-        return [self.snapped(number) for number in (np.exp(places) if self.log else places).tolist()]
+        numbers = low + units * (high - low)
+        return [self.snapped(number) for number in (np.exp(numbers) if self.log else numbers).tolist()]
 
     def moved(self, value: float, steps: Floats, draws: Floats) -> list[float]:
         return self.at(_reflected(self.encoded([value])[0, 0] + steps))
@@ -105,9 +106,6 @@ class _Floats:
 
         return FloatDistribution(self.low, self.high, log=self.log)
 
-    def suggested(self, trial: "BaseTrial", name: str) -> float:
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
-
     def described(self) -> dict[str, Any]:
         return {"type": "float", "low": self.low, "high": self.high, "log": self.log, "step": None}
 
@@ -118,7 +116,7 @@ class _Floats:
 
 @dataclass(frozen=True)
 class _Steps:
-    """Whole numbers, or floats in steps: (first + i step) / unit, in whole numbers, so that 0.3 is 0.3 to the bit."""
+    """Whole numbers, or floats in steps: (first + i * step) / unit. All parts are whole, so that 0.3 is exactly 0.3."""
 
     first: int
     step: int
@@ -142,7 +140,7 @@ class _Steps:
     def moved(self, value: float, steps: Floats, draws: Floats) -> list[Scalar]:
         here = self._index(value)
         there = self._indices(_reflected(self._middle(here) + steps))
-        # A short way that leads back to the same value goes to the next one.
+        # A step that is too short for another value leads to the next one.
         aside = here + np.where(steps < 0, -1, 1)
         aside = np.where((aside < 0) | (aside >= self.count), 2 * here - aside, aside)
         return self._values(np.where(there == here, np.clip(aside, 0, self.count - 1), there))
@@ -167,12 +165,6 @@ class _Steps:
             return IntDistribution(int(low), int(high), log=self.log, step=int(step))
         return FloatDistribution(low, high, step=step)
 
-    def suggested(self, trial: "BaseTrial", name: str) -> Scalar:
-        low, high, step = self._range()
-        if self.whole:
-            return trial.suggest_int(name, int(low), int(high), log=self.log, step=int(step))
-        return trial.suggest_float(name, low, high, step=step)
-
     def described(self) -> dict[str, Any]:
         low, high, step = self._range()
         kind = "int" if self.whole else "float"
@@ -191,16 +183,16 @@ class _Steps:
         return min(max(round((value * self.unit - self.first) / self.step), 0), self.count - 1)
 
     def _indices(self, units: Floats) -> NDArray[np.int64]:
-        """Each value has an equal part of 0..1, or one of equal factors."""
+        """The values at positions in 0..1: each value has an interval of equal length, or of equal ratio if `log`."""
         if self.log:
             low, high = self._log_ends
-            places = np.exp(low + units * (high - low)) - self.first + 0.5
+            indices = np.exp(low + units * (high - low)) - self.first + 0.5
         else:
-            places = units * self.count
-        return np.clip(places.astype(np.int64), 0, self.count - 1)
+            indices = units * self.count
+        return np.clip(indices.astype(np.int64), 0, self.count - 1)
 
     def _middle(self, index: int) -> float:
-        """The middle of a value's part of 0..1."""
+        """The middle of a value's interval in 0..1."""
         if self.log:
             low, high = self._log_ends
             return (math.log(self.first + index) - low) / (high - low)
@@ -240,8 +232,8 @@ class _Choices:
             return _column(np.array([ranks.get(value, math.nan) for value in values]) / (self.count - 1))
         features = np.eye(self.count) if self.count > 2 else np.array([[0.0], [1.0]])
         rows = np.vstack([features, np.full(features.shape[1], INACTIVE)])
-        places = {choice: place for place, choice in enumerate(self.choices)}
-        encoded: Floats = rows[[places.get(value, self.count) for value in values]]
+        indices = {choice: index for index, choice in enumerate(self.choices)}
+        encoded: Floats = rows[[indices.get(value, self.count) for value in values]]
         return encoded
 
     def snapped(self, value: Scalar) -> Scalar:
@@ -251,10 +243,6 @@ class _Choices:
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.choices)
-
-    def suggested(self, trial: "BaseTrial", name: str) -> Scalar:
-        found: Scalar = trial.suggest_categorical(name, self.choices)
-        return found
 
     def described(self) -> dict[str, Any]:
         return {"choices": list(self.choices)}
@@ -268,12 +256,12 @@ def _numbers(values: Sequence[Any]) -> Floats:
     return np.array([math.nan if value is ABSENT else value for value in values], dtype=np.float64)
 
 
-def _column(places: Floats) -> Floats:
-    """[n, 1] in 0..1 of [n] with nan for what is inactive; rounding must not lead out of the range."""
-    return np.where(np.isnan(places), INACTIVE, np.clip(places, 0, 1))[:, None]
+def _column(units: Floats) -> Floats:
+    """[n, 1] of [n]: clipped to 0..1 against rounding errors, INACTIVE for nan."""
+    return np.where(np.isnan(units), INACTIVE, np.clip(units, 0, 1))[:, None]
 
 
-def _reflected(places: Floats) -> Floats:
-    """Places beyond 0 or 1, turned back inside."""
-    folded = np.mod(places, 2)
+def _reflected(units: Floats) -> Floats:
+    """Positions outside 0..1, reflected at its ends."""
+    folded = np.mod(units, 2)
     return np.where(folded > 1, 2 - folded, folded)

@@ -1,6 +1,6 @@
-"""What a study searches: the section `space` of params.yaml as configurations, numbers for models, and Optuna's words.
+"""What a study searches: the section `space` of params.yaml as configurations, as numbers, and as Optuna has it.
 
-A configuration is a mapping from dotted key to value, of active keys only: without those whose `when` does not hold.
+A configuration maps dotted keys to values. It has only the active keys: those whose `when` holds.
 """
 
 import itertools
@@ -15,12 +15,11 @@ import numpy as np
 from pipeline import config
 from pipeline.config import Axis, Config, Scalar
 from pipeline.errors import ConfigError
-from pipeline.search.schedulers.base import Values
 from pipeline.search.space.scales import ABSENT, Floats, Scale, scale_of
+from pipeline.search.space.values import Values
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import BaseTrial
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,12 @@ class Space:
 
     axes: Mapping[str, Axis]
     fixed: Values
-    """params.yaml's own value of each key."""
+    """The value of each key in params.yaml."""
     _scales: Mapping[str, Scale] = field(init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, settings: Config) -> "Space":
-        """Raises ConfigError where a search could not begin: where params.yaml's own values lie outside, for one."""
+        """Raises ConfigError if a search can't begin, for example if params.yaml's own values lie outside the space."""
         config.check_search(settings)
         own = settings.values()
         return cls(settings.space, {name: own[name] for name in settings.space})
@@ -57,7 +56,7 @@ class Space:
 
     @cached_property
     def distributions(self) -> dict[str, "BaseDistribution"]:
-        """Every key as Optuna describes it, whatever its `when` says."""
+        """Of every key, whether it is active or not."""
         return {name: scale.distribution() for name, scale in self._scales.items()}
 
     @property
@@ -67,13 +66,13 @@ class Space:
 
     @cached_property
     def _parents(self) -> dict[str, tuple[str, ...]]:
-        """Of each key that depends on others in the space: those."""
+        """For each key that depends on other keys of the space: these other keys."""
         parents = {name: tuple(other for other in axis.when if other in self.axes) for name, axis in self.axes.items()}
         return {name: others for name, others in parents.items() if others}
 
     @cached_property
     def parents_first(self) -> tuple[str, ...]:
-        """The keys in the order of the space, save that each comes after those that it depends on."""
+        """The keys in the order of the space, except that each comes after those that it depends on."""
         order: dict[str, None] = {}
 
         def add(name: str) -> None:
@@ -86,30 +85,22 @@ class Space:
         return tuple(order)
 
     def active(self, values: Values) -> dict[str, Scalar]:
-        """A configuration of `values`: without keys whose `when` does not hold, in the order of the space."""
+        """The configuration in `values`: the active keys of the space, in its order."""
         if not self._parents:
             return {name: values[name] for name in self.axes if name in values}
         return config.active(self.axes, values)
 
     def is_active(self, name: str, values: Values) -> bool:
-        """Whether a key belongs to a configuration that holds, of the keys before it, the active ones."""
+        """Whether a key is active, given the active keys before it (in the order of `parents_first`)."""
         return all(
             other in values and values[other] in self.axes[name].when[other] for other in self._parents.get(name, ())
         )
 
     def snapped(self, values: Values) -> dict[str, Scalar]:
-        """The configuration nearest to `values`: free of the noise of float sums, and of numpy's types."""
+        """The configuration nearest to `values`, as plain Python values without rounding errors."""
         return self.active(
             {name: scale.snapped(values[name]) for name, scale in self._scales.items() if name in values}
         )
-
-    def suggest(self, trial: "BaseTrial") -> dict[str, Scalar]:
-        """Asks an Optuna trial for its configuration: only for active keys, each after those that it depends on."""
-        found: dict[str, Scalar] = {}
-        for name in self.parents_first:
-            if self.is_active(name, found):
-                found[name] = self._scales[name].suggested(trial, name)
-        return self.snapped(found)
 
     def random(self, generator: np.random.Generator, count: int) -> list[dict[str, Scalar]]:
         return self._at(generator.random((count, len(self))))
@@ -123,28 +114,28 @@ class Space:
 
         if not self.axes or not count:
             return [{} for _ in range(count)]
-        # Whole powers of two, which are what the sequence is balanced for, and for less scipy warns.
+        # The sequence is balanced for powers of two; scipy warns about other lengths.
         units = qmc.Sobol(len(self), rng=np.random.default_rng(seed)).random_base2(max(0, count - 1).bit_length())
         return self._at(units[:count])
 
     def _at(self, units: Floats) -> list[dict[str, Scalar]]:
-        """The configurations at [count, keys] places in 0..1."""
+        """The configurations at positions in 0..1, [count, keys]."""
         return self._configurations(
             [scale.at(units[:, n]) for n, scale in enumerate(self._scales.values())], len(units)
         )
 
     def _configurations(self, columns: Sequence[Sequence[Scalar]], count: int) -> list[dict[str, Scalar]]:
-        """`count` of them, of a column of values for each key."""
+        """`count` configurations, from a column of values for each key."""
         rows = zip(*columns, strict=True) if columns else itertools.repeat((), count)
         return [self.active(dict(zip(self.axes, row, strict=True))) for row in rows]
 
     def mutated(
         self, values: Values, generator: np.random.Generator, count: int, *, share: float = 0.5, sd: float = 0.15
     ) -> list[dict[str, Scalar]]:
-        """Neighbours of a configuration: each of its values changed with the probability `share`, one at the least.
+        """Neighbours of a configuration: each value changes with probability `share`, at least one value always does.
 
-        Numbers take a normal step of `sd`, as a share of their range, and choices become another choice. Keys that
-        become active have a random value.
+        A number takes a normal step with standard deviation `sd`, as a share of its range. A choice becomes another
+        choice. A key that becomes active gets a random value.
         """
         movable = [number for number, name in enumerate(self.axes) if name in values and self._scales[name].count != 1]
         changed = np.zeros((count, len(self)), dtype=bool)
@@ -164,13 +155,13 @@ class Space:
         return self._configurations(columns, count)
 
     def encode(self, many: Sequence[Values]) -> Floats:
-        """Configurations as [n, features] in 0..1: numbers on their scale, choices of text one-hot."""
+        """Configurations as features, [n, features] in 0..1: numbers on their scale, text choices one-hot."""
         columns = [scale.encoded([values.get(name, ABSENT) for values in many]) for name, scale in self._scales.items()]
         return np.hstack(columns) if columns else np.empty((len(many), 0))
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are; None where a range of floats without a step has a part in it."""
+        """How many configurations there are; None if a range of floats without a step makes them countless."""
         deciding = {other for others in self._parents.values() for other in others}
         sizes = {name: scale.count for name, scale in self._scales.items()}
         total = 0
@@ -182,9 +173,9 @@ class Space:
         return total
 
     def every(self) -> Iterator[dict[str, Scalar]]:
-        """All configurations, one after the other, in the order of the space: the last key changes fastest.
+        """Iterates over all configurations in the order of the space: the last key changes fastest.
 
-        Raises ConfigError where a range of floats has no step.
+        Raises ConfigError if a range of floats has no step.
         """
         for name, scale in self._scales.items():
             if scale.count is None:
@@ -192,7 +183,7 @@ class Space:
         return (self.active(values) for values in self._every(self.parents_first))
 
     def _every(self, names: Sequence[str]) -> Iterator[dict[str, Scalar]]:
-        """All configurations of some keys, which hold the keys that they depend on before them."""
+        """All configurations of some keys. Each key comes after those that it depends on."""
         if not names:
             yield {}
             return
@@ -204,11 +195,11 @@ class Space:
                 yield values
 
     def grid(self) -> list[dict[str, Scalar]]:
-        """All configurations, in the order of the space. Raises ConfigError where a range of floats has no step."""
+        """All configurations, in the order of the space. Raises ConfigError if a range of floats has no step."""
         return list(self.every())
 
     def described(self) -> dict[str, Any]:
-        """The space as JSON can hold it; equal for two spaces only if they have the same keys, values and order."""
+        """The space as JSON. Two descriptions are equal only if keys, values and order are."""
         return {
             name: scale.described()
             | {"when": {other: list(allowed) for other, allowed in self.axes[name].when.items()}}

@@ -1,4 +1,4 @@
-"""The studies of a project: what there is, and how one goes."""
+"""The studies of a project: the list of them, with the state of each; deleting one."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 
 
 def all_of(project: Project) -> list[dict[str, Any]]:
-    """What is to be known of each study, the oldest first."""
+    """A description of each study, the oldest first."""
     names = [name for name in ledgers.studies(project) if not name.endswith(CONFIRMATION)]
-    return [_told(project, name) for name in names]
+    return [_described(project, name) for name in names]
 
 
 def one_of(project: Project, name: str) -> dict[str, Any]:
-    """Raises PipelineError if there is no study of that name."""
+    """The description of a study. Raises PipelineError if there is no study of that name."""
     names = [study["study"] for study in all_of(project)]
     if name not in names:
         raise PipelineError(f"There is no study {name}; there is {', '.join(names) or 'none at all'}.")
-    return _told(project, name)
+    return _described(project, name)
 
 
 def delete(project: Project, name: str) -> None:
-    """Deletes a study from Optuna's storage, and its folder. Raises Owned while a process has it."""
+    """Deletes a study from Optuna's storage, and its folder. Raises Owned while a process owns it."""
     with Ledger.open(project, name) as ledger:
         ledger.delete()
         shutil.rmtree(project.study_folder(name), ignore_errors=True)
@@ -60,11 +60,11 @@ def table(studies: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def _told(project: Project, name: str) -> dict[str, Any]:
+def _described(project: Project, name: str) -> dict[str, Any]:
     ledger = Ledger(journal(project.optuna_journal), name)
     states: dict[str, int] = {}
     for trial in ledger.trials:
-        states[trial.ended or trial.state] = states.get(trial.ended or trial.state, 0) + 1
+        states[trial.status] = states.get(trial.status, 0) + 1
     finished = [trial.scores[-1] for trial in ledger.trials if trial.state == "finished"]
     return {
         "study": name,

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, a line for each event everywhere else."""
+"""What a study shows while it runs: a live table on a terminal, a line per event everywhere else."""
 
 import time
 from collections.abc import Mapping
@@ -13,13 +13,15 @@ from rich.text import Text
 
 from pipeline.cli import duration
 from pipeline.config import Scalar
+from pipeline.outcome import Outcome
 from pipeline.records import Epoch
 from pipeline.search.engines.base import Failed, TargetReached
-from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Watcher
+from pipeline.search.studies.trials import Trial
 
 OTHER_COLUMNS = 46
-"""Characters of a row in front of the values."""
+"""Characters of a row before the values."""
 STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
 
 
@@ -29,7 +31,7 @@ class StudyDisplay(Watcher):
     def __init__(
         self, console: Console, ledger: Ledger, *, title: str, trials: int, epochs: int, budget: float
     ) -> None:
-        """`trials` is how many there are to be, `epochs` those of a full training, `budget` in full trainings."""
+        """`trials` is the planned number of trials, `epochs` that of a full training; `budget` is in full trainings."""
         self._console = console
         self._ledger = ledger
         self._title = title
@@ -56,26 +58,24 @@ class StudyDisplay(Watcher):
     ) -> None:
         self._live.stop()
 
-    # What a watcher is told.
-
     def trained(self, trial: Trial, epoch: Epoch) -> None:
         self._trained += 1
 
     def reached(self, trial: Trial, reached: TargetReached) -> None:
         if reached.epoch < self._epochs and not reached.over:
-            self._say(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
+            self._print(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
 
-    def ended(self, trial: Trial, ended: str, why: str | None) -> None:
-        if ended == "finished":
-            self._say(trial, f"finished, {_accuracy(trial)}")
-        elif ended != "pruned" or why:
-            self._say(trial, f"{ended}: {_first_line(why)}")
+    def ended(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
+        if outcome is Outcome.FINISHED:
+            self._print(trial, f"finished, {_accuracy(trial)}")
+        elif outcome is not Outcome.PRUNED or why:
+            self._print(trial, f"{outcome}: {_first_line(why)}")
 
     def failed(self, trial: Trial, failed: Failed) -> None:
-        self._say(trial, f"{failed.ended} and is tried again: {_first_line(failed.why)}")
+        self._print(trial, f"{failed.outcome} and is tried again: {_first_line(failed.why)}")
 
-    def _say(self, trial: Trial, sentence: str) -> None:
-        # On a terminal the table shows it; what went wrong is worth a line there too.
+    def _print(self, trial: Trial, sentence: str) -> None:
+        # On a terminal the table shows the event. An error gets a line there too.
         if not self._console.is_terminal or ":" in sentence:
             eta = self.eta_s()
             left = f"  (ETA {duration(eta)})" if eta is not None and not self._console.is_terminal else ""
@@ -91,10 +91,10 @@ class StudyDisplay(Watcher):
     def _drawn(self) -> RenderableType:
         trials = self._ledger.trials
         counts = {state: sum(trial.state == state for trial in trials) for state in STATES}
-        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         epochs = self._before + self._trained
         eta = self.eta_s()
-        head = Text(f"{self._ledger.name}: {len(trials)} of {self._trials} trials ({told or 'starting'})")
+        head = Text(f"{self._ledger.name}: {len(trials)} of {self._trials} trials ({states or 'starting'})")
         best = max((trial for trial in trials if trial.state == "finished"), key=lambda t: t.scores[-1], default=None)
         if best:
             head.append(f"  best {best.scores[-1]:.2%} (trial {best.number})", "bold green")
@@ -122,14 +122,14 @@ class StudyDisplay(Watcher):
         )
         for trial in shown[: max(3, self._console.height - 8)]:
             values = Text(on_a_line(trial.values))
-            # Cut here: a table that is too wide would be made narrower at the columns that matter most.
+            # Cut here: rich would shrink the more important columns of a table that is too wide.
             values.truncate(max(10, self._console.width - OTHER_COLUMNS), overflow="ellipsis")
             table.add_row(
                 str(trial.number),
                 str(len(trial.scores)),
                 str(trial.until),
                 f"{trial.scores[-1]:.2%}" if trial.scores else "",
-                Text(trial.ended or trial.state, STATES[trial.state]),
+                Text(trial.status, STATES[trial.state]),
                 values,
             )
         return table

@@ -1,4 +1,4 @@
-"""The networks that a study has trained to their end, for those who don't own it: it may go on meanwhile."""
+"""The networks that a study has trained to their end, for commands that don't own the study: it may be running."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from pipeline.evaluation.ensembles import Member
 from pipeline.files import Project
 from pipeline.records import Meta
 from pipeline.search.studies import ledger as ledgers
-from pipeline.search.studies import outcome
+from pipeline.search.studies import ranking
 from pipeline.search.studies.journal import journal
-from pipeline.search.studies.ledger import CONFIRMATION, Ledger, Trial
+from pipeline.search.studies.ledger import CONFIRMATION, Ledger
+from pipeline.search.studies.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,18 @@ class Study:
     """In MLflow its run is study-{key}."""
     validation_share: float
     validation_seed: int
-    """What all trials were validated on: no search varies it."""
+    """Share and seed of the validation part, which is the same in all trials."""
     trials: Sequence[Member]
     """The best one first."""
     confirmed: Sequence[Member]
-    """The best trials' values, trained again with other seeds; the best network first."""
+    """The best trials' values, retrained with other seeds; the best network first."""
 
 
 def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
-    """The study `name`; what a trial has no value of (a key whose `when` does not hold) is that of `own`, the file's.
+    """The study `name`. A key that a trial has no value of, because its `when` does not hold, has the value in `own`.
 
-    Raises PipelineError if there is no such study or no finished trial; DataError if its data is not that of `meta`.
-    A study of folds is refused: its networks were validated on other images each, and are not kept.
+    Raises PipelineError if there is no such study or no finished trial, and for a study of cross-validations, whose
+    networks were each validated on other images and are not kept. Raises DataError if its data is not that of `meta`.
     """
     names = [other for other in ledgers.studies(project) if not other.endswith(CONFIRMATION)]
     if name not in names:
@@ -46,14 +47,14 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
         )
     storage = journal(project.optuna_journal)
     search = Ledger(storage, name)
-    # A ledger that is opened is made where it is missing.
-    there = f"{name}{CONFIRMATION}" in ledgers.studies(project)
-    confirmation = Ledger(storage, f"{name}{CONFIRMATION}") if there else None
-    finished = outcome.finished(search)
+    # Ledger would create a confirmation that does not exist.
+    is_confirmed = f"{name}{CONFIRMATION}" in ledgers.studies(project)
+    confirmation = Ledger(storage, f"{name}{CONFIRMATION}") if is_confirmed else None
+    finished = ranking.finished(search)
     if not finished:
         raise PipelineError(
             f"No trial of the study {name} was trained to its end yet: "
-            f"`python -m pipeline.tune --study {name} --resume-only` goes on with it."
+            f"`python -m pipeline.tune --study {name} --resume-only` resumes it."
         )
     fixed, data = search.about["values"], search.about["data"]
     if data["digest"] != meta.digest:
@@ -68,14 +69,17 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
             "`--set train.folds=null` under another --study."
         )
     folder = project.study_folder(name)
-    again = outcome.finished(confirmation) if confirmation else []
+    retrained = ranking.finished(confirmation) if confirmation else []
     return Study(
         name,
         search.about["key"],
         fixed["train.validation_share"],
         fixed["train.validation_seed"],
         [_trained(f"trial {one.number}", one, one.number, folder / "trials", fixed, own) for one in finished],
-        [_trained(f"confirm {one.number}", one, one.attributes["of"], folder / "confirm", fixed, own) for one in again],
+        [
+            _trained(f"confirm {one.number}", one, one.attributes["of"], folder / "confirm", fixed, own)
+            for one in retrained
+        ],
     )
 
 

@@ -1,47 +1,56 @@
-"""The end of a study of all combinations: a table of results, the learning curves, and the figure of a depth study.
+"""A grid: all combinations of some values, each trained to its end. The section `study` of params.yaml declares grids.
 
-Nothing is chosen, so no trial wins and none is trained again; what is measured may be the test error.
+`python -m pipeline.study NAME` trains the grid NAME. In Optuna and MLflow it is the study grid-NAME.
 """
 
-import json
-import statistics
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from pipeline.cli import duration
-from pipeline.config import Config, Scalar
-from pipeline.errors import PipelineError
-from pipeline.files import Project, atomic_write, write_csv
-from pipeline.search.studies.display import shown
-from pipeline.search.studies.ledger import Ledger, Trial
-from pipeline.search.studies.recorder import read_epochs
-from pipeline.search.studies.resources import StudyResources
-
-FAMILY, DEPTH = "model.family", "model.depth"
-FIGURES = (
-    "parameters",
-    "macs",
-    "epochs",
-    "training_error",
-    "validation_error",
-    "test_error",
-    "elapsed_s",
-    "images_per_second",
-    "why",
-)
-"""Columns of the table behind trial, ended and the keys that are varied. Errors are shares, of the last epoch;
-`why` is for those that failed."""
+from pipeline import config
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.files import Project
+from pipeline.search.space.space import Space
+from pipeline.search.studies import catalog
 
 
-def name_of(study: str) -> str:
-    """What the study is called among searches: in Optuna, in MLflow, in .studies."""
-    return f"grid-{study}"
+@dataclass(frozen=True)
+class GridSpec:
+    """A grid that params.yaml declares."""
+
+    name: str
+    settings: Config
+    """With the values that the grid declares, and its combinations as the space."""
+
+    @classmethod
+    def of(cls, project: Project, name: str, given: Mapping[str, Any]) -> "GridSpec":
+        """The grid `name`; `given` values, by dotted name, override those of the file and of the grid.
+
+        Raises ConfigError if there is no such grid, and for a value that can't be set because the grid varies or
+        decides it.
+        """
+        whole = config.load(project.params, given)
+        settings = config.grid(whole, name)
+        if not settings.space:
+            raise ConfigError(f"study.{name}.space is empty: name at least one key to vary.")
+        for key in given:
+            if key.startswith("space."):
+                raise ConfigError(
+                    f"--set {key}: what the study {name} varies is in params.yaml, in study.{name}.space."
+                )
+            if key in settings.space:
+                raise ConfigError(f"--set {key}: the study {name} varies it (study.{name}.space in params.yaml).")
+            if config.fixed_in_grid(key):
+                raise ConfigError(f"--set {key}: a study trains all combinations to the end, each once.")
+        values = {key: value for key, value in given.items() if key in whole.study[name].values}
+        return cls(name, settings.with_values({**values, "tune.trials": Space.of(settings).size}))
+
+    @property
+    def study(self) -> str:
+        """The name of its study in Optuna, in MLflow and in .studies."""
+        return f"grid-{self.name}"
 
 
 @dataclass(frozen=True)
@@ -49,181 +58,36 @@ class Measured:
     """A trained network, measured."""
 
     error: float
-    """Share of the test images that it takes for another class."""
+    """Share of the test images that are misclassified."""
     parameters: int
     macs: int
+    """Multiply-accumulate operations per image."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The ending of the study `name` of params.yaml."""
+def measure(project: Project, settings: Config, weights: Path) -> Measured:
+    """The test error of a network, and its size. Raises PipelineError if the weights don't fit."""
+    from pipeline import networks
+    from pipeline.evaluation.inference import load_network
+    from pipeline.evaluation.test_set import predict_test_set
+    from pipeline.records import load_meta
 
-    project: Project
-    name: str
-    settings: Config
-    console: Console
-    test: Callable[[Config, Path], Measured]
-    """Measures the network of a configuration with the weights of a file."""
-
-    def write(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
-        rows = [self._row(trial) for trial in search.trials]
-        header = ["trial", "ended", *self.settings.space, *FIGURES]
-        write_csv(self.project.study_table(self.name), header, ([row[key] for key in header] for row in rows))
-        curves = [
-            [trial.number, epoch.number, _error(epoch.training_accuracy), _error(epoch.validation_accuracy)]
-            for trial in search.trials
-            for epoch in read_epochs(self._folder(trial)).values()
-        ]
-        header = ["trial", "epoch", "training_error", "validation_error"]
-        write_csv(self.project.study_curves(self.name), header, curves)
-        figure = self.project.study_figure(self.name)
-        if image := self._image(search):
-            with atomic_write(figure) as aside:
-                aside.write_bytes(image)
-        else:
-            figure.unlink(missing_ok=True)  # of the study as it was before
-        return {"study": self.name, "trials": rows}
-
-    def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
-        finished = [trial for trial in search.trials if trial.state == "finished"]
-        with self.console.status("measuring the test error") as status:
-            for place, trial in enumerate(finished, 1):
-                status.update(f"measuring the test error: {place} of {len(finished)}")
-                self._measure(trial)
-        self.write(search, confirmation)
-        for path in self._files():
-            resources.parent.log_file(path)
-        resources.wait_for_models(self.console)
-        recorder = resources.recorder(search, "trial")
-        for trial in finished:
-            if measured := self._measured(trial):
-                run = resources.tracker.open(recorder.key(trial), parent=resources.parent.key)
-                run.log_metrics(
-                    {
-                        "evaluate.accuracy": 1 - measured.error,
-                        "evaluate.parameters": measured.parameters,
-                        "evaluate.macs": measured.macs,
-                    },
-                    step=len(trial.scores),
-                )
-                run.finish("finished")
-
-    def tell(self, search: Ledger, confirmation: Ledger) -> None:
-        keys = [*self.settings.space]
-        table = Table("trial", *(key.rpartition(".")[2] for key in keys), box=None, pad_edge=False)
-        for name in ("parameters", "training error", "validation error", "test error", "time"):
-            table.add_column(name, justify="right")
-        for trial in search.trials:
-            row = self._row(trial)
-            errors = [
-                "" if row[f"{part}_error"] is None else f"{row[f'{part}_error']:.2%}"
-                for part in ("training", "validation", "test")
-            ]
-            if trial.state == "failed":
-                errors[-1] = str(trial.ended)
-            table.add_row(
-                str(trial.number),
-                *("" if row[key] is None else shown(row[key]) for key in keys),
-                "" if row["parameters"] is None else f"{row['parameters']:,}",
-                *errors,
-                duration(trial.elapsed_s),
-            )
-        self.console.print(table)
-        places = self.project.studies / self.name
-        if failed := sum(trial.state == "failed" for trial in search.trials):
-            sentence = (
-                f"{failed} of {len(search.trials)} combinations failed: the column why of "
-                f"{places.relative_to(self.project.root) / 'results.csv'} says of what. "
-                f"`python -m pipeline.tune --study {search.name} --delete`, and the same command trains all again."
-            )
-            if failed == len(search.trials):
-                raise PipelineError(sentence)
-            self.console.print(sentence, highlight=False)
-        files = ", ".join(path.name for path in self._files())
-        next_step = "dvc repro -f -s report" if self.project.metrics.exists() else "dvc repro             "
-        self.console.print(
-            f"{places.relative_to(self.project.root)} has {files}. Next:\n"
-            f"  {next_step}     puts them on the page results/report/index.html\n"
-            f'  mlflow ui                  all trials, below the run "study {search.name}"',
-            highlight=False,
-        )
-
-    def over(self, search: Ledger) -> str:
-        return f"The study {self.name} is over: all its {len(search.trials)} combinations are trained."
-
-    def mismatch_advice(self, name: str) -> str:
-        return (
-            "To go on with it set that back; under another name in the section study of params.yaml it is another "
-            f"study; `python -m pipeline.tune --study {name} --delete` removes this one, so that its name begins anew."
-        )
-
-    def _folder(self, trial: Trial) -> Path:
-        return self.project.study_folder(name_of(self.name)) / "trials" / f"{trial.number:04}"
-
-    def _files(self) -> list[Path]:
-        files = [write(self.name) for write in (self.project.study_table, self.project.study_curves)]
-        return files + [path for path in (self.project.study_figure(self.name),) if path.exists()]
-
-    def _measure(self, trial: Trial) -> None:
-        """Once: the figures stay in the trial's folder."""
-        if self._measured(trial) is None:
-            folder = self._folder(trial)
-            measured = self.test(self.settings.with_values(trial.values), folder / "model.safetensors")
-            with atomic_write(folder / "measured.json") as aside:
-                aside.write_text(json.dumps(asdict(measured)), encoding="utf-8")
-
-    def _measured(self, trial: Trial) -> Measured | None:
-        with suppress(FileNotFoundError):
-            return Measured(**json.loads((self._folder(trial) / "measured.json").read_text(encoding="utf-8")))
-        return None
-
-    def _row(self, trial: Trial) -> dict[str, Scalar]:
-        epochs = list(read_epochs(self._folder(trial)).values())
-        measured = self._measured(trial)
-        row: dict[str, Scalar] = {"trial": trial.number, "ended": trial.ended or trial.state}
-        row |= {key: trial.values.get(key) for key in self.settings.space}
-        row |= dict.fromkeys(FIGURES) | {"epochs": len(epochs), "why": trial.why}
-        if epochs:
-            row |= {
-                "training_error": _error(epochs[-1].training_accuracy),
-                "validation_error": _error(epochs[-1].validation_accuracy),
-                "elapsed_s": round(epochs[-1].elapsed_s, 3),
-                "images_per_second": round(statistics.median(epoch.images_per_second for epoch in epochs), 1),
-            }
-        if measured:
-            row |= {"parameters": measured.parameters, "macs": measured.macs, "test_error": round(measured.error, 6)}
-        return row
-
-    def _image(self, search: Ledger) -> bytes | None:
-        """The figure, where the study has what it shows."""
-        if not {FAMILY, DEPTH} & set(self.settings.space):
-            return None
-        from pipeline.reporting import degradation_plot
-
-        networks = []
-        for trial in search.trials:
-            epochs, measured = read_epochs(self._folder(trial)).values(), self._measured(trial)
-            depth = trial.values.get(DEPTH)
-            networks.append(
-                degradation_plot.Network(
-                    _kind(trial.values, str(self.settings.model.family)),
-                    depth if isinstance(depth, int) else None,
-                    [_error(epoch.training_accuracy) for epoch in epochs],
-                    [_error(epoch.validation_accuracy) for epoch in epochs],
-                    measured.error if measured else None,
-                )
-            )
-        kinds = {network.kind for network in networks if network.validation}
-        if not 0 < len(kinds) <= degradation_plot.MOST_KINDS:
-            return None
-        return degradation_plot.degradation(networks)
+    probabilities, labels = predict_test_set(project, settings.model, weights, settings)
+    meta = load_meta(project.meta)
+    network = load_network(settings.model, weights, meta)
+    wrong = float((probabilities.argmax(axis=1) != labels).mean())
+    return Measured(wrong, networks.parameters(network), networks.macs(network, meta))
 
 
-def _kind(values: Mapping[str, Scalar], family: str) -> str:
-    """What a network is beside its depth, in words: `resnet, width 16`."""
-    others = [f"{key.rpartition('.')[2]} {shown(value)}" for key, value in values.items() if key not in (FAMILY, DEPTH)]
-    return ", ".join([str(values.get(FAMILY, family)), *others])
-
-
-def _error(accuracy: float) -> float:
-    return round(1 - accuracy, 6)
+def all_of(project: Project, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each grid in params.yaml: its name, what it varies, its number of combinations, and its trials' states."""
+    begun = {study["study"]: study["states"] for study in catalog.all_of(project)}
+    grids = [GridSpec.of(project, name, {}) for name in config.load(project.params, given).study]
+    return [
+        {
+            "study": grid.name,
+            "varies": list(grid.settings.space),
+            "combinations": grid.settings.tune.trials,
+            "states": begun.get(grid.study, {}),
+        }
+        for grid in grids
+    ]

@@ -1,4 +1,4 @@
-"""Optuna's journal on disk, made safe from writers that are killed: no lock stays held, no half a line stays."""
+"""Optuna's journal on disk, safe from writers that are killed: no lock stays held, no incomplete line stays."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ if sys.platform != "win32":
 
 
 class _KernelLock(JournalFileOpenLock):
-    """A lock that the kernel frees when its process dies, where Optuna's own would keep the next one waiting.
+    """A lock that the kernel releases when its process dies. Optuna's own lock would keep the next process waiting.
 
-    It is taken for each line, some twenty times a trial. FileLock, which takes it on Windows, would need longer for
-    that than the line.
+    It is acquired for each line, about twenty times per trial. FileLock is used on Windows only, since it takes longer
+    than writing the line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class _KernelLock(JournalFileOpenLock):
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, in which no half a line can stay: one followed by another would make all unreadable."""
+    """Optuna's journal without incomplete lines: a line that is appended to one would make the journal unreadable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -73,12 +73,12 @@ def _held(lock: JournalFileOpenLock) -> Iterator[None]:
 
 
 def journal(path: Path) -> optuna.storages.JournalStorage:
-    """The storage in the journal at `path`, whose torn last line, if there is one, is cut off."""
+    """The storage in the journal at `path`. An incomplete last line is cut off."""
     return optuna.storages.JournalStorage(_Journal(path))
 
 
 def mend(path: Path) -> None:
-    """Cuts off what a writer that was killed left after the last whole line."""
+    """Cuts off the incomplete last line that a killed writer may have left."""
     with path.open("rb+") as file:
         content_end = file.seek(0, os.SEEK_END)
         position = content_end

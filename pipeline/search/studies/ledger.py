@@ -1,8 +1,8 @@
-"""A study in Optuna's storage: every trial, where it stands, how it ended; and the lock that one owner holds.
+"""A study in Optuna's storage: every trial, its epochs, how it ended; and the lock that one owner holds.
 
-A trial that runs or is paused is RUNNING in Optuna, with the epoch that it was sent to as its user attribute `until`,
-and as `reached` once it is there. Its values, the accuracy after each epoch and its end stand where Optuna's
-own tools look for them; `ended` and `why` say how it ended in the project's words.
+A trial that runs or is paused is RUNNING in Optuna. Its user attribute `until` is the epoch of its last order, and
+`reached` the last such epoch that it has reached. Values, accuracies and the final state are stored where Optuna's own
+tools look for them. The user attributes `ended` (an Outcome) and `why` say how a trial ended.
 """
 
 import json
@@ -10,10 +10,9 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 from filelock import FileLock, Timeout
@@ -24,61 +23,24 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.files import Project, atomic_write
-from pipeline.search.schedulers.base import TrialView
+from pipeline.outcome import Outcome
+from pipeline.search.schedulers.base import State
 from pipeline.search.studies.journal import journal
-
-State = Literal["running", "paused", "pruned", "finished", "failed"]
-ENDINGS: Mapping[str, tuple[State, TrialState]] = {
-    "finished": ("finished", TrialState.COMPLETE),
-    "pruned": ("pruned", TrialState.PRUNED),
-    "diverged": ("failed", TrialState.FAIL),
-    "out of memory": ("failed", TrialState.FAIL),
-    "crashed": ("failed", TrialState.FAIL),
-    "timed out": ("failed", TrialState.FAIL),
-}
-INFEASIBLE = ("diverged", "out of memory")
-"""Endings that lie in the values: samplers keep away from them."""
-
+from pipeline.search.studies.trials import Trial
 
 CONFIRMATION = ".confirmation"
-"""Behind the name of a study: the study in Optuna that its best trials are trained again in."""
+"""Suffix of a study's name: the study in Optuna in which its best trials are retrained."""
 
 
 class Owned(PipelineError):
     """Another process owns the study."""
 
 
-@dataclass
-class Trial:
-    """A trial as its owner knows it."""
-
-    number: int
-    values: dict[str, Scalar]
-    id: int = field(repr=False)
-    """Optuna's."""
-    scores: list[float] = field(default_factory=list)
-    """Validation accuracy, 0..1, after each epoch so far."""
-    until: int = 0
-    state: State = "running"
-    ended: str | None = None
-    why: str | None = None
-    elapsed_s: float = 0.0
-    """Of training, up to the last epoch."""
-    crashes: int = 0
-    """In a row, without an epoch between them."""
-    attributes: dict[str, Any] = field(default_factory=dict)
-    """What else was noted."""
-
-    @property
-    def seen(self) -> TrialView:
-        return TrialView(self.number, self.values, tuple(self.scores), self.state, self.until)
-
-
 class Ledger:
-    """The trials of one study, in memory and in Optuna's storage. A context manager: it lets go of the study."""
+    """The trials of one study, in memory and in Optuna's storage. A context manager that releases the study's lock."""
 
     def __init__(self, storage: optuna.storages.BaseStorage, name: str, lock: FileLock | None = None) -> None:
-        """Opens or makes the study `name`."""
+        """Opens the study `name`, or creates it."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
         self._storage = storage
@@ -88,16 +50,15 @@ class Ledger:
         except KeyError:
             self._id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
         self.about: dict[str, Any] = dict(storage.get_study_user_attrs(self._id))
-        """What was noted of the study."""
-        self.trials: list[Trial] = []
+        """The study's user attributes."""
+        self.trials: list[Trial] = [_trial_of(frozen) for frozen in self.frozen()]
         """In the order of their numbers."""
-        self.trials += [_taken_up(frozen) for frozen in storage.get_all_trials(self._id, deepcopy=False)]
 
     @classmethod
     def open(cls, project: Project, name: str) -> Self:
         """The study `name` in the project's journal, owned by this process.
 
-        Raises Owned, which names the process that has it; OSError.
+        Raises Owned, which names the process that owns it; OSError.
         """
         folder = project.study_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,20 +94,19 @@ class Ledger:
                 self._storage.delete_study(self._storage.get_study_id_from_name(name))
 
     def note(self, **values: Any) -> None:
-        """Keeps values with the study."""
+        """Stores user attributes of the study."""
         for key, value in values.items():
             self._storage.set_study_user_attr(self._id, key, value)
             self.about[key] = value
 
-    @property
-    def study(self) -> optuna.Study:
-        """For samplers."""
-        return optuna.Study(self.name, self._storage)
+    def frozen(self) -> list[FrozenTrial]:
+        """The trials as Optuna has them, which are not to be changed."""
+        return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def enter(
         self, values: Mapping[str, Scalar], distributions: Mapping[str, BaseDistribution], until: int, **attributes: Any
     ) -> Trial:
-        """A new trial of given values, sent to the epoch `until`: whole or not at all."""
+        """A new trial of given values with an order until an epoch: stored as a whole or not at all."""
         template = FrozenTrial(
             number=-1,
             state=TrialState.RUNNING,
@@ -166,41 +126,42 @@ class Ledger:
         return self.trials[-1]
 
     def send(self, trial: Trial, until: int) -> None:
-        """Notes that a trial is to be trained until an epoch."""
+        """Stores that a trial is ordered to train until an epoch."""
         self.note_of(trial, "until", until)
         trial.until, trial.state = until, "running"
 
     def score(self, trial: Trial, epoch: int, accuracy: float) -> None:
-        """Reports the accuracy after an epoch, the one after those reported."""
+        """Stores the accuracy after an epoch, which must be the next one of the trial."""
         self._storage.set_trial_intermediate_value(trial.id, epoch, accuracy)
         trial.scores.append(accuracy)
         if trial.crashes:
             self._set_crashes(trial, 0)
 
     def reach(self, trial: Trial, epoch: int) -> None:
-        """Notes that a trial was at an epoch that it was sent to, and that all that there is to record of it is
-        recorded. It is paused there, unless it was sent further meanwhile."""
+        """Stores that a trial has reached the epoch of an order, after everything up to there is recorded elsewhere.
+
+        The trial is paused, unless it has a new order already.
+        """
         self.note_of(trial, "elapsed_s", round(trial.elapsed_s, 3))
         self.note_of(trial, "reached", epoch)
         trial.state = "paused" if epoch == trial.until else "running"
 
     def crash(self, trial: Trial) -> None:
-        """Counts a crash that is to be followed by another try."""
+        """Counts a crash that is followed by a retry."""
         self._set_crashes(trial, trial.crashes + 1)
 
-    def end(self, trial: Trial, ended: str, why: str | None = None) -> None:
+    def end(self, trial: Trial, outcome: Outcome, why: str | None = None) -> None:
         """Ends a trial for good."""
         self.note_of(trial, "elapsed_s", round(trial.elapsed_s, 3))
-        self.note_of(trial, "ended", ended)
+        self.note_of(trial, "ended", outcome.value)
         if why:
             self.note_of(trial, "why", why)
-        state, optuna_state = ENDINGS[ended]
-        values = trial.scores[-1:] if state in ("finished", "pruned") else []
-        self._storage.set_trial_state_values(trial.id, optuna_state, values or None)
-        trial.state, trial.ended, trial.why = state, ended, why
+        values = [] if outcome.has_failed else trial.scores[-1:]
+        self._storage.set_trial_state_values(trial.id, TrialState[outcome.optuna_state], values or None)
+        trial.state, trial.outcome, trial.why = _final_state(outcome), outcome, why
 
     def note_of(self, trial: Trial, key: str, value: Any) -> None:
-        """Keeps a value with a trial that has not ended."""
+        """Stores a user attribute of a trial that has not ended."""
         self._storage.set_trial_user_attr(trial.id, key, value)
         trial.attributes[key] = value
 
@@ -209,49 +170,54 @@ class Ledger:
         trial.crashes = count
 
     def importances(self) -> dict[str, float]:
-        """Share of each searched key in the differences of accuracy; empty for too few trials or no difference."""
+        """The importance of each searched key for the accuracy: shares with the sum 1.
+
+        Empty if there are fewer than 4 finished trials, or if they don't differ.
+        """
         from optuna.importance import get_param_importances
 
         if sum(trial.state == "finished" for trial in self.trials) < 4:
             return {}
         try:
-            return dict(get_param_importances(self.study))
+            return dict(get_param_importances(optuna.Study(self.name, self._storage)))
         except (RuntimeError, ValueError):
             return {}
 
-    def times(self) -> dict[int, tuple[datetime | None, datetime | None]]:
-        """When each trial began and ended, by number."""
-        return {
-            frozen.number: (frozen.datetime_start, frozen.datetime_complete)
-            for frozen in self._storage.get_all_trials(self._id, deepcopy=False)
-        }
 
-
-def _taken_up(frozen: FrozenTrial) -> Trial:
+def _trial_of(frozen: FrozenTrial) -> Trial:
     attributes = dict(frozen.user_attrs)
-    ended = attributes.get("ended")
     trial = Trial(
         number=frozen.number,
         values=dict(frozen.params),
         id=frozen._trial_id,
         scores=[frozen.intermediate_values[epoch] for epoch in sorted(frozen.intermediate_values)],
         until=attributes["until"],
-        ended=ended,
         why=attributes.get("why"),
         elapsed_s=attributes.get("elapsed_s", 0.0),
         crashes=attributes.get("crashes", 0),
         attributes=attributes,
     )
     if frozen.state.is_finished():
-        trial.ended = ended or {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}.get(
-            frozen.state, "crashed"
-        )
-        trial.state = ENDINGS[trial.ended][0]
+        trial.outcome = _outcome_of(frozen)
+        trial.state = _final_state(trial.outcome)
     else:
-        # An owner that was killed between the note and the state ends it again.
-        trial.ended = None
+        # It may have `ended` already, if its owner was killed before it stored the state: then it is ended again.
         trial.state = "paused" if attributes.get("reached") == trial.until else "running"
     return trial
+
+
+def _outcome_of(frozen: FrozenTrial) -> Outcome:
+    """How a trial ended; one that another tool has ended has no attribute that says it."""
+    if "ended" in frozen.user_attrs:
+        return Outcome(frozen.user_attrs["ended"])
+    by_state = {TrialState.COMPLETE: Outcome.FINISHED, TrialState.PRUNED: Outcome.PRUNED}
+    return by_state.get(frozen.state, Outcome.CRASHED)
+
+
+def _final_state(outcome: Outcome) -> State:
+    if outcome.has_failed:
+        return "failed"
+    return "finished" if outcome is Outcome.FINISHED else "pruned"
 
 
 def studies(project: Project) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What the command lines of studies share: options, values in place of those of params.yaml, what they print."""
+"""What the command lines of studies share: options, values that override params.yaml, the console."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """The options that all of them have."""
+    """Adds the options that all of them have."""
     parser.add_argument("--workers", type=_workers, metavar="N|auto", help="trials that train at a time")
     parser.add_argument("--workers-per-gpu", type=count, metavar="K", help="trials that share a GPU")
     parser.add_argument(
@@ -21,14 +21,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def console(arguments: argparse.Namespace) -> "Console":
-    """Where a person is told; with --json standard output is for machines alone."""
+    """The console for messages: standard error with --json, which keeps standard output for the JSON."""
     from rich.console import Console
 
     return Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What stands in place of values of params.yaml, by dotted name. Raises ConfigError."""
+    """Values that override those of params.yaml, by dotted name. Raises ConfigError."""
     from pipeline import config
     from pipeline.errors import ConfigError
 

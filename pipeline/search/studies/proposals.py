@@ -8,10 +8,11 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from pipeline.config import Scalar
-from pipeline.search.schedulers.base import Values
 from pipeline.search.space.space import Space
-from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.space.values import Values
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.samplers import Proposer
+from pipeline.search.studies.trials import Trial
 
 
 class TrialSource(Protocol):
@@ -19,25 +20,25 @@ class TrialSource(Protocol):
 
     @property
     def total(self) -> int:
-        """How many there are to be in all."""
+        """The planned number of trials."""
         ...
 
     def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
-        """The next one, noted in the ledger as sent to the epoch `until`; of `values` if they are given."""
+        """The next trial, entered in the ledger with an order until an epoch; with `values` if they are given."""
         ...
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Values that the scheduler names, or else a sampler draws from the space: `limit` of them, if it has as many."""
+    """Trials with values that the scheduler chooses, or else a sampler: `limit` of them, or the size of the space."""
 
     limit: int
     space: Space
     proposer: Proposer
     seed: int
     first_until: int | None = None
-    """Until when trial 0 is trained, whatever the scheduler says. It has the values that one has already: without its
-    end nobody knows whether a search has found better ones, and a model of learning curves has none to go by."""
+    """The epoch until which trial 0 is trained, whatever the scheduler decides. Trial 0 has params.yaml's own values. A
+    search is compared with its final accuracy, and a model of learning curves needs one that is complete."""
 
     @property
     def total(self) -> int:
@@ -48,15 +49,15 @@ class Proposals:
         if values is not None and not any(trial.values == values for trial in ledger.trials):
             self.proposer.planned[number] = values
         finished = {trial.number for trial in ledger.trials if trial.state == "finished"}
-        drawn = self.proposer.propose(ledger.study, number, finished)
+        proposed = self.proposer.propose(ledger.frozen(), number, finished)
         if number == 0 and self.first_until:
             until = self.first_until
-        return ledger.enter(drawn, self.space.distributions, until, seed=trial_seed(self.seed, number))
+        return ledger.enter(proposed, self.space.distributions, until, seed=trial_seed(self.seed, number))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Given values with given seeds and notes, in their order."""
+    """Trials that are given: the values of each, and its attributes, which include its seed."""
 
     plan: Sequence[tuple[Mapping[str, Scalar], Mapping[str, Scalar]]]
     distributions: Mapping[str, BaseDistribution]
@@ -66,8 +67,8 @@ class Planned:
         return len(self.plan)
 
     def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
-        values, notes = self.plan[len(ledger.trials)]
-        return ledger.enter(values, self.distributions, until, **notes)
+        values, attributes = self.plan[len(ledger.trials)]
+        return ledger.enter(values, self.distributions, until, **attributes)
 
 
 def trial_seed(study_seed: int, *number: int) -> int:

@@ -59,9 +59,8 @@ def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def engine(_hired: LocalEngine) -> Iterator[LocalEngine]:
     """One healthy worker, which tests share: it is to be left alive and free."""
     yield _hired
-    for handle in _hired._handles:
-        if handle.order:  # of a test that failed
-            _hired.stop(handle.order.trial)
+    for trial in range(5):
+        _hired.stop(trial)  # of a test that failed
     while _hired.next(0):
         pass
 
@@ -76,7 +75,7 @@ def order(project: Project, settings: Config, until: int, trial: int = 0, known:
     return Order(trial, values, settings.with_values(values), until, known, folder)
 
 
-def heard(engine: LocalEngine, last: type = TargetReached) -> list[Message]:
+def messages_of(engine: LocalEngine, last: type = TargetReached) -> list[Message]:
     """Messages up to the first one of a kind."""
     found: list[Message] = []
     deadline = time.monotonic() + PATIENCE_S
@@ -99,18 +98,18 @@ def figures(messages: list[Message]) -> list[tuple[float, ...]]:
     ]
 
 
-def test_a_trial_that_pauses_and_goes_on_has_the_numbers_of_one_that_did_not(
+def test_a_trial_that_pauses_and_resumes_has_the_numbers_of_one_that_did_not(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 4, trial=0))
-    at_once = heard(engine)
+    at_once = messages_of(engine)
     engine.submit(order(project, settings, 1, trial=1))
-    first = heard(engine)
+    first = messages_of(engine)
     # Something else in between, in the same process.
     engine.submit(order(project, settings, 1, trial=2, **{"train.learning_rate": 0.3}))
-    heard(engine)
+    messages_of(engine)
     engine.submit(order(project, settings, 4, trial=1, known=1))
-    then = heard(engine)
+    then = messages_of(engine)
     assert figures(first) + figures(then) == figures(at_once)
     assert at_once[-1].confusion == then[-1].confusion  # type: ignore[union-attr]
     assert (project.root / "trials" / "1" / "model.safetensors").read_bytes() == (
@@ -118,13 +117,13 @@ def test_a_trial_that_pauses_and_goes_on_has_the_numbers_of_one_that_did_not(
     ).read_bytes()
 
 
-def test_an_order_that_was_reached_before_is_told_again_without_training(
+def test_an_order_that_was_reached_before_is_reported_again_without_training(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 3))
-    before = heard(engine)
+    before = messages_of(engine)
     engine.submit(order(project, settings, 3, known=1))
-    again = heard(engine)
+    again = messages_of(engine)
     assert figures(again) == figures(before)[1:]
     assert again[-1].confusion == before[-1].confusion  # type: ignore[union-attr]
     # What the checkpoint has, times too: nothing was trained a second time.
@@ -135,31 +134,31 @@ def test_the_confusion_matrix_counts_the_validation_images_and_fits_the_accuracy
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 2))
-    messages = heard(engine)
+    messages = messages_of(engine)
     reached = messages[-1]
     assert isinstance(reached, TargetReached)
     images = sum(map(sum, reached.confusion))
-    assert images == reached.setting.counts["validation"]
+    assert images == reached.worker.counts["validation"]
     right = sum(row[index] for index, row in enumerate(reached.confusion))
     assert right / images == pytest.approx(epochs(messages)[-1].validation_accuracy)
-    assert reached.setting.device["threads"] == 1
+    assert reached.worker.device["threads"] == 1
 
 
 @pytest.mark.slow
 def test_two_workers_train_side_by_side(engines: Engines, project: Project, settings: Config) -> None:
     engine = engines(2)
-    assert engine.free == engine.workers == 2
+    assert engine.free == len(engine.processes) == 2
     engine.submit(order(project, settings, 2, trial=0))
     engine.submit(order(project, settings, 2, trial=1))
     assert engine.free == 0
-    messages = heard(engine)
-    messages += heard(engine)
+    messages = messages_of(engine)
+    messages += messages_of(engine)
     assert {message.trial for message in messages} == {0, 1}
     assert figures([m for m in messages if m.trial == 0]) == figures([m for m in messages if m.trial == 1])
     assert engine.free == 2
 
 
-def test_a_worker_that_still_starts_when_it_is_to_pause_does_so_after_its_first_epoch(
+def test_a_worker_that_is_still_loading_pauses_after_its_first_epoch(
     engines: Engines, project: Project, settings: Config
 ) -> None:
     for dies in (False, True):
@@ -168,108 +167,106 @@ def test_a_worker_that_still_starts_when_it_is_to_pause_does_so_after_its_first_
         engine.pause()
         if dies:
             os.kill(engine.processes[0], signal.SIGKILL)
-        assert len([message for message in heard(engine, Paused) if isinstance(message, EpochDone)]) == 1
+        assert len([message for message in messages_of(engine, Paused) if isinstance(message, EpochDone)]) == 1
         engine.close()
 
 
-def test_workers_pause_after_the_epoch_that_they_are_in(
-    engine: LocalEngine, project: Project, settings: Config
-) -> None:
+def test_workers_pause_after_their_current_epoch(engine: LocalEngine, project: Project, settings: Config) -> None:
     engine.submit(order(project, settings.with_values({"train.epochs": 50}), 50))
-    messages = heard(engine, EpochDone)
+    messages = messages_of(engine, EpochDone)
     engine.pause()
-    messages += heard(engine, Paused)
+    messages += messages_of(engine, Paused)
     assert len(epochs(messages)) < 50
     assert engine.free == 1
 
 
-def test_a_diverged_training_is_told_as_one_and_the_worker_lives_on(
+def test_a_diverged_training_is_reported_and_the_worker_stays_alive(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     before = engine.processes
     # Each step multiplies the weights by about -99.
     bad = {"train.learning_rate": 100.0, "train.weight_decay": 1.0, "train.schedule": "constant"}
     engine.submit(order(project, settings, 4, **bad))
-    failed = heard(engine, Failed)[-1]
+    failed = messages_of(engine, Failed)[-1]
     assert isinstance(failed, Failed)
-    assert failed.ended == "diverged"
+    assert failed.outcome == "diverged"
     assert "train.learning_rate" in failed.why
     engine.submit(order(project, settings, 1, trial=1))
-    heard(engine)
+    messages_of(engine)
     assert engine.processes == before
 
 
-def test_an_allocation_that_really_fails_is_told_as_out_of_memory_and_the_worker_lives_on(
+def test_an_allocation_that_really_fails_is_reported_as_out_of_memory_and_the_worker_stays_alive(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 1))
-    heard(engine)
+    messages_of(engine)
     (pid,) = engine.processes
     _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
     used = psutil.Process(pid).memory_info().vms
     resource.prlimit(pid, resource.RLIMIT_AS, (used + 200 * 2**20, hard))
     engine.submit(order(project, settings, 1, trial=1, **{"model.width": 512, "train.batch_size": 1024}))
-    failed = heard(engine, Failed)[-1]
+    failed = messages_of(engine, Failed)[-1]
     assert isinstance(failed, Failed)
-    assert failed.ended == "out of memory", failed.why
+    assert failed.outcome == "out of memory", failed.why
     resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
     engine.submit(order(project, settings, 1, trial=2))
-    heard(engine)
+    messages_of(engine)
     assert engine.processes == [pid]
 
 
 @pytest.mark.slow
-def test_a_worker_that_kills_itself_is_replaced_and_the_trial_goes_on_with_the_same_numbers(
+def test_a_worker_that_kills_itself_is_replaced_and_the_trial_resumes_with_the_same_numbers(
     engine: LocalEngine, engines: Engines, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 4, trial=0))
-    undisturbed = heard(engine)
+    undisturbed = messages_of(engine)
     faulty = engines(1, workers.kills_itself_once)
     faulty.submit(order(project, settings, 4, trial=1))
-    messages = heard(faulty, Failed)
+    messages = messages_of(faulty, Failed)
     failed = messages[-1]
     assert isinstance(failed, Failed)
-    assert (failed.trial, failed.ended) == (1, "crashed")
+    assert (failed.trial, failed.outcome) == (1, "crashed")
     assert "SIGKILL" in failed.why
     faulty.submit(order(project, settings, 4, trial=1, known=len(epochs(messages))))
-    assert figures(messages) + figures(heard(faulty)) == figures(undisturbed)
+    assert figures(messages) + figures(messages_of(faulty)) == figures(undisturbed)
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_can_be_stopped_and_nothing_is_heard_of_it(
+def test_a_worker_that_hangs_can_be_stopped_and_sends_no_more_messages(
     engines: Engines, project: Project, settings: Config
 ) -> None:
     engine = engines(1, workers.hangs_once)
     engine.submit(order(project, settings, 4))
-    messages = heard(engine, EpochDone)
-    messages += heard(engine, EpochDone)
+    messages = messages_of(engine, EpochDone)
+    messages += messages_of(engine, EpochDone)
     assert engine.next(1.0) is None
     engine.stop(0)
     assert engine.free == 1
     engine.submit(order(project, settings, 4, known=2))
-    assert [epoch.number for epoch in epochs(heard(engine))] == [3, 4]
+    assert [epoch.number for epoch in epochs(messages_of(engine))] == [3, 4]
 
 
-def test_an_error_in_a_training_is_told_with_its_traceback(
+def test_an_error_in_a_training_is_reported_with_its_traceback(
     engines: Engines, project: Project, settings: Config
 ) -> None:
     engine = engines(1, workers.raises)
     engine.submit(order(project, settings, 4))
-    failed = heard(engine, Failed)[-1]
+    failed = messages_of(engine, Failed)[-1]
     assert isinstance(failed, Failed)
-    assert failed.ended == "crashed"
+    assert failed.outcome == "crashed"
     assert "ZeroDivisionError: a bug in the network" in failed.why
 
 
-def test_values_that_make_no_network_are_told_in_a_sentence_and_the_worker_lives_on(
+def test_values_that_make_no_network_are_reported_in_a_sentence_and_the_worker_stays_alive(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings.with_values({"model.family": "vgg11"}), 4))
-    failed = heard(engine, Failed)[-1]
+    failed = messages_of(engine, Failed)[-1]
     assert isinstance(failed, Failed)
     assert failed.why.startswith("model.family vgg11 halves images until 32 x 32 pixels are one")
     engine.submit(order(project, settings, 1, trial=1))
-    assert len(epochs(heard(engine))) == 1
+    assert len(epochs(messages_of(engine))) == 1
 
 
 def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) -> None:
@@ -279,7 +276,7 @@ def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) ->
             engine.next(1.0)
 
 
-def test_missing_data_is_told_as_the_data_set_tells_it(engines: Engines, project: Project) -> None:
+def test_missing_data_is_reported_with_the_message_of_the_data_set(engines: Engines, project: Project) -> None:
     (project.training_data / "images.npy").unlink()
     engine = engines()
     with pytest.raises(Stuck, match=r"images\.npy is missing: run `dvc repro`"):
@@ -292,14 +289,14 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(engines: Engines, project
     full = order(project, settings, 4)
     full.folder.mkdir(parents=True)
     engine.submit(order(project, settings, 1, trial=1))
-    heard(engine)
+    messages_of(engine)
     (pid,) = engine.processes
     # No file may grow over 1,000 bytes: to a program that is what a full disk is.
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, hard))
     engine.submit(full)
     with pytest.raises(Stuck, match="can't be written"):
-        heard(engine)
+        messages_of(engine)
 
 
 @pytest.mark.slow
@@ -313,8 +310,8 @@ def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
         "from pipeline.search.engines.worker import WorkerSpec\n"
         "if __name__ == '__main__':\n"
         "    p = Project.here()\n"
-        "    specs = [WorkerSpec(p.meta, p.training_data, 'cpu', 1, 'fp32', Path(f'{i}.log')) for i in range(2)]\n"
-        "    e = LocalEngine(specs)\n"
+        "    logs = [Path(f'{number}.log') for number in range(2)]\n"
+        "    e = LocalEngine([WorkerSpec(p.meta, p.training_data, 'cpu', 1, 'fp32', log) for log in logs])\n"
         "    print(*e.processes, flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -336,14 +333,14 @@ def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_workers_do_not_heed_signals_that_are_meant_for_the_owner(
+def test_workers_ignore_signals_that_are_meant_for_the_owner(
     engine: LocalEngine, project: Project, settings: Config
 ) -> None:
     engine.submit(order(project, settings, 1))
-    heard(engine)
+    messages_of(engine)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(engine.processes[0], number)
     before = engine.processes
     engine.submit(order(project, settings, 1, trial=1))
-    heard(engine)
+    messages_of(engine)
     assert engine.processes == before

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import Choices, Range
 from pipeline.search.schedulers import freeze_thaw
-from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start, TrialView, Values
-from pipeline.search.schedulers.curve_process import CurveProcess
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start, TrialView
+from pipeline.search.schedulers.curve_gp import CurveProcess
 from pipeline.search.schedulers.freeze_thaw import MODELLED, FreezeThaw, modelled, to_go
 from pipeline.search.space.space import Space
+from pipeline.search.space.values import Values
 
 SPACE = Space(
     {
@@ -28,7 +29,7 @@ SPACE = Space(
     {"rate": 0.1, "decay": 0.5, "policy": "none", "size": 0.5},
 )
 Curve = Callable[[Values, int], Sequence[float] | None]
-"""Scores of a configuration in so many epochs; None if it fails in the first."""
+"""Scores of a configuration over a number of epochs; None if it fails in the first epoch."""
 
 
 def final(values: Values) -> float:
@@ -46,7 +47,7 @@ def power_law(values: Values, epochs: int) -> Sequence[float]:
 
 @dataclass
 class Search:
-    """A search by a scheduler on curves, and all that was asked and answered."""
+    """A search by a scheduler on learning curves, with all its decisions."""
 
     scheduler: Scheduler
     epochs: int
@@ -55,8 +56,8 @@ class Search:
     """Epochs."""
     workers: int = 1
     curve: Curve = power_law
-    seen: list[TrialView] = field(default_factory=list)
-    asked: list[tuple[tuple[TrialView, ...], RemainingBudget, Start | Resume | None]] = field(default_factory=list)
+    views: list[TrialView] = field(default_factory=list)
+    decisions: list[tuple[tuple[TrialView, ...], RemainingBudget, Start | Resume | None]] = field(default_factory=list)
 
     def run(self) -> "Search":
         while True:
@@ -69,43 +70,43 @@ class Search:
 
     @property
     def running(self) -> list[int]:
-        return [trial.number for trial in self.seen if trial.state == "running"]
+        return [trial.number for trial in self.views if trial.state == "running"]
 
     @property
     def finished(self) -> list[TrialView]:
-        return [trial for trial in self.seen if trial.state == "finished"]
+        return [trial for trial in self.views if trial.state == "finished"]
 
     @property
     def spent(self) -> int:
-        return sum(len(trial.scores) for trial in self.seen)
+        return sum(len(trial.scores) for trial in self.views)
 
     def decide(self) -> None:
-        promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in self.seen)
-        left = RemainingBudget(self.trials - len(self.seen), self.budget - promised)
-        decision = self.scheduler.decide(tuple(self.seen), left)
-        self.asked.append((tuple(self.seen), left, decision))
+        promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in self.views)
+        left = RemainingBudget(self.trials - len(self.views), self.budget - promised)
+        decision = self.scheduler.decide(tuple(self.views), left)
+        self.decisions.append((tuple(self.views), left, decision))
         if isinstance(decision, Start):
             assert left.trials >= 1
             assert 0 < decision.until <= min(self.epochs, left.epochs)
             values = decision.values
             if values is None:
-                values = SPACE.random(np.random.default_rng(len(self.seen)), 1)[0]
-            self.seen.append(TrialView(len(self.seen), values, (), "running", decision.until))
+                values = SPACE.random(np.random.default_rng(len(self.views)), 1)[0]
+            self.views.append(TrialView(len(self.views), values, (), "running", decision.until))
         elif isinstance(decision, Resume):
-            trial = self.seen[decision.number]
+            trial = self.views[decision.number]
             assert trial.state == "paused"
             assert trial.until < decision.until <= min(self.epochs, trial.until + left.epochs)
-            self.seen[decision.number] = dataclasses.replace(trial, state="running", until=decision.until)
+            self.views[decision.number] = dataclasses.replace(trial, state="running", until=decision.until)
 
     def train(self, number: int) -> None:
-        trial = self.seen[number]
+        trial = self.views[number]
         curve = self.curve(trial.values, self.epochs)
         if curve is None:
-            self.seen[number] = dataclasses.replace(trial, state="failed")
+            self.views[number] = dataclasses.replace(trial, state="failed")
             return
         scores = tuple(curve[: len(trial.scores) + 1])
         reached = "finished" if len(scores) == self.epochs else "paused" if len(scores) == trial.until else "running"
-        self.seen[number] = dataclasses.replace(trial, scores=scores, state=reached)  # type: ignore[arg-type]
+        self.views[number] = dataclasses.replace(trial, scores=scores, state=reached)  # type: ignore[arg-type]
 
 
 def paused(number: int, values: Mapping[str, Any], *scores: float) -> TrialView:
@@ -130,21 +131,24 @@ def test_the_first_trials_are_spread_over_the_space() -> None:
     for _ in range(8):
         search.decide()
         search.train(search.running[0])
-    assert [trial.values for trial in search.seen] == SPACE.spread(8, 3)
+    assert [trial.values for trial in search.views] == SPACE.spread(8, 3)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_same_arguments_give_the_same_decision_in_any_order_of_asking(workers: int) -> None:
     search = Search(FreezeThaw(SPACE, 13, seed=1), 13, trials=12, budget=0.4 * 12 * 13, workers=workers).run()
     another = FreezeThaw(SPACE, 13, seed=1)
-    for trials, left, decision in reversed(search.asked):
+    for trials, left, decision in reversed(search.decisions):
         assert another.decide(trials, left) == decision
-    assert another.decide(*search.asked[len(search.asked) // 2][:2]) == search.asked[len(search.asked) // 2][2]
+    assert (
+        another.decide(*search.decisions[len(search.decisions) // 2][:2])
+        == search.decisions[len(search.decisions) // 2][2]
+    )
 
 
 def test_another_seed_searches_elsewhere() -> None:
     one, another = (Search(FreezeThaw(SPACE, 13, seed=seed), 13, trials=6, budget=40).run() for seed in (1, 2))
-    assert not {str(trial.values) for trial in one.seen} & {str(trial.values) for trial in another.seen}
+    assert not {str(trial.values) for trial in one.views} & {str(trial.values) for trial in another.views}
 
 
 @pytest.mark.parametrize("proposes", [True, False])
@@ -155,7 +159,7 @@ def test_by_the_end_of_the_budget_all_have_started_and_one_is_finished(
 ) -> None:
     budget = 0.4 * trials * epochs
     search = Search(FreezeThaw(SPACE, epochs, proposes=proposes), epochs, trials, budget, workers).run()
-    assert len(search.seen) == trials
+    assert len(search.views) == trials
     assert search.finished
     assert search.spent <= budget
 
@@ -172,7 +176,7 @@ def test_a_budget_of_a_small_study_is_used_and_kept(trials: int, epochs: int) ->
     search = Search(FreezeThaw(SPACE, epochs), epochs, trials, budget).run()
     assert search.spent <= budget
     assert bool(search.finished) == (budget >= epochs)
-    assert bool(search.seen) == (budget >= 1)
+    assert bool(search.views) == (budget >= 1)
 
 
 def test_a_budget_that_is_too_small_for_all_first_rungs_still_finishes_one() -> None:
@@ -189,13 +193,13 @@ def test_nothing_is_left_to_do_when_all_are_finished_or_the_budget_is_spent() ->
     assert scheduler.decide([TrialView(0, SPACE.own, (), "running", 4)], RemainingBudget(0, 9)) is None
 
 
-def test_the_trial_that_is_predicted_best_goes_on_to_its_end_where_nothing_can_start() -> None:
+def test_the_trial_that_is_predicted_best_resumes_where_nothing_can_start() -> None:
     values = SPACE.spread(4, 0)
     trials = [paused(number, values[number], *[score] * 4) for number, score in enumerate((0.2, 0.9, 0.5, 0.4))]
     assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 48)) == Resume(1, 8)
 
 
-def test_what_can_not_come_to_its_end_any_more_does_not_go_on() -> None:
+def test_a_trial_that_cannot_reach_its_end_does_not_resume() -> None:
     values = SPACE.spread(2, 0)
     trials = [paused(0, values[0], *[0.9] * 4), paused(1, values[1], *[0.2] * 27)]
     assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 47)) == Resume(1, 52)
@@ -203,7 +207,7 @@ def test_what_can_not_come_to_its_end_any_more_does_not_go_on() -> None:
     assert FreezeThaw(SPACE, 52).decide(trials, RemainingBudget(0, 24)) is None
 
 
-def test_a_trial_that_stopped_early_is_taken_for_ended_and_not_for_one_that_would_rise_on() -> None:
+def test_the_scores_of_a_trial_that_stopped_early_are_not_extrapolated() -> None:
     values = SPACE.spread(4, 0)
     rising = (0.2, 0.35, 0.45, 0.5)
     trials = [
@@ -220,19 +224,19 @@ def test_failed_trials_keep_the_search_away_from_where_they_are() -> None:
         return None if float(values["rate"]) > 0.03 else power_law(values, epochs)  # type: ignore[arg-type]
 
     search = Search(FreezeThaw(SPACE, 13), 13, trials=30, budget=0.4 * 30 * 13, curve=fails_at_high_rates).run()
-    failed = [trial.number for trial in search.seen if trial.state == "failed"]
-    # By chance half would fail; 8 are spread before the model is asked, of 30 trials 6.
+    failed = [trial.number for trial in search.views if trial.state == "failed"]
+    # At random half would fail. Of 30 trials the first 6 are spread before the model is asked.
     assert sum(number >= 6 for number in failed) <= 6
     assert search.finished
 
 
 def test_a_study_in_which_all_fail_ends() -> None:
     search = Search(FreezeThaw(SPACE, 13), 13, trials=12, budget=60, curve=lambda values, epochs: None).run()
-    assert [trial.state for trial in search.seen] == ["failed"] * 12
-    assert len({str(trial.values) for trial in search.seen}) == 12
+    assert [trial.state for trial in search.views] == ["failed"] * 12
+    assert len({str(trial.values) for trial in search.views}) == 12
 
 
-def test_pruned_trials_teach_the_model_and_never_go_on() -> None:
+def test_the_model_learns_from_pruned_trials_which_never_resume() -> None:
     values = SPACE.spread(4, 0)
     trials = [paused(number, values[number], *[score] * 4) for number, score in enumerate((0.2, 0.9, 0.5, 0.4))]
     trials[1] = dataclasses.replace(trials[1], state="pruned")
@@ -243,12 +247,12 @@ def test_pruned_trials_teach_the_model_and_never_go_on() -> None:
 
 def test_workers_that_ask_at_once_get_different_work() -> None:
     search = Search(FreezeThaw(SPACE, 13), 13, trials=40, budget=0.4 * 40 * 13, workers=6).run()
-    for trials, _, decision in search.asked:
+    for trials, _, decision in search.decisions:
         if isinstance(decision, Start):
             assert all(decision.values != trial.values for trial in trials)
     starts = [
         SPACE.encode([decision.values])[0]
-        for _, _, decision in search.asked[12:]
+        for _, _, decision in search.decisions[12:]
         if isinstance(decision, Start) and decision.values is not None
     ]
     assert min(float(np.abs(one - other).max()) for one, other in itertools.combinations(starts, 2)) > 1e-4
@@ -268,14 +272,15 @@ def test_a_space_of_few_configurations_is_never_proposed_twice() -> None:
     )
     trials = [paused(number, values, 0.5 + number / 100) for number, values in enumerate(few.grid()[:5])]
     for count in range(2, 6):
-        decision = FreezeThaw(few, 4).decide(trials[:count], RemainingBudget(6 - count, math.inf))
-        if isinstance(decision, Start):
-            assert decision.values not in [trial.values for trial in trials[:count]]
+        ended = [dataclasses.replace(trial, state="pruned") for trial in trials[:count]]
+        decision = FreezeThaw(few, 4).decide(ended, RemainingBudget(6 - count, math.inf))
+        assert isinstance(decision, Start)
+        assert decision.values in [values for values in few.grid() if values not in [trial.values for trial in ended]]
 
 
-def test_another_sampler_is_left_the_values() -> None:
+def test_without_proposes_the_values_are_left_to_the_sampler() -> None:
     search = Search(FreezeThaw(SPACE, 13, proposes=False), 13, trials=20, budget=0.4 * 20 * 13).run()
-    decisions = [decision for _, _, decision in search.asked]
+    decisions = [decision for _, _, decision in search.decisions]
     assert all(decision.values is None for decision in decisions if isinstance(decision, Start))
     assert any(isinstance(decision, Resume) for decision in decisions[:20])
 
@@ -292,7 +297,7 @@ def test_it_finds_better_configurations_than_random_search_at_equal_cost(workers
     assert np.mean(regrets) < 0.3 * np.mean(at_random)
 
 
-def test_noise_of_the_scores_does_not_lead_it_astray() -> None:
+def test_noisy_scores_do_not_mislead_it() -> None:
     def noisy(values: Values, epochs: int) -> Sequence[float]:
         generator = np.random.default_rng(abs(hash((values["rate"], values["decay"]))))
         return list(np.clip(np.array(power_law(values, epochs)) + generator.normal(0, 0.01, epochs), 0, 1))
@@ -312,7 +317,7 @@ def test_the_gradient_of_the_process_is_that_of_its_loss() -> None:
     assert process._loss(at)[1] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
 
 
-def test_the_process_knows_what_it_has_seen_and_doubts_what_it_has_not() -> None:
+def test_the_process_is_certain_of_what_it_has_observed_and_uncertain_of_the_rest() -> None:
     features = np.linspace(0, 1, 6)[:, None]
     targets: NDArray[np.float64] = np.sin(3 * features[:, 0])
     process = CurveProcess(features, np.arange(6), np.zeros(6), targets)
@@ -322,7 +327,7 @@ def test_the_process_knows_what_it_has_seen_and_doubts_what_it_has_not() -> None
     assert begun.ends()[1][5] > 2 * sds[5]
 
 
-def test_the_way_to_go_is_one_after_the_first_epoch_and_none_at_the_end() -> None:
+def test_the_distance_from_the_end_is_1_after_the_first_epoch_and_0_after_the_last() -> None:
     assert to_go(np.array([1, 4, 16]), 16) == pytest.approx([1, 0.5, 0])
     assert to_go(np.array([1]), 1) == pytest.approx([0])
 

@@ -3,12 +3,13 @@ import math
 
 import pytest
 
-from pipeline.search.schedulers.base import Asha, FullTraining, RemainingBudget, Resume, Start, TrialView
+from pipeline.search.schedulers.asha import Asha
+from pipeline.search.schedulers.base import FullTraining, RemainingBudget, Resume, Start, TrialView
 
 PLENTY = RemainingBudget(trials=10, epochs=math.inf)
 
 
-def seen(number: int, *scores: float, state: str = "paused", until: int | None = None) -> TrialView:
+def view(number: int, *scores: float, state: str = "paused", until: int | None = None) -> TrialView:
     return TrialView(number, {"x": number}, scores, state, len(scores) if until is None else until)  # type: ignore[arg-type]
 
 
@@ -23,58 +24,58 @@ def test_rungs_grow_by_the_reduction_factor_up_to_a_full_training() -> None:
 def test_a_new_trial_starts_while_too_few_are_at_the_first_rung() -> None:
     asha = Asha(9)
     assert asha.decide([], PLENTY) == Start(1)
-    assert asha.decide([seen(0, 0.9), seen(1, 0.1)], PLENTY) == Start(1)
+    assert asha.decide([view(0, 0.9), view(1, 0.1)], PLENTY) == Start(1)
 
 
-def test_the_best_third_goes_on_before_a_new_one_starts() -> None:
-    trials = [seen(0, 0.1), seen(1, 0.9), seen(2, 0.5)]
+def test_the_best_third_resumes_before_a_new_one_starts() -> None:
+    trials = [view(0, 0.1), view(1, 0.9), view(2, 0.5)]
     assert Asha(9).decide(trials, PLENTY) == Resume(1, 3)
-    # Of six the best two go on; the best is there already.
-    trials = [seen(0, 0.1), seen(1, 0.9, 0.9, 0.9), seen(2, 0.5), seen(3, 0.6), seen(4, 0.2), seen(5, 0.3)]
+    # Of six the best two resume; the best one has already.
+    trials = [view(0, 0.1), view(1, 0.9, 0.9, 0.9), view(2, 0.5), view(3, 0.6), view(4, 0.2), view(5, 0.3)]
     assert Asha(9).decide(trials, PLENTY) == Resume(3, 3)
     # Of five only the best one: the third quotient is not whole.
     assert Asha(9).decide(trials[:5], PLENTY) == Start(1)
 
 
 def test_the_highest_rung_goes_first() -> None:
-    below = [seen(number, 0.9 - number / 100) for number in range(3, 12)]
-    above = [seen(number, 0.95, 0.95, 0.95 + number / 100) for number in range(3)]
-    # 12 have been at epoch 1, of which 4 go on, and 3 at epoch 3, of which the best one does.
+    below = [view(number, 0.9 - number / 100) for number in range(3, 12)]
+    above = [view(number, 0.95, 0.95, 0.95 + number / 100) for number in range(3)]
+    # 12 have been at epoch 1, of which 4 resume, and 3 at epoch 3, of which the best one does.
     assert Asha(9).decide([*above, *below], PLENTY) == Resume(2, 9)
-    on_its_way = [*above[:2], dataclasses.replace(above[2], state="running", until=9)]
-    assert Asha(9).decide([*on_its_way, *below], PLENTY) == Resume(3, 3)
+    one_running = [*above[:2], dataclasses.replace(above[2], state="running", until=9)]
+    assert Asha(9).decide([*one_running, *below], PLENTY) == Resume(3, 3)
 
 
 def test_a_trial_that_was_overtaken_waits() -> None:
-    trials = [seen(0, 0.5), seen(1, 0.4), seen(2, 0.3), seen(3, 0.8), seen(4, 0.7), seen(5, 0.6)]
+    trials = [view(0, 0.5), view(1, 0.4), view(2, 0.3), view(3, 0.8), view(4, 0.7), view(5, 0.6)]
     assert Asha(9).decide(trials[:3], PLENTY) == Resume(0, 3)
     assert Asha(9).decide(trials, PLENTY) == Resume(3, 3)
-    after = [*trials[:3], seen(3, 0.8, 0.8, 0.8), seen(4, 0.7, 0.7, 0.7), trials[5]]
+    after = [*trials[:3], view(3, 0.8, 0.8, 0.8), view(4, 0.7, 0.7, 0.7), trials[5]]
     assert Asha(9).decide(after, PLENTY) == Start(1)
 
 
-def test_ended_trials_count_in_the_rungs_that_they_reached_and_never_go_on() -> None:
-    trials = [seen(0, 0.9, state="failed"), seen(1, 0.8, state="pruned"), seen(2, 0.7)]
+def test_ended_trials_count_in_the_rungs_that_they_reached_and_never_resume() -> None:
+    trials = [view(0, 0.9, state="failed"), view(1, 0.8, state="pruned"), view(2, 0.7)]
     assert Asha(9).decide(trials, PLENTY) == Start(1)
     # A trial that failed before its first rung says nothing about the others.
-    trials = [seen(0, state="failed", until=1), seen(1, 0.8), seen(2, 0.7)]
+    trials = [view(0, state="failed", until=1), view(1, 0.8), view(2, 0.7)]
     assert Asha(9).decide(trials, PLENTY) == Start(1)
 
 
 def test_asha_spends_no_more_than_is_left() -> None:
-    trials = [seen(0, 0.1), seen(1, 0.9), seen(2, 0.5)]
+    trials = [view(0, 0.1), view(1, 0.9), view(2, 0.5)]
     assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=3)) == Resume(1, 3)
-    # An epoch is kept back for the one that has not started.
+    # An epoch is reserved for the trial that has not started.
     assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=2)) == Start(1)
     assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=1.5)) == Start(1)
     assert Asha(9).decide(trials, RemainingBudget(trials=1, epochs=0.5)) is None
     assert Asha(9).decide(trials[:2], RemainingBudget(trials=0, epochs=math.inf)) is None
 
 
-def test_asha_sends_the_best_of_2_000_trials_on() -> None:
+def test_asha_resumes_the_best_of_2_000_trials() -> None:
     reached = (1, 1, 1, 3, 3, 9, 27)
     trials = [
-        seen(number, *[math.sin(number * 12.9898) ** 2] * epochs, state="finished" if epochs == 27 else "paused")
+        view(number, *[math.sin(number * 12.9898) ** 2] * epochs, state="finished" if epochs == 27 else "paused")
         for number in range(2_000)
         for epochs in [reached[number % 7]]
     ]
@@ -85,16 +86,16 @@ def test_asha_sends_the_best_of_2_000_trials_on() -> None:
 
 
 def test_without_a_scheduler_trials_train_to_their_end() -> None:
-    straight = FullTraining(9)
-    assert straight.decide([], PLENTY) == Start(9)
-    assert straight.decide([seen(0, *[0.5] * 9, state="finished")], PLENTY) == Start(9)
-    assert straight.decide([], RemainingBudget(trials=0, epochs=math.inf)) is None
-    assert straight.decide([], RemainingBudget(trials=1, epochs=8)) is None
+    scheduler = FullTraining(9)
+    assert scheduler.decide([], PLENTY) == Start(9)
+    assert scheduler.decide([view(0, *[0.5] * 9, state="finished")], PLENTY) == Start(9)
+    assert scheduler.decide([], RemainingBudget(trials=0, epochs=math.inf)) is None
+    assert scheduler.decide([], RemainingBudget(trials=1, epochs=8)) is None
 
 
-def test_without_a_scheduler_a_paused_trial_goes_on_to_its_end() -> None:
-    assert FullTraining(9).decide([seen(0, 0.5)], PLENTY) == Resume(0, 9)
-    assert FullTraining(9).decide([seen(0, 0.5)], RemainingBudget(trials=1, epochs=7)) is None
+def test_without_a_scheduler_a_paused_trial_resumes_to_its_end() -> None:
+    assert FullTraining(9).decide([view(0, 0.5)], PLENTY) == Resume(0, 9)
+    assert FullTraining(9).decide([view(0, 0.5)], RemainingBudget(trials=1, epochs=7)) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 from rich.console import Console
 from searches import EPOCHS, curve, owner
 
+from pipeline.outcome import Outcome
 from pipeline.search.engines.base import Failed
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.studies.display import StudyDisplay, on_a_line
@@ -17,7 +18,8 @@ def shown(tmp_path: Path, *, terminal: bool, until_epoch: int | None = None) -> 
     study.watchers = (display,)
     study.run()
     display.failed(
-        study.ledger.trials[1], Failed(1, "crashed", "Traceback (most recent call last):\n  ...\nValueError: x")
+        study.ledger.trials[1],
+        Failed(1, Outcome.CRASHED, "Traceback (most recent call last):\n  ...\nValueError: x"),
     )
     if terminal:
         console.print(display._drawn())
@@ -40,7 +42,7 @@ def test_a_terminal_shows_every_trial_the_best_and_how_far_the_search_is(tmp_pat
     assert "best " in text and "(trial " in text
     assert "3.3 of 3.0 full trainings" in text
     assert "learning_rate 0.1  momentum 0.9" in text
-    # What went wrong is worth a line beside the table; the rungs are in it.
+    # A failure gets a line besides the table; rungs are only in the table.
     assert "crashed and is tried again" in text
     assert "paused after" not in text
 
@@ -58,12 +60,12 @@ def test_a_narrow_terminal_loses_the_end_of_the_values_and_nothing_else(tmp_path
     for row in rows:
         assert len(row.rstrip()) <= 62
         number, epochs, _, accuracy, state, *_ = row.split()
-        assert study.ledger.trials[int(number)].ended == state
+        assert study.ledger.trials[int(number)].status == state
         assert epochs == str(len(study.ledger.trials[int(number)].scores))
         assert accuracy.endswith("%")
     assert any("…" in row for row in rows)
 
 
-def test_values_are_told_on_a_line_without_their_section() -> None:
+def test_values_are_shown_on_a_line_without_their_section() -> None:
     line = on_a_line({"train.learning_rate": 0.123456, "model.depth": 20, "augment.policy": "none"})
     assert line == "learning_rate 0.123  depth 20  policy none"

@@ -10,6 +10,7 @@ import pytest
 from searches import SPACE
 
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.search.studies.journal import journal, mend
 from pipeline.search.studies.ledger import Ledger, Owned, studies
 
@@ -25,13 +26,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "optuna.journal"
 
 
-def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
+def test_a_trial_is_read_as_it_was_left(path: Path) -> None:
     ledger = opened(path)
     trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=17)
     for epoch, accuracy in enumerate((0.5, 0.25, 0.75), start=1):
         ledger.score(trial, epoch, accuracy)
     trial.elapsed_s = 1.5
-    assert opened(path).trials[0].state == "running"  # not all of it is recorded yet
+    assert opened(path).trials[0].state == "running"  # not everything is recorded yet
     ledger.reach(trial, 3)
     (again,) = opened(path).trials
     assert again == trial
@@ -44,7 +45,7 @@ def test_a_trial_is_taken_up_as_it_was_left(path: Path) -> None:
     ledger.send(trial, 9)
     (again,) = opened(path).trials
     assert (again.state, again.until) == ("running", 9)
-    ledger.reach(trial, 3)  # an owner notes what was reached after the order to go on
+    ledger.reach(trial, 3)  # an owner records what was reached after the next order
     (again,) = opened(path).trials
     assert (again, again.state, again.until) == (trial, "running", 9)
 
@@ -71,28 +72,29 @@ def test_a_journal_is_locked_by_one_process_and_free_when_that_one_is_killed(pat
 
 
 @pytest.mark.parametrize(
-    ("ended", "state", "optuna_state", "value"),
+    ("outcome", "state", "optuna_state", "value"),
     [
-        ("finished", "finished", "COMPLETE", 0.5),
-        ("pruned", "pruned", "PRUNED", 0.5),
-        ("diverged", "failed", "FAIL", None),
-        ("out of memory", "failed", "FAIL", None),
-        ("crashed", "failed", "FAIL", None),
-        ("timed out", "failed", "FAIL", None),
+        (Outcome.FINISHED, "finished", "COMPLETE", 0.5),
+        (Outcome.PRUNED, "pruned", "PRUNED", 0.5),
+        (Outcome.DIVERGED, "failed", "FAIL", None),
+        (Outcome.OUT_OF_MEMORY, "failed", "FAIL", None),
+        (Outcome.CRASHED, "failed", "FAIL", None),
+        (Outcome.TIMED_OUT, "failed", "FAIL", None),
     ],
 )
 def test_an_end_stands_where_optunas_own_tools_look_for_it(
-    path: Path, ended: str, state: str, optuna_state: str, value: float | None
+    path: Path, outcome: Outcome, state: str, optuna_state: str, value: float | None
 ) -> None:
     ledger = opened(path)
     trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
     ledger.score(trial, 1, 0.5)
-    ledger.end(trial, ended, "because")
+    ledger.end(trial, outcome, "because")
     (again,) = opened(path).trials
-    assert (again.state, again.ended, again.why) == (state, ended, "because")
+    assert (again.state, again.outcome, again.why) == (state, outcome, "because")
     (frozen,) = optuna.load_study(study_name="study", storage=journal(path)).trials
     assert (frozen.state.name, frozen.value, frozen.params) == (optuna_state, value, VALUES)
     assert frozen.intermediate_values == {1: 0.5}
+    assert frozen.user_attrs["ended"] == outcome.value
 
 
 def test_crashes_count_until_an_epoch_lies_between_them(path: Path) -> None:

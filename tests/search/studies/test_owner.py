@@ -1,18 +1,19 @@
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from searches import EPOCHS, SPACE, Diary, Halves, Stopping, curve, owner
+from searches import EPOCHS, SPACE, Diary, Halves, curve, owner
 
-from pipeline.search.engines.base import Began, EpochDone, Failed, Message, Order, Stuck
-from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.outcome import Outcome
+from pipeline.search.engines.base import Message, Order, Stuck
+from pipeline.search.engines.simulated import Fault, SimulatedEngine
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
-from pipeline.search.studies import outcome
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Owner
 from pipeline.search.studies.proposals import Planned, trial_seed
+from pipeline.search.studies.ranking import finished
 
 
 def diary(owner: Owner) -> Diary:
@@ -22,72 +23,26 @@ def diary(owner: Owner) -> Diary:
 
 
 def states(owner: Owner) -> list[str]:
-    return [trial.ended or trial.state for trial in owner.ledger.trials]
+    return [trial.status for trial in owner.ledger.trials]
 
 
-@dataclass
-class Faulty:
-    """A simulated engine in which some orders fail: `faults` maps a trial to what ends its next tries, in order."""
+class Faulty(SimulatedEngine):
+    """Some orders fail: `faults` has the faults of a trial's next orders. The orders are recorded."""
 
-    faults: dict[int, list[str]]
-    after: int = 2
-    """Epochs that a failing try still trains."""
-    inner: SimulatedEngine = field(default_factory=lambda: SimulatedEngine(curve))
-    orders: list[Order] = field(default_factory=list)
+    def __init__(self, faults: dict[int, list[Fault]]) -> None:
+        super().__init__(curve, fault=self._fault)
+        self.orders: list[Order] = []
+        self._faults = faults
 
-    def submit(self, order: Order) -> None:
+    def _fault(self, order: Order) -> Fault | None:
         self.orders.append(order)
-        if self.faults.get(order.trial):
-            ended = self.faults[order.trial].pop(0)
-            self.inner._busy.add(order.trial)
-            self.inner._say(0, Began(order.trial))
-            epochs = [
-                EpochDone(order.trial, epoch) for epoch in _epochs(order) if epoch.number <= order.known + self.after
-            ]
-            for event in epochs:
-                self.inner._say(event.epoch.number - order.known, event)
-            if ended != "hangs":
-                self.inner._say(self.after, Failed(order.trial, ended, f"it {ended}"))
-        else:
-            self.inner.submit(order)
-
-    def next(self, timeout_s: float) -> Message | None:
-        message = self.inner.next(timeout_s)
-        if message is None:
-            self.inner._now_s += timeout_s  # nothing happens, and time passes
-        if isinstance(message, Failed):
-            self.inner._busy.discard(message.trial)
-        return message
-
-    @property
-    def free(self) -> int:
-        return self.inner.free
-
-    @property
-    def workers(self) -> int:
-        return self.inner.workers
-
-    def pause(self) -> None:
-        self.inner.pause()
-
-    def stop(self, trial: int) -> None:
-        self.inner.stop(trial)
-
-    def clock_s(self) -> float:
-        return self.inner.clock_s()
-
-    def close(self) -> None:
-        self.inner.close()
+        faults = self._faults.get(order.trial)
+        return faults.pop(0) if faults else None
 
 
-def _epochs(order: Order) -> list:  # type: ignore[type-arg]
-    from pipeline.records import Epoch
-
-    accuracies = curve(order.values)
-    return [
-        Epoch(number, 0.0, 0.0, 0.0, 0.0, accuracies[number - 1], 1.0, float(number))
-        for number in range(order.known + 1, order.until + 1)
-    ]
+CRASH = Fault(2, Outcome.CRASHED, "it crashed")
+CRASH_AT_ONCE = Fault(0, Outcome.CRASHED, "it crashed")
+HANG = Fault(0)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -135,7 +90,7 @@ def test_a_trial_is_scored_in_every_epoch_and_once(tmp_path: Path) -> None:
 
 
 def test_a_diverged_trial_and_one_out_of_memory_end_and_are_not_tried_again(tmp_path: Path) -> None:
-    engine = Faulty({1: ["diverged"], 2: ["out of memory"]})
+    engine = Faulty({1: [Fault(2, Outcome.DIVERGED, "it diverged")], 2: [Fault(2, Outcome.OUT_OF_MEMORY, "no room")]})
     study = owner(tmp_path, engine=engine, trials=4, retries=2)
     study.run()
     assert states(study)[1:3] == ["diverged", "out of memory"]
@@ -145,7 +100,7 @@ def test_a_diverged_trial_and_one_out_of_memory_end_and_are_not_tried_again(tmp_
 
 
 def test_a_crashed_trial_is_tried_again_from_where_it_was_and_ends_like_the_others(tmp_path: Path) -> None:
-    engine = Faulty({1: ["crashed", "crashed"]})
+    engine = Faulty({1: [CRASH, CRASH]})
     study = owner(tmp_path, engine=engine, trials=3, retries=2)
     study.run()
     assert [order.known for order in engine.orders if order.trial == 1][:3] == [0, 2, 3]
@@ -154,7 +109,7 @@ def test_a_crashed_trial_is_tried_again_from_where_it_was_and_ends_like_the_othe
 
 
 def test_a_trial_that_crashes_without_getting_further_is_given_up(tmp_path: Path) -> None:
-    engine = Faulty({1: ["crashed"] * 5}, after=0)
+    engine = Faulty({1: [CRASH_AT_ONCE] * 5})
     study = owner(tmp_path, engine=engine, trials=3, retries=2)
     study.run()
     assert [order.trial for order in engine.orders].count(1) == 3
@@ -172,7 +127,7 @@ def test_a_trial_that_crashes_without_getting_further_is_given_up(tmp_path: Path
 def test_a_trial_that_hangs_is_stopped_tried_again_and_given_up(
     tmp_path: Path, limits: dict[str, float], why: str
 ) -> None:
-    engine = Faulty({1: ["hangs"] * 9}, after=0)
+    engine = Faulty({1: [HANG] * 9})
     study = owner(tmp_path, engine=engine, trials=3, retries=1, **limits)
     study.run()
     assert [order.trial for order in engine.orders].count(1) == 2
@@ -186,7 +141,7 @@ class Interrupted(Exception):
 
 
 class Killed(Diary):
-    """Ends the owner's process, as far as the owner can tell, at a given event."""
+    """Raises Interrupted at a given event, as if the owner's process were killed there."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -211,15 +166,15 @@ class Killed(Diary):
         super().reached(trial, reached)
         self._count()
 
-    def ended(self, trial, ended, why) -> None:  # type: ignore[no-untyped-def]
+    def ended(self, trial, outcome, why) -> None:  # type: ignore[no-untyped-def]
         self._count()
-        super().ended(trial, ended, why)
+        super().ended(trial, outcome, why)
         self._count()
 
 
-def told(ledger: Ledger) -> list[tuple[object, ...]]:
+def recorded(ledger: Ledger) -> list[tuple[object, ...]]:
     return [
-        (trial.number, trial.values, trial.scores, trial.ended, trial.attributes["seed"]) for trial in ledger.trials
+        (trial.number, trial.values, trial.scores, trial.outcome, trial.attributes["seed"]) for trial in ledger.trials
     ]
 
 
@@ -229,18 +184,18 @@ def test_a_study_killed_at_any_event_ends_like_one_that_was_not(tmp_path: Path) 
     for at in range(0, 70, 3):
         path = tmp_path / f"{at}.journal"
         for attempt in (at, at + 5, 10_000):
-            # What is in memory goes with the process: all that the next one knows is in the journal.
+            # A new ledger: what was in memory is lost with the process, and the journal has the rest.
             study = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=5, budget=3.0)
             study.watchers = (Killed(attempt),)
             try:
                 study.run()
             except Interrupted:
                 continue
-        assert told(Ledger(journal(path), "study")) == told(undisturbed.ledger), at
+        assert recorded(Ledger(journal(path), "study")) == recorded(undisturbed.ledger), at
 
 
 class Announcing(SimulatedEngine):
-    """Notes in a diary when it is given an order."""
+    """Records its orders in a diary."""
 
     diary: Diary | None = None
 
@@ -259,14 +214,13 @@ def test_a_worker_has_its_next_order_before_what_it_has_reached_is_recorded(tmp_
     events = diary(study).events
     orders = [event for event in events if event[0] == "ordered"]
     assert [("sent", *order[1:]) for order in orders] == [event for event in events if event[0] == "sent"]
-    # All the first orders; then each rung that is reached frees a worker, which gets one before anything is recorded.
+    # All workers get their first orders. Each reached rung frees a worker, which gets an order before the record.
     assert [event[0] for event in events[:workers]] == ["ordered"] * workers
-    places = [place for place, event in enumerate(events) if event[0] == "reached"]
-    ordered_first = [events[place - 1][0] == "ordered" for place in places]
+    ordered_first = [events[index - 1][0] == "ordered" for index, event in enumerate(events) if event[0] == "reached"]
     assert ordered_first == [True] * (len(orders) - workers) + [False] * workers
 
 
-def test_a_trial_that_goes_on_at_once_is_recorded_in_order(tmp_path: Path) -> None:
+def test_a_trial_that_resumes_at_once_is_recorded_in_order(tmp_path: Path) -> None:
     ledger = Ledger(journal(tmp_path / "journal"), "study")
     study = owner(tmp_path, ledger=ledger, trials=1, budget=1.0)
     study.run()
@@ -293,7 +247,7 @@ def test_what_was_reached_and_could_not_be_recorded_is_reached_again(tmp_path: P
     study.watchers = (Failing(),)
     with pytest.raises(OSError, match="disk is full"):
         study.run()
-    # The order for the next one was out.
+    # Trial 1 had its order already.
     assert diary(study).of("stopped") == [(0,), (1,)]
     following = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=3, budget=3.0)
     assert [trial.state for trial in following.ledger.trials] == ["running", "running"]
@@ -301,16 +255,16 @@ def test_what_was_reached_and_could_not_be_recorded_is_reached_again(tmp_path: P
     assert diary(following).of("reached")[:2] == [(0, 3), (1, 3)]
     undisturbed = owner(tmp_path, trials=3, budget=3.0)
     undisturbed.run()
-    assert told(following.ledger) == told(undisturbed.ledger)
+    assert recorded(following.ledger) == recorded(undisturbed.ledger)
 
 
-def test_a_study_goes_on_when_it_is_asked_for_more_trials(tmp_path: Path) -> None:
+def test_a_study_resumes_when_it_is_asked_for_more_trials(tmp_path: Path) -> None:
     ledger = Ledger(journal(tmp_path / "journal"), "study")
     owner(tmp_path, ledger=ledger, trials=3, budget=2.0).run()
-    before = told(ledger)
+    before = recorded(ledger)
     more = owner(tmp_path, ledger=Ledger(journal(tmp_path / "journal"), "study"), trials=5, budget=4.0)
     more.run()
-    assert told(more.ledger)[:3] == before
+    assert recorded(more.ledger)[:3] == before
     assert len(more.ledger.trials) == 5
 
 
@@ -322,7 +276,7 @@ def test_a_study_that_is_over_does_nothing_when_it_is_run_again(tmp_path: Path) 
     assert diary(again).events == []
 
 
-def test_stopping_lets_nothing_new_start_and_the_next_owner_goes_on(tmp_path: Path) -> None:
+def test_stopping_lets_nothing_new_start_and_the_next_owner_resumes(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     study = owner(
         tmp_path, ledger=Ledger(journal(path), "study"), engine=SimulatedEngine(curve, 2), trials=6, budget=4.0
@@ -340,12 +294,12 @@ def test_stopping_lets_nothing_new_start_and_the_next_owner_goes_on(tmp_path: Pa
     assert sorted(diary(study).of("stopped")) == [(0,), (1,)]
     following = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=6, budget=4.0)
     assert following.run()
-    # Those that were stopped are the first to go on, from where they were.
+    # The trials that were stopped resume first, from where they were.
     assert diary(following).of("sent")[:2] == [(0, 3), (1, 3)]
     assert min(epoch for number, epoch in diary(following).of("trained") if number == 0) == 3
 
 
-def test_checkpoints_of_trials_that_never_go_on_are_deleted(tmp_path: Path) -> None:
+def test_checkpoints_of_trials_that_have_ended_are_deleted(tmp_path: Path) -> None:
     class Leaving(SimulatedEngine):
         def submit(self, order: Order) -> None:
             order.folder.mkdir(exist_ok=True)
@@ -360,32 +314,44 @@ def test_checkpoints_of_trials_that_never_go_on_are_deleted(tmp_path: Path) -> N
 
 def test_a_trial_that_stops_early_is_finished_with_the_epochs_that_it_has(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    study = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=Stopping(curve), trials=4, budget=9.0)
+    study = owner(
+        tmp_path,
+        ledger=Ledger(journal(path), "study"),
+        engine=SimulatedEngine(curve, early_stop=5),
+        trials=4,
+        budget=9.0,
+    )
     assert study.run()
     assert states(study) == ["finished"] * 4
     for ledger in (study.ledger, Ledger(journal(path), "study")):
         assert [(len(trial.scores), trial.until) for trial in ledger.trials] == [(5, 5)] * 4
-        best = outcome.finished(ledger)[0]
+        best = finished(ledger)[0]
         assert best.scores[-1] == max(trial.scores[-1] for trial in ledger.trials)
-    # Their first rung, and from there on to the end that came early; nobody is paused there.
+    # Each reaches its first rung and then its early end, where none is paused.
     assert sorted(diary(study).of("reached")) == [(number, epoch) for number in range(4) for epoch in (3, 5)]
-    again = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=Stopping(curve), trials=4, budget=9.0)
+    again = owner(
+        tmp_path,
+        ledger=Ledger(journal(path), "study"),
+        engine=SimulatedEngine(curve, early_stop=5),
+        trials=4,
+        budget=9.0,
+    )
     assert again.run()
     assert diary(again).events == []
 
 
 def test_a_study_of_trials_that_stop_early_ends_as_it_would_wherever_it_is_killed(tmp_path: Path) -> None:
-    undisturbed = owner(tmp_path, engine=Stopping(curve), trials=3, budget=3.0)
+    undisturbed = owner(tmp_path, engine=SimulatedEngine(curve, early_stop=5), trials=3, budget=3.0)
     undisturbed.run()
     for at in range(0, 36, 3):
         path = tmp_path / f"{at}.journal"
         for attempt in (at, 10_000):
-            engine = Stopping(curve)
+            engine = SimulatedEngine(curve, early_stop=5)
             study = owner(tmp_path, ledger=Ledger(journal(path), "study"), engine=engine, trials=3, budget=3.0)
             study.watchers = (Killed(attempt),)
             with suppress(Interrupted):
                 study.run()
-        assert told(Ledger(journal(path), "study")) == told(undisturbed.ledger), at
+        assert recorded(Ledger(journal(path), "study")) == recorded(undisturbed.ledger), at
 
 
 def test_the_least_promising_checkpoints_are_given_up_when_they_take_too_much_room(tmp_path: Path) -> None:
@@ -420,7 +386,7 @@ def test_workers_that_cannot_work_end_the_study_and_lose_nothing(tmp_path: Path)
     following.run()
     undisturbed = owner(tmp_path, trials=3, budget=3.0)
     undisturbed.run()
-    assert told(following.ledger) == told(undisturbed.ledger)
+    assert recorded(following.ledger) == recorded(undisturbed.ledger)
 
 
 def test_a_scheduler_that_repeats_values_does_not_train_them_twice(tmp_path: Path) -> None:

@@ -14,26 +14,29 @@ from typing import Any
 import pytest
 from chaos import mlflow_ledger, optuna_ledger
 from optuna.storages.journal import JournalFileBackend
-from searches import EPOCHS, SPACE, Halves, Stopping, curve
+from searches import EPOCHS, SPACE, Halves, curve
 
 from pipeline.config import Config
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.records import load_meta
-from pipeline.search.engines.base import Failed, Message, Order
-from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.engines.base import Message
+from pipeline.search.engines.simulated import Fault, SimulatedEngine
+from pipeline.search.studies.epochs import read_epochs
 from pipeline.search.studies.journal import journal
-from pipeline.search.studies.ledger import Ledger, Trial
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
-from pipeline.search.studies.recorder import Recorder, read_epochs
+from pipeline.search.studies.recorder import Recorder, StudyRun
 from pipeline.search.studies.samplers import Proposer
+from pipeline.search.studies.trials import Trial, TrialSetup
 from pipeline.tracking import Timing, Tracker
 from pipeline.tracking.outbox import Outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")]
 
 STRIDE = 31
-"""Of the 240 points of a study before and after its writes to disk, every so many-th is one that it is killed at."""
+"""A study has about 240 points, before and after each write to disk. It is killed at every STRIDE-th one."""
 CONFUSION = tuple(tuple(10 if row == column else 1 for column in range(10)) for row in range(10))
 
 
@@ -57,16 +60,19 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
         with Tracker(project, timing=timing) as tracker:
             parent = tracker.open("study-1", name="study main")
             ledger = Ledger(journal(project.optuna_journal), "main")
-            folder = project.study_folder("main") / "trials"
-            recorder = Recorder(
-                tracker, parent, ledger, config_of, folder, "trial", load_meta(project.meta), {}, EPOCHS, None
-            )
+            setup = TrialSetup(config_of=config_of, epochs=EPOCHS, folder=project.study_folder("main") / "trials")
+            run = StudyRun(tracker, parent, load_meta(project.meta), tags={})
+            recorder = Recorder(study=run, ledger=ledger, setup=setup, name="trial")
             tracker.send_leftovers()
             recorder.reconcile()
-            proposals = Proposals(4, SPACE, Proposer(SPACE, "random", 0), 0)
-            limits = {"budget": 3.0} | limits
             owner = Owner(
-                ledger, proposals, Halves(), engine, config_of, EPOCHS, folder, Limits(**limits), watchers=(recorder,)
+                ledger=ledger,
+                source=Proposals(4, SPACE, Proposer(SPACE, "random", 0), 0),
+                scheduler=Halves(),
+                engine=engine,
+                setup=setup,
+                limits=Limits(**{"budget": 3.0} | limits),
+                watchers=(recorder,),
             )
             watch(owner)
             owner.run()
@@ -85,8 +91,8 @@ def test_a_trial_is_a_child_run_with_all_its_epochs_and_its_confusion_matrix(
     for trial in owner.ledger.trials:
         run = runs[f"trial {trial.number}"]
         assert run["metrics"]["train.validation_accuracy"] == list(enumerate(trial.scores, start=1))
-        assert run["ended"] == trial.ended
-        assert run["status"] == {"finished": "FINISHED", "pruned": "KILLED"}[str(trial.ended)]
+        assert run["ended"] == trial.outcome
+        assert run["status"] == {"finished": "FINISHED", "pruned": "KILLED"}[trial.status]
         assert run["params"]["train.momentum"] == repr(trial.values["train.momentum"])
         assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
     finished = [trial.scores[-1] for trial in owner.ledger.trials if trial.state == "finished"]
@@ -98,7 +104,7 @@ def test_a_trial_is_a_child_run_with_all_its_epochs_and_its_confusion_matrix(
 def test_a_trial_that_stops_early_ends_as_finished_with_the_epochs_that_it_has(
     project: Project, search: Callable[..., Owner]
 ) -> None:
-    search(Stopping(curve, confusion=CONFUSION), budget=9.0)
+    search(SimulatedEngine(curve, confusion=CONFUSION, early_stop=5), budget=9.0)
     runs = mlflow_ledger(project.root)
     for number in range(4):
         run = runs[f"trial {number}"]
@@ -108,21 +114,8 @@ def test_a_trial_that_stops_early_ends_as_finished_with_the_epochs_that_it_has(
 
 
 def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner]) -> None:
-    class Bad(SimulatedEngine):
-        def submit(self, order: Order) -> None:
-            if order.trial == 1:
-                self._busy.add(1)
-                self._say(0, Failed(1, "diverged", "the loss is not finite"))
-            else:
-                super().submit(order)
-
-        def next(self, timeout_s: float) -> Message | None:
-            message = super().next(timeout_s)
-            if isinstance(message, Failed):
-                self._busy.discard(message.trial)
-            return message
-
-    search(Bad(curve, confusion=CONFUSION))
+    fault = Fault(0, Outcome.DIVERGED, "the loss is not finite")
+    search(SimulatedEngine(curve, confusion=CONFUSION, fault=lambda order: fault if order.trial == 1 else None))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
@@ -132,7 +125,7 @@ def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner])
     assert (run.data.tags["ended"], run.data.tags["ended.why"]) == ("diverged", "the loss is not finite")
 
 
-def test_a_database_that_is_gone_is_told_again_at_the_next_start(
+def test_a_database_that_is_gone_is_filled_again_at_the_next_start(
     project: Project, search: Callable[..., Owner]
 ) -> None:
     search()
@@ -142,11 +135,11 @@ def test_a_database_that_is_gone_is_told_again_at_the_next_start(
     search()
     after = mlflow_ledger(project.root)
     for name, run in before.items():
-        if name != "study":  # its figures over the trials are told while they end
+        if name != "study":  # its figures over the trials are logged while they end
             assert after[name] == run, name
 
 
-def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_goes_on(
+def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_resumes(
     project: Project, search: Callable[..., Owner]
 ) -> None:
     def stop_early(owner: Owner) -> None:
@@ -165,7 +158,7 @@ def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_goe
     owner = search()
     runs = mlflow_ledger(project.root)
     for trial in owner.ledger.trials:
-        assert runs[f"trial {trial.number}"]["ended"] == trial.ended
+        assert runs[f"trial {trial.number}"]["ended"] == trial.outcome
         assert runs[f"trial {trial.number}"]["metrics"]["train.validation_accuracy"] == list(
             enumerate(trial.scores, start=1)
         )
@@ -235,7 +228,7 @@ def test_a_study_killed_at_any_write_leaves_in_mlflow_what_one_leaves_that_was_n
     assert at > 200
 
 
-def test_what_the_folder_tells_of_a_trial_survives_a_torn_line(tmp_path: Path) -> None:
+def test_the_epochs_in_a_trials_folder_survive_a_torn_line(tmp_path: Path) -> None:
     whole = (
         '{"number": 1, "learning_rate": 0.1, "training_loss": 1.0, "training_accuracy": 0.5, "validation_loss": 1.0, '
         '"validation_accuracy": 0.5, "images_per_second": 1.0, "elapsed_s": 1.0}'

@@ -1,4 +1,4 @@
-"""The model of learning curves that freeze-thaw search asks: a Gaussian process over values and epochs."""
+"""The model of learning curves of freeze-thaw search: a Gaussian process over values and epochs."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# The medians that the process's hyperparameters are expected to have, and the standard deviations of their logarithms.
+# The prior of each hyperparameter of the process: its median, and the standard deviation of its logarithm.
 LENGTH_SCALE = (3.0, 0.8)
 PRIORS = {
     "stretch": (1.5, 0.5),
@@ -25,18 +25,18 @@ JITTER = 1e-6
 
 
 class CurveProcess:
-    """A Gaussian process over values x and the way to go s of a training, 1 after its first epoch and 0 at its end:
+    """A Gaussian process over values x and the distance s from the end of a training, from 1 (first epoch) to 0 (last):
 
         y(x, s) = level(x) + s (slope(x) + rise) + drift(x, s) + own(s) + noise
 
-    level, slope and drift are smooth in x (Matern 5/2, one length scale a feature; those of the latter two are longer
-    by one factor), drift and own are Brownian motions in s, and own is each trial's for itself. What a power law says
-    about an error rate is a straight line here. Standard deviations and length scales are those of greatest posterior
-    density.
+    level, slope and drift are smooth in x: their kernel is Matern 5/2 with one length scale per feature. The length
+    scales of slope and drift are those of level times one factor. drift and own are Brownian motions in s; each trial
+    has an own of its own. An error rate that follows a power law is a straight line in s. Standard deviations and
+    length scales are those of greatest posterior density.
     """
 
     def __init__(self, features: Floats, owners: Ints, to_go: Floats, targets: Floats) -> None:
-        """`features` is [trials, features] in 0..1; the rest is [points]: of which trial, how far from the end, y."""
+        """`features` is [trials, features] in 0..1. The others are [points]: the index of the trial, s, and y."""
         from scipy.optimize import minimize
 
         self._features, self._owners, self._to_go, self._targets = features, owners, to_go, targets
@@ -60,7 +60,7 @@ class CurveProcess:
         self._condition()
 
     def believe(self, trials: Sequence[int]) -> None:
-        """Takes the predicted ends of these trials for seen."""
+        """Adds the predicted final scores of these trials as if they were observed."""
         means, _ = self._predict(self._features[trials], np.array(trials))
         self._owners = np.append(self._owners, trials)
         self._to_go = np.append(self._to_go, np.zeros(len(trials)))
@@ -68,11 +68,11 @@ class CurveProcess:
         self._condition()
 
     def ends(self) -> tuple[Floats, Floats]:
-        """Means and standard deviations of the ends of all trials, each [trials]."""
+        """Means and standard deviations of the final scores of all trials, each [trials]."""
         return self._predict(self._features, np.arange(len(self._features)))
 
     def new(self, features: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations of the ends of new trials, each [n], from features [n, features]."""
+        """Means and standard deviations of the final scores of new trials, each [n], from features [n, features]."""
         return self._predict(features, np.full(len(features), -1))
 
     def _loss(self, logs: Floats) -> tuple[float, Floats]:
@@ -93,7 +93,7 @@ class CurveProcess:
         weights = cho_solve((root, True), self._targets, check_finite=False)
         away = (logs - self._centre) / self._spread
         loss = self._targets @ weights / 2 + np.log(np.diag(root)).sum() + away @ away / 2
-        # The derivative by any element of the covariance, once a point and summed over the points of two trials.
+        # The derivative by each element of the covariance: per pair of points, then summed per pair of trials.
         by_point = cho_solve((root, True), np.eye(len(root)), check_finite=False) - np.outer(weights, weights)
         by_slope, by_walk = by_point * self._slopes, by_point * self._walks
         by_level = self._of_trials(by_point) * level**2
@@ -130,7 +130,7 @@ class CurveProcess:
         self._weights = cho_solve((self._root, True), self._targets)
 
     def _covariance(self, features: Floats, owners: Ints, to_go: Floats) -> Floats:
-        """[n, points], of n places with the points, without noise."""
+        """[n, points]: the covariance of n positions with the observed points, without noise."""
         count = features.shape[1]
         stretch, level, slope, rise, own, drift, _ = np.exp(self._logs[count:])
         scales = np.exp(self._logs[:count])
@@ -155,7 +155,7 @@ class CurveProcess:
 
 
 def matern(distances: Floats) -> tuple[Floats, Floats]:
-    """The Matern 5/2 kernel of squared distances, and its derivative by them."""
+    """The Matern 5/2 kernel of squared distances, and its derivative by them (Rasmussen and Williams 2006, 4.2.1)."""
     roots = np.sqrt(5 * distances)
     falls = np.exp(-roots)
     kernel: Floats = (1 + roots + roots**2 / 3) * falls

@@ -1,0 +1,108 @@
+"""The files that a search leaves in results/tune, and its figures for MLflow."""
+
+from collections.abc import Sequence
+
+from pipeline import config, records
+from pipeline.config import Config, Scalar
+from pipeline.files import Project, atomic_write, write_csv
+from pipeline.records import CandidateRecord, StudyRecord
+from pipeline.search.space.space import Space
+from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.ranking import Candidate, ranking
+from pipeline.search.studies.trials import Trial
+
+
+def study_record(search: Ledger, confirmation: Ledger | None, settings: Config) -> StudyRecord:
+    """The study as study.json has it."""
+    trials = search.trials
+    states: dict[str, int] = {}
+    for trial in trials:
+        states[trial.status] = states.get(trial.status, 0) + 1
+    epochs = sum(len(trial.scores) for trial in trials)
+    candidates = ranking(search, confirmation)
+    return StudyRecord(
+        study=search.name,
+        trials=len(trials),
+        states=states,
+        epochs=epochs,
+        full_trainings=round(epochs / settings.train.epochs, 3),
+        epochs_without_pruning=len(trials) * settings.train.epochs,
+        winner=candidates[0].trial.number if candidates else None,
+        candidates=[_candidate_record(candidate) for candidate in candidates],
+        importances=search.importances(),
+        tune=settings.tune.model_dump(mode="json"),
+        **{key: search.about[key] for key in ("key", "created", "elapsed_s", "space", "data") if key in search.about},
+    )
+
+
+def _candidate_record(candidate: Candidate) -> CandidateRecord:
+    return CandidateRecord(
+        trial=candidate.trial.number,
+        values=candidate.trial.values,
+        single=candidate.single,
+        mean=candidate.mean,
+        sd=candidate.sd,
+        seeds=len(candidate.accuracies),
+    )
+
+
+def write(project: Project, search: Ledger, space: Space, record: StudyRecord) -> None:
+    """Writes trials.csv, study.json, and best.yaml if a trial was trained to the end."""
+    header = ["trial", "state", "validation_accuracy", "epochs", "seed", "elapsed_s", *space.names, "why"]
+    write_csv(project.trials, header, (_row(trial, space.names) for trial in search.trials))
+    records.write(record, project.study)
+    if not record.candidates:
+        project.best.unlink(missing_ok=True)  # it may be of another study
+        return
+    best = record.candidates[0]
+    content = {
+        "study": record.study,
+        "trial": best.trial,
+        "values": dict(best.values),
+        "validation_accuracy": {"mean": best.mean, "sd": best.sd, "seeds": best.seeds, "single": best.single},
+    }
+    with atomic_write(project.best) as aside:
+        aside.write_text(config.yaml_text(content), encoding="utf-8")
+
+
+def _row(trial: Trial, names: Sequence[str]) -> list[Scalar]:
+    return [
+        trial.number,
+        trial.status,
+        trial.scores[-1] if trial.scores else None,
+        len(trial.scores),
+        trial.attributes["seed"],
+        round(trial.elapsed_s, 3),
+        *(trial.values.get(name) for name in names),
+        trial.why,
+    ]
+
+
+def figures(search: Ledger, space: Space) -> dict[str, bytes]:
+    """PNG images by name: optimisation_history, importances, parallel_coordinates. One that lacks data is missing."""
+    from pipeline.config import Choices
+    from pipeline.reporting import study_plots
+
+    trained = [trial for trial in search.trials if trial.scores and trial.state != "failed"]
+    found: dict[str, bytes] = {}
+    if not trained:
+        return found
+    points = [
+        study_plots.Point(trial.number, trial.scores[-1], "finished" if trial.state == "finished" else "paused")
+        for trial in trained
+    ]
+    found["optimisation_history"] = study_plots.optimisation_history(points)
+    if importances := search.importances():
+        found["importances"] = study_plots.importances(importances)
+    axes = [
+        study_plots.Coordinate(name, choices=axis.choices)
+        if isinstance(axis, Choices)
+        else study_plots.Coordinate(
+            name, axis.log, [axis.value(step) for step in range(axis.count)] if axis.step else None
+        )
+        for name, axis in space.axes.items()
+    ]
+    lines = [study_plots.Line(trial.values, trial.scores[-1]) for trial in trained if trial.state == "finished"]
+    if lines:
+        found["parallel_coordinates"] = study_plots.parallel_coordinates(lines, axes)
+    return found

@@ -1,0 +1,60 @@
+"""A trial as its owner knows it, and how the trials of a ledger are trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, Scalar
+from pipeline.outcome import Outcome
+from pipeline.search.schedulers.base import State, TrialView
+
+
+@dataclass
+class Trial:
+    """A trial as its owner knows it."""
+
+    number: int
+    values: dict[str, Scalar]
+    id: int = field(repr=False)
+    """Optuna's."""
+    scores: list[float] = field(default_factory=list)
+    """Validation accuracy, 0..1, after each epoch so far."""
+    until: int = 0
+    """The epoch of its last order."""
+    state: State = "running"
+    outcome: Outcome | None = None
+    """How it ended; None while it can still be trained."""
+    why: str | None = None
+    elapsed_s: float = 0.0
+    """Of training, up to the last epoch."""
+    crashes: int = 0
+    """In a row, without an epoch between them."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Its user attributes in Optuna: seed, until, reached, ..."""
+
+    @property
+    def view(self) -> TrialView:
+        return TrialView(self.number, self.values, tuple(self.scores), self.state, self.until)
+
+    @property
+    def status(self) -> str:
+        """How it ended, or the state of a trial that has not ended: what tables show."""
+        return self.outcome or self.state
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """How the trials of a ledger are trained."""
+
+    config_of: Callable[[Trial], Config]
+    """All values of a trial."""
+    epochs: int
+    """Of a full training."""
+    folder: Path
+    """Holds a folder per trial."""
+    keep_models: bool = False
+    """Whether trials keep their weights where they pause too, and pruned trials their model."""
+
+    def folder_of(self, trial: Trial) -> Path:
+        return self.folder / f"{trial.number:04}"
