@@ -17,6 +17,7 @@ from pipeline.evaluation.inference import load_network
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.test_set import predict_test_set
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.records import load_meta
 from pipeline.search.space.space import Space
 from pipeline.search.studies.journal import journal
@@ -42,7 +43,7 @@ def study(project: Project, settings: Config) -> Project:
             ledger.score(trial, 1, 0.5 + number / 10)
             if number == 3:
                 continue
-            ledger.end(trial, "finished")
+            ledger.end(trial, Outcome.FINISHED)
             network = networks.build(settings.model.model_copy(update={"width": width}), meta, seed=0)
             networks.save(network, project.study_folder("main") / folder / f"{number:04}" / "model.safetensors")
     return project

@@ -87,7 +87,7 @@ def test_a_value_that_is_set_wins_over_the_one_that_the_study_declares(project: 
         (["depth", "--set", "data.name=cifar10"], "data/ holds digits, but data.name is cifar10"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_begun(
+def test_an_impossible_request_is_refused_with_a_sentence_and_nothing_is_begun(
     project: Project, arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare(project.root)
@@ -200,10 +200,10 @@ def test_failed_trials_are_reported_with_what_to_do(depth: Grid) -> None:
     depth.add([], Outcome.CRASHED)
     depth.written()
     depth.ending.print_summary(depth.ledger, depth.none)
-    said = depth.output.getvalue()
-    assert "1 of 2 combinations failed: the column why of results/study/depth/results.csv says of what" in said
-    assert "results/study/depth has results.csv, curves.csv, degradation.png" in said
-    assert "dvc repro  " in said, "without a result of params.yaml there is no page to make anew"
+    output = depth.output.getvalue()
+    assert "1 of 2 combinations failed: the column why of results/study/depth/results.csv says of what" in output
+    assert "results/study/depth has results.csv, curves.csv, degradation.png" in output
+    assert "dvc repro  " in output, "without metrics.json there is no page yet"
     depth.project.metrics.write_text("{}")
     depth.ending.print_summary(depth.ledger, depth.none)
     assert "dvc repro -f -s report" in depth.output.getvalue()

@@ -71,7 +71,7 @@ def test_a_wrong_argument_is_refused_with_its_sentence(
         (["--delete", "--yes"], "There is no study main; there is none at all"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_begun(
+def test_an_impossible_request_is_refused_with_a_sentence_and_nothing_is_begun(
     project: Project, arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune.main(arguments) == 1

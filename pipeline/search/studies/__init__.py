@@ -35,6 +35,7 @@ Results:
     grid.py           a grid: all combinations that a section of params.yaml declares
     grid_results.py   the end of a grid: results/study, its figure, the test error
     finished.py       the networks of a study, for commands that don't own it
+    ensembling.py     the networks of a search combined: ensemble and soup
 
 Commands:
 
