@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pipeline.outcome import Outcome
+
 CLASSES = [f"class {number}" for number in range(10)]
 MATRIX = [[90 if row == column else 1 for column in CLASSES] for row in CLASSES]
 QUARTERS = 4
@@ -67,7 +69,7 @@ def record(tracker: Any, number: int, epochs: int, clock: Clock, settle: Callabl
         settle()
         if number % 3 == 2 and epoch == epochs // 2 + 1:
             with clock.call():
-                run.finish("paused")
+                run.finish(Outcome.PAUSED)
             settle()
             with clock.call():
                 run = tracker.open(key, parent="study")
@@ -77,7 +79,7 @@ def record(tracker: Any, number: int, epochs: int, clock: Clock, settle: Callabl
     settle()
     with clock.call(), run.batch():
         run.log_confusion_matrix(MATRIX, CLASSES)
-        run.finish("finished")
+        run.finish(Outcome.FINISHED)
     settle()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pipeline import cli, config, records, tracking
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 
 
 def evaluate(project: Project) -> None:
@@ -30,7 +31,7 @@ def evaluate(project: Project) -> None:
         run.log_table(scored.per_class, "per_class.json")
         run.log_file(project.confusion_matrix)
         run.log_file(project.predictions)
-        run.finish("finished")
+        run.finish(Outcome.FINISHED)
     print(
         f"test accuracy {figures.accuracy:.2%} (95 % interval {figures.accuracy_low:.2%} to "
         f"{figures.accuracy_high:.2%}), macro F1 {figures.macro_f1:.4f}, NLL {figures.nll:.4f}, "

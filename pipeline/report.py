@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pipeline import cli, tracking
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 
 
 def report(project: Project) -> None:
@@ -25,7 +26,7 @@ def report(project: Project) -> None:
         run.log_file(index, folder="report")
         for figure in figures:
             run.log_file(figure, folder="plots")
-        run.finish("finished")
+        run.finish(Outcome.FINISHED)
     print(f"wrote {index.relative_to(project.root)}: open it in a browser")
 
 

@@ -171,12 +171,12 @@ class Run:
                 raise ValueError(f"a registered model's {word} must be letters, digits, . _ - and space, got {value!r}")
         self._append("register", name=name, alias=alias)
 
-    def finish(self, outcome: Outcome | str) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Ends the run. Nothing more can be recorded unless it is opened again.
 
         A run that is PAUSED has not ended for MLflow, which shows it as scheduled.
         """
-        self._append("finish", ended=Outcome(outcome).value)
+        self._append("finish", ended=outcome.value)
         self.finished = True
 
     def _log(self, path: Path, folder: str | None, table: str | None = None) -> None:

@@ -12,6 +12,7 @@ from pipeline import config, provenance
 from pipeline.errors import PipelineError
 from pipeline.evaluation.ensembles import Combiner, Member, groups
 from pipeline.files import Project, atomic_write
+from pipeline.outcome import Outcome
 from pipeline.records import load_meta
 from pipeline.search.studies import finished
 from pipeline.search.studies.finished import Study
@@ -130,4 +131,4 @@ def _record(project: Project, study: Study, options: EnsembleOptions, content: M
             run.log_file(project.ensemble_figures)
             if content["soup"]:
                 run.log_file(project.soup)
-        run.finish("finished")
+        run.finish(Outcome.FINISHED)

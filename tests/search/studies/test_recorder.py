@@ -76,7 +76,7 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
             )
             watch(owner)
             owner.run()
-            parent.finish("finished")
+            parent.finish(Outcome.FINISHED)
         return owner
 
     return run
