@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import os
 import resource
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,10 @@ import psutil
 import pytest
 from chaos import mlflow_ledger, optuna_ledger, results_ledger
 from places import QUICK_STUDY as QUICK
-from rich.console import Console
-from searches import owner
 
 from pipeline import config, tune
-from pipeline.errors import PipelineError
 from pipeline.files import Project
-from pipeline.search.studies import identity
-from pipeline.search.studies.display import StudyDisplay
-from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.session import Session, TuneOptions
-from pipeline.search.studies.signals import stopping
-from pipeline.search.studies.spec import StudySpec
 
 
 def run(*arguments: str, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -303,55 +293,6 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
     assert runs["study"]["ended"] == "interrupted"
     assert all(run["ended"] in ("interrupted", "paused") for name, run in runs.items())
     assert len(results_ledger(project.root)) == len(trials)
-
-
-def test_ctrl_c_stops_in_order_then_at_once_and_then_whatever_happens(tmp_path: Path) -> None:
-    study = owner(tmp_path)
-    display = StudyDisplay(Console(file=io.StringIO()), study.ledger, title="trial", trials=1, epochs=9, budget=1.0)
-    before = signal.getsignal(signal.SIGINT)
-    with stopping(study, display):
-        signal.raise_signal(signal.SIGINT)
-        assert (study.stopping, study.halting) == (True, False)
-        assert "Ctrl-C again stops at once" in display.note
-        signal.raise_signal(signal.SIGINT)
-        assert study.halting
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_sigterm_does_not_wait_for_an_epoch(tmp_path: Path) -> None:
-    study, console = owner(tmp_path), Console(file=io.StringIO())
-    with stopping(study, StudyDisplay(console, study.ledger, title="", trials=1, epochs=9, budget=1.0)):
-        signal.raise_signal(signal.SIGTERM)
-    assert study.halting
-
-
-def test_other_data_under_the_same_name_is_another_study(project: Project) -> None:
-    settings = config.load(project.params)
-    with Ledger.open(project, "main") as ledger:
-        identity.check(StudySpec.of(project, "main", settings), ledger, "")
-        identity.check(StudySpec.of(project, "main", settings), ledger, "")
-        meta = json.loads(project.meta.read_text())
-        project.meta.write_text(json.dumps(meta | {"digest": "sha256:other"}))
-        with pytest.raises(PipelineError, match=r"data digest: it was sha256:[0-9a-f]+, it is sha256:other"):
-            identity.check(StudySpec.of(project, "main", settings), ledger, "")
-
-
-def test_other_weights_to_begin_with_under_the_same_name_are_another_study(project: Project, tmp_path: Path) -> None:
-    weights = tmp_path / "weights.pth"
-    values = {"model.family": "pretrained", "model.weights": str(weights)}
-    settings = config.load(project.params).with_values(values)
-    with Ledger.open(project, "main") as ledger:
-        for content in ("one", "one", "another"):
-            weights.write_text(content)
-            spec = StudySpec.of(project, "main", settings)
-            with (
-                pytest.raises(PipelineError, match=r"content model.weights: it was [0-9a-f]+, it is [0-9a-f]+")
-                if content == "another"
-                else nullcontext()
-            ):
-                identity.check(spec, ledger, "")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from pipeline.search.schedulers.asha import Asha
-from pipeline.search.schedulers.base import FullTraining, RemainingBudget, Resume, Start, TrialView
+from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 
 PLENTY = RemainingBudget(trials=10, epochs=math.inf)
 
@@ -85,19 +85,6 @@ def test_asha_resumes_the_best_of_2_000_trials() -> None:
     assert trials[decision.number].scores[0] == max(trial.scores[0] for trial in waiting)
 
 
-def test_without_a_scheduler_trials_train_to_their_end() -> None:
-    scheduler = FullTraining(9)
-    assert scheduler.decide([], PLENTY) == Start(9)
-    assert scheduler.decide([view(0, *[0.5] * 9, state="finished")], PLENTY) == Start(9)
-    assert scheduler.decide([], RemainingBudget(trials=0, epochs=math.inf)) is None
-    assert scheduler.decide([], RemainingBudget(trials=1, epochs=8)) is None
-
-
-def test_without_a_scheduler_a_paused_trial_resumes_to_its_end() -> None:
-    assert FullTraining(9).decide([view(0, 0.5)], PLENTY) == Resume(0, 9)
-    assert FullTraining(9).decide([view(0, 0.5)], RemainingBudget(trials=1, epochs=7)) is None
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -110,8 +97,3 @@ def test_without_a_scheduler_a_paused_trial_resumes_to_its_end() -> None:
 def test_asha_refuses_settings_that_make_no_rungs(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Asha(**settings)
-
-
-def test_a_training_of_no_epochs_is_refused() -> None:
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
-        FullTraining(0)
