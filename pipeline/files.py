@@ -162,20 +162,20 @@ class Project:
     # Written by study, one folder per grid.
 
     @property
-    def studies(self) -> Path:
+    def grids(self) -> Path:
         return self.root / "results" / "study"
 
-    def study_table(self, name: str) -> Path:
+    def grid_table(self, name: str) -> Path:
         """CSV, one row per trial."""
-        return self.studies / name / "results.csv"
+        return self.grids / name / "results.csv"
 
-    def study_curves(self, name: str) -> Path:
+    def grid_curves(self, name: str) -> Path:
         """CSV, one row per epoch of a trial."""
-        return self.studies / name / "curves.csv"
+        return self.grids / name / "curves.csv"
 
-    def study_figure(self, name: str) -> Path:
+    def grid_figure(self, name: str) -> Path:
         """PNG. It exists for a grid that varies depth or family."""
-        return self.studies / name / "degradation.png"
+        return self.grids / name / "degradation.png"
 
     # These outlive a run.
 

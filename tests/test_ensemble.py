@@ -95,7 +95,7 @@ def test_what_can_not_be_put_together_is_said_with_what_to_do(
     shutil.copy(weights.parents[1] / "0001" / "model.safetensors", weights)
     said = refusal(capsys)
     assert "does not hold the network of trial 2 (family resnet, depth 8, width 8, " in said
-    assert "`--without 2` goes on without trial 2" in said
+    assert "`--without 2` leaves trial 2 out" in said
     weights.write_bytes(b"torn")
     assert "does not hold the network of trial 2" in refusal(capsys)
     weights.unlink()

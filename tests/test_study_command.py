@@ -154,7 +154,7 @@ class Grid:
 
     def written(self) -> list[dict[str, str]]:
         self.ending.save_results(self.ledger, self.none)
-        return table(self.project.study_table(self.name))
+        return table(self.project.grid_table(self.name))
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_table_has_a_row_per_trial_and_the_errors_of_the_last_epoch(depth: G
     }
     assert (second["ended"], second["test_error"], second["why"]) == ("diverged", "", "the loss was nan")
     assert (third["ended"], third["test_error"], third["validation_error"]) == ("running", "", "0.6")
-    curves = table(depth.project.study_curves("depth"))
+    curves = table(depth.project.grid_curves("depth"))
     assert [(row["trial"], row["epoch"], row["validation_error"]) for row in curves] == [
         ("0", "1", "0.5"),
         ("0", "2", "0.2"),
@@ -220,7 +220,7 @@ def test_a_grid_of_which_all_trials_failed_is_an_error(depth: Grid) -> None:
 def test_a_grid_of_neither_depth_nor_family_has_only_the_table(project: Project) -> None:
     declare(project.root)
     width = Grid(project, "width")
-    figure = project.study_figure("width")
+    figure = project.grid_figure("width")
     figure.parent.mkdir(parents=True)
     figure.write_bytes(b"of another grid of this name")
     width.add([0.5, 0.8])
@@ -240,7 +240,7 @@ def test_the_figure_of_families_alone_and_of_depths_alone_is_drawn(project: Proj
         for _ in one.space.grid():
             one.add([0.5, 0.8])
         one.written()
-        assert project.study_figure(name).exists() == drawn, name
+        assert project.grid_figure(name).exists() == drawn, name
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,7 @@ def studied(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def errors_of(root: Path) -> list[tuple[str, ...]]:
     """What a study measured, without its times."""
     columns = ("trial", "ended", "model.family", "model.depth", "training_error", "validation_error", "test_error")
-    rows = table(Project(root, root).study_table("depth"))
+    rows = table(Project(root, root).grid_table("depth"))
     return [tuple(row[column] for column in columns) for row in rows]
 
 
@@ -265,7 +265,7 @@ def errors_of(root: Path) -> list[tuple[str, ...]]:
 def test_a_study_leaves_the_same_in_optuna_in_mlflow_and_in_its_table(studied: Path) -> None:
     trials = optuna_ledger(studied, "grid-depth")
     runs = mlflow_ledger(studied, "grid-depth")
-    rows = table(Project(studied, studied).study_table("depth"))
+    rows = table(Project(studied, studied).grid_table("depth"))
     assert [(row["model.family"], row["model.depth"]) for row in rows] == [
         ("plain", "8"),
         ("plain", "14"),
@@ -293,13 +293,13 @@ def test_the_test_error_is_that_of_the_trials_weights_on_the_test_set(studied: P
 
     project = Project(studied, studied)
     settings = GridSpec.of(project, "depth", {"train.device": "cpu", "train.threads": 1}).settings
-    for row in table(project.study_table("depth"))[1:3]:
+    for row in table(project.grid_table("depth"))[1:3]:
         values: dict[str, Any] = {"model.family": row["model.family"], "model.depth": int(row["model.depth"])}
         weights = studied / ".studies" / "grid-depth" / "trials" / f"{int(row['trial']):04}" / "model.safetensors"
         network = settings.with_values(values).model
         probabilities, labels = predict_test_set(project, network, weights, settings)
         assert float(row["test_error"]) == pytest.approx((probabilities.argmax(axis=1) != labels).mean(), abs=1e-6)
-    assert len({row["parameters"] for row in table(project.study_table("depth"))}) == 2
+    assert len({row["parameters"] for row in table(project.grid_table("depth"))}) == 2
 
 
 @pytest.mark.slow

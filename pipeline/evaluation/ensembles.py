@@ -249,7 +249,7 @@ class Combiner:
 
 def _network(member: Member, meta: Meta) -> Classifier:
     """The network of a member. Raises PipelineError where its weights are missing or don't fit."""
-    way_out = f"`--without {member.trial}` goes on without trial {member.trial}"
+    way_out = f"`--without {member.trial}` leaves trial {member.trial} out"
     if not member.weights.exists():
         raise PipelineError(f"{member.weights}, the weights of {member.name}, is missing: {way_out}.")
     try:

@@ -167,7 +167,7 @@ def _reading(path: Path, command: str = "dvc repro") -> Iterator[None]:
 def _grids(project: Project) -> list[Grid]:
     """All grids that have a table in results/study, by name."""
     found = []
-    for table in sorted(project.studies.glob("*/results.csv")):
+    for table in sorted(project.grids.glob("*/results.csv")):
         name = table.parent.name
         with _reading(table, f"python -m pipeline.study {name}"):
             rows = _table(table, ("trial", "ended", *GRID_FIGURES))
@@ -181,7 +181,7 @@ def _grids(project: Project) -> list[Grid]:
                 )
                 for row in rows
             ]
-        image = project.study_figure(name)
+        image = project.grid_figure(name)
         found.append(Grid(name, keys, trials, image.read_bytes() if image.exists() else None))
     return found
 

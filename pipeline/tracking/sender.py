@@ -280,7 +280,7 @@ class Sender:
                 self._questions.pop()[0].set_exception(Unreachable(reason))
             self._changed.notify_all()
         if failures == 2:  # one failure is no news
-            say(f"MLflow at {self._store} does not answer ({reason}): the work goes on, its records wait on disk.")
+            say(f"MLflow at {self._store} does not answer ({reason}): the work continues, its records wait on disk.")
         with self._changed:
             delays_s = self._timing.retry_delays_s
             delay_s = delays_s[min(failures, len(delays_s)) - 1]

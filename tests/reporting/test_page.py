@@ -195,12 +195,12 @@ def write_grid(project: Project, name: str = "depth", *, figure: bool = True) ->
     trained |= {"validation_error": 0.0731, "test_error": 0.0752, "elapsed_s": 754.2, "images_per_second": 1200.0}
     diverged = dict.fromkeys(trained, "") | {"trial": 1, "ended": "diverged", "model.family": "speed"}
     diverged |= {"model.depth": 8, "epochs": 0}
-    table = project.study_table(name)
+    table = project.grid_table(name)
     table.parent.mkdir(parents=True)
     write_csv(table, [trained | {"why": ""}, diverged | {"why": "the loss was nan"}])
     if figure:
         with Image.new("RGB", (1800, 700), "white") as image:
-            image.save(project.study_figure(name))
+            image.save(project.grid_figure(name))
     return table
 
 
@@ -349,7 +349,7 @@ def test_a_grid_is_shown_with_its_table_and_its_figure(tmp_path: Path) -> None:
     assert shown.text.count("Training error Validation error Test error") == 2
     assert {"href": "#grids"} in shown.all("a")
     (figure,) = (image for image in shown.all("img") if "grid depth" in image["alt"])
-    assert data_of(figure) == project.study_figure("depth").read_bytes()
+    assert data_of(figure) == project.grid_figure("depth").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,15 @@ class GridResults:
     def save_results(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
         rows = [self._row(trial) for trial in search.trials]
         header = ["trial", "ended", *self.grid.settings.space, *FIGURES]
-        write_csv(self.project.study_table(self.grid.name), header, ([row[key] for key in header] for row in rows))
+        write_csv(self.project.grid_table(self.grid.name), header, ([row[key] for key in header] for row in rows))
         curves = [
             [trial.number, epoch.number, _error(epoch.training_accuracy), _error(epoch.validation_accuracy)]
             for trial in search.trials
             for epoch in read_epochs(self._folder(trial)).values()
         ]
         header = ["trial", "epoch", "training_error", "validation_error"]
-        write_csv(self.project.study_curves(self.grid.name), header, curves)
-        figure = self.project.study_figure(self.grid.name)
+        write_csv(self.project.grid_curves(self.grid.name), header, curves)
+        figure = self.project.grid_figure(self.grid.name)
         if image := self._image(search):
             with atomic_write(figure) as aside:
                 aside.write_bytes(image)
@@ -116,7 +116,7 @@ class GridResults:
                 duration(trial.elapsed_s),
             )
         self.console.print(table)
-        folder = self.project.studies / self.grid.name
+        folder = self.project.grids / self.grid.name
         if failed := sum(trial.state == "failed" for trial in search.trials):
             sentence = (
                 f"{failed} of {len(search.trials)} combinations failed: the column why of "
@@ -148,8 +148,8 @@ class GridResults:
         return self.project.study_folder(self.grid.study) / "trials" / f"{trial.number:04}"
 
     def _files(self) -> list[Path]:
-        files = [write(self.grid.name) for write in (self.project.study_table, self.project.study_curves)]
-        return files + [path for path in (self.project.study_figure(self.grid.name),) if path.exists()]
+        files = [write(self.grid.name) for write in (self.project.grid_table, self.project.grid_curves)]
+        return files + [path for path in (self.project.grid_figure(self.grid.name),) if path.exists()]
 
     def _measure(self, trial: Trial) -> None:
         """Measures a trial on the test set, if it was not measured before: the result stays in the trial's folder."""
