@@ -40,7 +40,7 @@ class Trial:
     @property
     def status(self) -> str:
         """How it ended, or the state of a trial that has not ended: what tables show."""
-        return self.outcome or self.state
+        return self.outcome.value if self.outcome else self.state
 
 
 @dataclass(frozen=True)
