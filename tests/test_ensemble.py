@@ -99,7 +99,7 @@ def test_what_can_not_be_put_together_is_said_with_what_to_do(
     weights.write_bytes(b"torn")
     assert "does not hold the network of trial 2" in refusal(capsys)
     weights.unlink()
-    assert f"{weights}, the weights of trial 2, is missing: `--without 2` goes on" in refusal(capsys)
+    assert f"{weights}, the weights of trial 2, is missing: `--without 2` leaves trial 2 out" in refusal(capsys)
     shutil.rmtree(weights.parents[1])
     assert "None of the weights that the study main trained are left in" in refusal(capsys)
 
