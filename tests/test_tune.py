@@ -16,8 +16,9 @@ import pytest
 from chaos import mlflow_ledger, optuna_ledger, results_ledger
 from places import QUICK_STUDY as QUICK
 
-from pipeline import config, tune
+from pipeline import config, ensemble, study, tune
 from pipeline.files import Project
+from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.session import Session, TuneOptions
 
 
@@ -102,6 +103,50 @@ def test_there_is_no_study_to_list_before_the_first(project: Project, capsys: py
     assert "There is no study yet" in capsys.readouterr().out
     assert tune.main(["--list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tune"],
+        ["tune", "--list"],
+        ["tune", "--delete", "--yes"],
+        ["tune", "--resume-only"],
+        ["study", "--list"],
+        ["ensemble"],
+    ],
+)
+def test_a_damaged_journal_is_an_error_with_file_line_and_remedy(
+    project: Project, command: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Ledger.open(project, "main") as ledger:
+        ledger.note(key="abc")
+        ledger.note(created="today")
+    first, *others = project.optuna_journal.read_bytes().splitlines()
+    project.optuna_journal.write_bytes(b"\n".join([first, b'{"op_code": 4, "wor', *others, b""]))
+    main = {"tune": tune.main, "study": study.main, "ensemble": ensemble.main}[command[0]]
+    assert main(command[1:]) == 1
+    assert f"error: Line 2 of {project.optuna_journal} is damaged" in capsys.readouterr().err
+
+
+def test_a_study_with_a_damaged_line_is_listed_and_can_be_deleted(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("main", "other"):
+        with Ledger.open(project, name) as ledger:
+            ledger.note(created="today")
+    first, second, *others = project.optuna_journal.read_bytes().splitlines()
+    project.optuna_journal.write_bytes(b"\n".join([first, second.replace(b"today", b"to\0"), *others, b""]))
+    project.optuna_journal.write_bytes(project.optuna_journal.read_bytes().replace(b'"to\0"', b'"to\0'))
+    assert tune.main([]) == 1
+    assert "Line 2 of optuna.journal is damaged, which is of the study main" in capsys.readouterr().err
+    assert tune.main(["--list"]) == 0
+    assert "line 2 of optuna.journal is damaged" in capsys.readouterr().out
+    assert tune.main(["--delete", "--yes"]) == 0
+    assert tune.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert "other" in listed
+    assert "damaged" not in listed
 
 
 @pytest.mark.slow

@@ -48,11 +48,12 @@ def bytes_of(folder: Path) -> int:
 def table(studies: Sequence[dict[str, Any]]) -> Table:
     shown = Table("study", "trials", "states", "best", "begun", "disk", box=None, pad_edge=False)
     for study in studies:
-        best = study["best"]
+        best, line = study["best"], study["damaged_line"]
+        states = [f"{count} {state}" for state, count in study["states"].items()]
         shown.add_row(
             study["study"],
             str(study["trials"]),
-            ", ".join(f"{count} {state}" for state, count in study["states"].items()),
+            ", ".join([*states, *([f"line {line} of optuna.journal is damaged"] if line else [])]),
             "" if best is None else f"{best:.2%}",
             study["created"] or "",
             f"{study['bytes'] / 1e6:.1f} MB",
@@ -61,10 +62,14 @@ def table(studies: Sequence[dict[str, Any]]) -> Table:
 
 
 def _described(project: Project, name: str) -> dict[str, Any]:
-    ledger = Ledger(journal(project.optuna_journal), name)
+    storage = journal(project.optuna_journal)
+    ledger = Ledger(storage, name)
     states: dict[str, int] = {}
     for trial in ledger.trials:
         states[trial.status] = states.get(trial.status, 0) + 1
+    # Ledger would create a confirmation that does not exist.
+    names = [other for other in (name, f"{name}{CONFIRMATION}") if other in ledgers.studies(project)]
+    damaged = [line for line in (Ledger(storage, other).damaged_line for other in names) if line]
     finished = [trial.scores[-1] for trial in ledger.trials if trial.state == "finished"]
     return {
         "study": name,
@@ -73,4 +78,5 @@ def _described(project: Project, name: str) -> dict[str, Any]:
         "best": max(finished, default=None),
         "created": ledger.about.get("created"),
         "bytes": bytes_of(project.study_folder(name)),
+        "damaged_line": min(damaged, default=None),
     }

@@ -47,9 +47,12 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
         )
     storage = journal(project.optuna_journal)
     search = Ledger(storage, name)
+    search.check()
     # Ledger would create a confirmation that does not exist.
     is_confirmed = f"{name}{CONFIRMATION}" in ledgers.studies(project)
     confirmation = Ledger(storage, f"{name}{CONFIRMATION}") if is_confirmed else None
+    if confirmation:
+        confirmation.check()
     finished = ranking.finished(search)
     if not finished:
         raise PipelineError(

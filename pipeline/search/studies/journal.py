@@ -1,19 +1,35 @@
-"""Optuna's journal on disk, safe from writers that are killed: no lock stays held, no incomplete line stays."""
+"""Optuna's journal on disk, safe from writers that are killed: no lock stays held, no incomplete line stays.
 
+A damaged line at the end is cut off. One in the middle makes the studies unusable that it may be of.
+"""
+
+import json
 import os
+import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import optuna
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from pipeline.errors import PipelineError
+
 if sys.platform != "win32":
     import fcntl
+
+_OP_CODE = re.compile(rb'^{"op_code": ?(\d+),')
+_SUBJECT = re.compile(rb'"(study|trial)_id": ?(\d+)[,}]')
+_WITHOUT_NEW_IDS = {1, 2, 3, 5, 6, 7, 8, 9}
+"""The op codes that create neither a study (0) nor a trial (4). Optuna counts these to give the next one its id."""
+
+
+class Damaged(PipelineError):
+    """A line in the middle of the journal can't be read."""
 
 
 class _KernelLock(JournalFileOpenLock):
@@ -50,6 +66,10 @@ class _Journal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kernel_lock = _KernelLock(path)
+        self.damaged: dict[int, tuple[str, int]] = {}
+        """Damaged lines by their number, from 1: whether each is of a study or a trial, and the id of that."""
+        self._offset = self._lines = 0
+        """Of what was read: its bytes, its lines."""
         super().__init__(str(path), self._kernel_lock)
         with _held(self._kernel_lock):
             mend(path)
@@ -62,6 +82,33 @@ class _Journal(JournalFileBackend):
                 mend(self._path)
             raise
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The lines that were not read before, of which the storage always asks for the first. Raises Damaged."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # another process is writing it
+                if (operation := _operation(line)) is None or "op_code" not in operation:
+                    self._note_damage(line, self._lines + 1)
+                self._offset += len(line)
+                self._lines += 1
+                if self._lines not in self.damaged:
+                    yield operation or {}
+
+    def _note_damage(self, line: bytes, number: int) -> None:
+        code, subject = _OP_CODE.match(line), _SUBJECT.search(line)
+        glued = line.count(b'"op_code"') > 1  # an incomplete line and the one that was appended to it
+        if code is None or subject is None or glued or int(code[1]) not in _WITHOUT_NEW_IDS:
+            # Optuna numbers studies and trials in the order of the lines. Without this one each later line might be
+            # taken for that of another trial.
+            raise Damaged(
+                f"Line {number} of {self._path} is damaged, and no study can be read without it: put a copy of the "
+                f"file from before in its place. Without one, move it away (`mv {self._path.name} "
+                f"{self._path.name}.damaged`) and search again; MLflow and results/ keep what they have."
+            )
+        self.damaged[number] = (subject[1].decode(), int(subject[2]))
+
 
 @contextmanager
 def _held(lock: JournalFileOpenLock) -> Iterator[None]:
@@ -72,23 +119,65 @@ def _held(lock: JournalFileOpenLock) -> Iterator[None]:
         lock.release()
 
 
-def journal(path: Path) -> optuna.storages.JournalStorage:
-    """The storage in the journal at `path`. An incomplete last line is cut off."""
-    return optuna.storages.JournalStorage(_Journal(path))
+class Storage(optuna.storages.JournalStorage):
+    """Optuna's storage in a journal."""
+
+    def __init__(self, path: Path) -> None:
+        """Cuts off an incomplete or damaged end. Raises Damaged for a line that all studies depend on."""
+        self._path = path
+        self._journal = _Journal(path)
+        super().__init__(self._journal)
+
+    def damaged_line(self, study_id: int) -> int | None:
+        """The number of the first damaged line of a study, from 1; None if it has none."""
+        trials = {trial._trial_id for trial in self.get_all_trials(study_id, deepcopy=False)}
+        for number, (subject, id) in self._journal.damaged.items():
+            if id == study_id if subject == "study" else id in trials:
+                return number
+        return None
+
+
+def journal(path: Path) -> Storage:
+    """The storage in the journal at `path`. An incomplete or damaged end is cut off. Raises Damaged."""
+    return Storage(path)
 
 
 def mend(path: Path) -> None:
-    """Cuts off the incomplete last line that a killed writer may have left."""
+    """Cuts off the incomplete or damaged lines that a killed writer may have left at the end.
+
+    A file without any sound line is left as it is, except for an incomplete last line.
+    """
     with path.open("rb+") as file:
-        content_end = file.seek(0, os.SEEK_END)
-        position = content_end
-        while position:
-            start = max(0, position - 65_536)
+        size = file.seek(0, os.SEEK_END)
+        end = complete = _line_start(file, size + 1)
+        while end:
+            start = _line_start(file, end)
             file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
+            if _operation(file.read(end - start)) is not None:
                 break
-            position = start
-        if position < content_end:
-            file.truncate(position)
+            end = start
+        end = end or complete
+        if end < size:
+            file.truncate(end)
+
+
+def _line_start(file: IO[bytes], end: int) -> int:
+    """Where the line begins whose newline is the byte before `end`."""
+    position = end - 1
+    while position > 0:
+        start = max(0, position - 65_536)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _operation(line: bytes) -> dict[str, Any] | None:
+    """The content of a line; None if it is damaged."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import Project, atomic_write
 from pipeline.outcome import Outcome
 from pipeline.search.schedulers.base import State
-from pipeline.search.studies.journal import journal
+from pipeline.search.studies.journal import Damaged, Storage, journal
 from pipeline.search.studies.trials import Trial
 
 CONFIRMATION = ".confirmation"
@@ -86,6 +86,21 @@ class Ledger:
     def beside(self, suffix: str) -> "Ledger":
         """Another ledger in the same storage, under this one's lock."""
         return Ledger(self._storage, f"{self.name}{suffix}")
+
+    @property
+    def damaged_line(self) -> int | None:
+        """The number of the first line of the study that is damaged in Optuna's journal; None if there is none."""
+        return self._storage.damaged_line(self._id) if isinstance(self._storage, Storage) else None
+
+    def check(self) -> None:
+        """Raises Damaged if a line of the study is damaged in Optuna's journal."""
+        if self.damaged_line is not None:
+            name = self.name.removesuffix(CONFIRMATION)
+            raise Damaged(
+                f"Line {self.damaged_line} of optuna.journal is damaged, which is of the study {name}: put a copy of "
+                f"the file from before in its place, or delete that study (`python -m pipeline.tune --study {name} "
+                "--delete`) and search again. Other studies are not affected."
+            )
 
     def delete(self) -> None:
         """Deletes the study, and the one of its confirmation, from the storage."""

@@ -86,6 +86,8 @@ class Session:
             ) from error
 
     def _run(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
+        search.check()
+        confirmation.check()
         identity.check(self._spec, search, self._ending.mismatch_advice(search.name))
         goal = Goal.of(self._spec.settings)
         if goal.is_covered_by(search.about.get("concluded")) and not tracking.is_gone(self._spec.project):

@@ -11,7 +11,7 @@ from searches import SPACE
 
 from pipeline.files import Project
 from pipeline.outcome import Outcome
-from pipeline.search.studies.journal import journal, mend
+from pipeline.search.studies.journal import Damaged, journal, mend
 from pipeline.search.studies.ledger import Ledger, Owned, studies
 
 VALUES = {"train.learning_rate": 0.1, "train.momentum": 0.5}
@@ -128,6 +128,62 @@ def test_a_torn_last_line_is_cut_off_before_anything_is_written_behind_it(path: 
     again.score(again.trials[0], 2, 0.6)
     assert opened(path).trials[0].scores == [0.5, 0.6]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+TORN = [b'{"op_code": 4, "wor', b'{"op_code":8,"worker_id":"torn{"op_code":8}', b"\0" * 5000, b"\xff\xfe", b"null", b""]
+
+
+@pytest.mark.parametrize("torn", TORN)
+@pytest.mark.parametrize("end", [b"\n", b"\n\0\0", b'\n{"op_code"'])
+def test_damaged_whole_lines_at_the_end_are_cut_off_too(path: Path, torn: bytes, end: bytes) -> None:
+    ledger = opened(path)
+    trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
+    ledger.score(trial, 1, 0.5)
+    before = path.read_bytes()
+    path.write_bytes(before + torn + end)
+    again = opened(path)
+    assert path.read_bytes() == before
+    again.score(again.trials[0], 2, 0.6)
+    assert opened(path).trials[0].scores == [0.5, 0.6]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_damaged_line_in_the_middle_that_all_ids_may_depend_on_is_named_with_its_remedy(
+    path: Path, torn: bytes
+) -> None:
+    ledger = opened(path)
+    ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(first + b"\n" + torn + b"\n" + rest)
+    before = path.read_bytes()
+    with pytest.raises(Damaged, match=rf"Line 2 of {path} is damaged.*`mv optuna.journal optuna.journal.damaged`"):
+        opened(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(path: Path) -> None:
+    path.write_text("trial,accuracy\n1,0.5\n")
+    with pytest.raises(Damaged, match="Line 1 of "):
+        opened(path)
+    assert path.read_text() == "trial,accuracy\n1,0.5\n"
+
+
+def test_a_damaged_line_of_one_trial_leaves_the_other_studies_usable(path: Path) -> None:
+    damaged, sound = Ledger(journal(path), "damaged"), Ledger(journal(path), "sound")
+    for ledger in (damaged, sound):
+        trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
+        ledger.score(trial, 1, 0.5)
+    lines = path.read_bytes().splitlines()
+    number = next(n for n, line in enumerate(lines) if b'"op_code":7' in line and b'"trial_id":0' in line)
+    path.write_bytes(b"\n".join([*lines[:number], lines[number][:-9] + b"\0" * 9, *lines[number + 1 :], b""]))
+    again = Ledger(journal(path), "sound")
+    again.check()
+    again.score(again.trials[0], 2, 0.6)
+    assert Ledger(journal(path), "sound").trials[0].scores == [0.5, 0.6]
+    with pytest.raises(Damaged, match=rf"Line {number + 1} of optuna.journal.*--study damaged --delete"):
+        Ledger(journal(path), "damaged").check()
+    Ledger(journal(path), "damaged").delete()
+    assert [study.study_name for study in journal(path).get_all_studies()] == ["sound"]
 
 
 @pytest.mark.parametrize("torn", [b"", b"x", b"x" * 200_000])
