@@ -34,7 +34,7 @@ def ensemble(arguments: argparse.Namespace) -> None:
     from pipeline.search.studies.ensembling import EnsembleOptions, combine
 
     # With --json standard output is for machines alone.
-    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
+    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160, markup=False)
     options = EnsembleOptions(arguments.study, arguments.top, arguments.confirmed, frozenset(arguments.without))
     content = combine(Project.here(), options, console)
     _print_summary(content, console)

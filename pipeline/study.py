@@ -28,7 +28,9 @@ def study(arguments: argparse.Namespace) -> None:
     console, project, given = options.console(arguments), Project.here(), options.overrides(arguments)
     spec = grid.GridSpec.of(project, arguments.name, given)
     ending = GridResults(project, spec, console, grid.measure)
-    results = Session(project, spec.settings, TuneOptions(spec.study), console, ending).run()
+    results = Session(
+        project, spec.settings, TuneOptions(spec.study, given=tuple(arguments.set)), console, ending
+    ).run()
     if arguments.json:
         options.print_json(results)
 

@@ -45,7 +45,11 @@ def _search(arguments: argparse.Namespace, console: "Console") -> None:
     project = Project.here()
     settings = config.load(project.params, options.overrides(arguments))
     wanted = TuneOptions(
-        arguments.study, hours=arguments.hours, resume_only=arguments.resume_only, apply=arguments.apply
+        arguments.study,
+        hours=arguments.hours,
+        resume_only=arguments.resume_only,
+        apply=arguments.apply,
+        given=tuple(arguments.set),
     )
     results = Session(project, settings, wanted, console).run()
     if arguments.json:
@@ -84,6 +88,12 @@ def _delete(arguments: argparse.Namespace, console: "Console") -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parsed(argv)
+    return guarded(lambda: tune(arguments))
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--delete", action="store_true", help="delete the study that --study names")
     parser.add_argument("--yes", action="store_true", help="don't ask before deleting")
     options.add_to(parser)
-    arguments = parser.parse_args(argv)
-    return guarded(lambda: tune(arguments))
+    return parser.parse_args(argv)
 
 
 def _hours(text: str) -> float:

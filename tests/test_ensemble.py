@@ -214,3 +214,30 @@ def test_networks_of_a_real_search_are_put_together_and_scored_once(
         [sys.executable, "-m", "pipeline.tune", "--trials", "5", *QUICK_STUDY], capture_output=True, text=True
     )
     assert "The study main is over" in over.stdout, over.stderr
+
+
+@pytest.mark.parametrize(("outcome", "given"), [(None, []), (None, ["train.epochs=3"]), (Outcome.CRASHED, [])])
+@pytest.mark.parametrize("name", ["main", "night", "grid-depth"])
+def test_the_advice_on_a_study_without_networks_depends_on_whether_anything_is_left_to_train(
+    project: Project, name: str, outcome: Outcome | None, given: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = Space({"model.width": Choices(choices=(4, 8))}, {"model.width": 4})
+    ledger = Ledger(journal(project.optuna_journal), name)
+    ledger.note(key="abc", given=list(given))
+    trial = ledger.enter({"model.width": 4}, space.distributions, 1, seed=0)
+    if outcome:
+        ledger.end(trial, outcome, "model.family vgg11 halves images")
+    assert ensemble.main(["--study", name]) == 1
+    error = capsys.readouterr().err
+    options = "".join(f" --set {value}" for value in given)
+    if outcome:
+        assert "resumes it" not in error
+        assert "(model.family vgg11 halves images), and none is left to resume" in error
+        assert f"--study {name} --delete" in error
+    else:
+        command = {
+            "main": "pipeline.tune --resume-only",
+            "night": "pipeline.tune --study night --resume-only",
+            "grid-depth": "pipeline.study depth",
+        }[name]
+        assert f"`python -m {command}{options}` resumes it" in error

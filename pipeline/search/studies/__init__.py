@@ -40,5 +40,6 @@ Results:
 Commands:
 
     options.py        options that the command lines share
+    commands.py       commands that messages advise
     catalog.py        the list of studies; deleting one
 """

@@ -69,10 +69,10 @@ class StudyDisplay(Watcher):
         if outcome is Outcome.FINISHED:
             self._print(trial, f"finished, {_accuracy(trial)}")
         elif outcome is not Outcome.PRUNED or why:
-            self._print(trial, f"{outcome}: {_first_line(why)}")
+            self._print(trial, f"{outcome}: {first_line(why)}")
 
     def failed(self, trial: Trial, failed: Failed) -> None:
-        self._print(trial, f"{failed.outcome} and is tried again: {_first_line(failed.why)}")
+        self._print(trial, f"{failed.outcome} and is tried again: {first_line(failed.why)}")
 
     def _print(self, trial: Trial, sentence: str) -> None:
         # On a terminal the table shows the event. An error gets a line there too.
@@ -148,7 +148,8 @@ def _accuracy(trial: Trial) -> str:
     return f"validation {trial.scores[-1]:.2%}"
 
 
-def _first_line(why: str | None) -> str:
+def first_line(why: str | None) -> str:
+    """The line of a reason that says most."""
     lines = (why or "").strip().splitlines()
     # Of a traceback the last line says what happened.
     return (lines[-1] if lines and lines[0].startswith("Traceback") else lines[0]) if lines else "no reason given"

@@ -15,6 +15,7 @@ from pipeline.files import Project, atomic_write
 from pipeline.outcome import Outcome
 from pipeline.records import load_meta
 from pipeline.search.studies import finished
+from pipeline.search.studies.commands import tune_command
 from pipeline.search.studies.finished import Study
 from pipeline.tracking import Tracker
 
@@ -89,7 +90,7 @@ def _members(study: Study, options: EnsembleOptions, console: Console) -> list[M
     if len(members) < 2:
         raise PipelineError(
             f"The study {study.name} has {len(members) or 'no'} finished network to combine, and an ensemble takes "
-            f"two: `python -m pipeline.tune --study {study.name}` with a larger --trials or tune.budget finishes more."
+            f"two: `{tune_command(study.name, study.given)}` with a larger --trials or tune.budget finishes more."
         )
     if len(members) < options.top:
         console.print(

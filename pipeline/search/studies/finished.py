@@ -1,5 +1,6 @@
 """The networks that a study has trained to their end, for commands that don't own the study: it may be running."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline.files import Project
 from pipeline.records import Meta
 from pipeline.search.studies import ledger as ledgers
 from pipeline.search.studies import ranking
+from pipeline.search.studies.commands import resume_command
+from pipeline.search.studies.display import first_line
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 from pipeline.search.studies.trials import Trial
@@ -31,6 +34,8 @@ class Study:
     """The best one first."""
     confirmed: Sequence[Member]
     """The best trials' values, retrained with other seeds; the best network first."""
+    given: Sequence[str] = ()
+    """The values of --set that it was last started with."""
 
 
 def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
@@ -55,10 +60,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
         confirmation.check()
     finished = ranking.finished(search)
     if not finished:
-        raise PipelineError(
-            f"No trial of the study {name} was trained to its end yet: "
-            f"`python -m pipeline.tune --study {name} --resume-only` resumes it."
-        )
+        raise PipelineError(_nothing_finished(search))
     fixed, data = search.about["values"], search.about["data"]
     if data["digest"] != meta.digest:
         raise DataError(
@@ -83,6 +85,24 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
             _trained(f"confirm {one.number}", one, one.attributes["of"], folder / "confirm", fixed, own)
             for one in retrained
         ],
+        search.about.get("given", []),
+    )
+
+
+def _nothing_finished(search: Ledger) -> str:
+    """Why a study has no network, and what to do about it."""
+    given = search.about.get("given", [])
+    if not search.trials or any(trial.outcome is None for trial in search.trials):
+        return (
+            f"No trial of the study {search.name} was trained to its end yet: "
+            f"`{resume_command(search.name, given)}` resumes it."
+        )
+    reasons = Counter(first_line(trial.why) for trial in search.trials if trial.outcome and trial.outcome.has_failed)
+    reason = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
+    return (
+        f"None of the {len(search.trials)} trials of the study {search.name} was trained to its end{reason}, and none "
+        f"is left to resume: correct that, then delete the study (`python -m pipeline.tune --study {search.name} "
+        "--delete`) and search again, or search under another --study."
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import Project
 from pipeline.search.space.space import Space
 from pipeline.search.studies import catalog
+from pipeline.search.studies.commands import GRID
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class GridSpec:
     @property
     def study(self) -> str:
         """The name of its study in Optuna, in MLflow and in .studies."""
-        return f"grid-{self.name}"
+        return f"{GRID}{self.name}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What makes a study this one: trials of another space, other data or other fixed values can't be compared with it."""
 
+import shlex
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -43,8 +44,13 @@ def check(spec: StudySpec, search: Ledger, advice: str) -> None:
         raise PipelineError(
             f"The study {search.name} was begun otherwise, and its trials don't compare with new ones:\n"
             + "\n".join(differences)
+            + "".join(f"\nIt was last started with {shlex.join(words)}." for words in [_given(search)] if words)
             + f"\n{advice}"
         )
+
+
+def _given(search: Ledger) -> list[str]:
+    return [word for value in search.about.get("given", []) for word in ("--set", value)]
 
 
 def _differences(part: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:

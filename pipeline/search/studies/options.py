@@ -24,7 +24,8 @@ def console(arguments: argparse.Namespace) -> "Console":
     """The console for messages: standard error with --json, which keeps standard output for the JSON."""
     from rich.console import Console
 
-    return Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160)
+    # Without markup, which would take `[flip, none]` for a style.
+    return Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 160, markup=False)
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:

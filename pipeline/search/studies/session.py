@@ -47,6 +47,8 @@ class TuneOptions:
     hours: float | None = None
     resume_only: bool = False
     apply: bool = False
+    given: tuple[str, ...] = ()
+    """The values of --set, as they were written."""
 
 
 class TimeIsUp(Exception):
@@ -63,7 +65,7 @@ class Session:
         self._deadline = Deadline.after(options.hours)
         self._spec = StudySpec.of(project, options.study, settings)
         self._options, self._console = options, console
-        self._ending = ending or Winner(self._spec, options.apply, console)
+        self._ending = ending or Winner(self._spec, options.apply, console, options.given)
 
     def run(self) -> dict[str, Any]:
         """Does what is left of the study and returns what its ending has saved.
@@ -89,6 +91,8 @@ class Session:
         search.check()
         confirmation.check()
         identity.check(self._spec, search, self._ending.mismatch_advice(search.name))
+        if (given := list(self._options.given)) != search.about.get("given", []):
+            search.note(given=given)  # for the commands that ensemble advises
         goal = Goal.of(self._spec.settings)
         if goal.is_covered_by(search.about.get("concluded")) and not tracking.is_gone(self._spec.project):
             self._console.print(self._ending.already_done(search), highlight=False)

@@ -1,5 +1,6 @@
 """The end of a search: its winner, the result files, what MLflow gets, and the summary."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.search.studies import results
 from pipeline.search.studies.catalog import bytes_of
+from pipeline.search.studies.commands import tune_command
 from pipeline.search.studies.display import on_a_line
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.ranking import Candidate, ranking
@@ -37,6 +39,8 @@ class Winner:
     applied: bool
     """Whether the winner's values are in params.yaml when the summary is printed."""
     console: Console
+    given: Sequence[str] = ()
+    """The values of --set."""
 
     def save_results(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
         record = results.study_record(search, confirmation, self.spec.settings)
@@ -81,7 +85,7 @@ class Winner:
             f"{bytes_of(self.spec.folder) / 1e6:.1f} MB in {self.spec.folder.relative_to(self.spec.project.home)}.",
             highlight=False,
         )
-        self.console.print(self._next_steps(search, candidates[0]), highlight=False)
+        self.console.print(self._next_steps(search, candidates[0]), highlight=False, soft_wrap=True)
 
     def _next_steps(self, search: Ledger, best: Candidate) -> str:
         if self.applied:
@@ -89,20 +93,26 @@ class Winner:
                 f"The values of trial {best.trial.number} stand in params.yaml. Next: `dvc params diff`, `dvc repro`, "
                 "`dvc metrics diff`."
             )
-        name = "" if search.name == "main" else f" --study {search.name}"
+        trials = str(self.spec.settings.tune.trials)
+        apply = tune_command(search.name, self.given, "--trials", trials, "--apply")
         return (
             "results/tune/best.yaml has the winner. Next:\n"
-            f"  python -m pipeline.tune{name} --trials {self.spec.settings.tune.trials} --apply"
-            "   writes its values into params.yaml\n"
+            f"  {apply}   writes its values into params.yaml\n"
             "  dvc repro                  trains and evaluates them\n"
             "  dvc metrics diff           what they brought\n"
             "  mlflow ui                  all trials"
         )
 
     def already_done(self, search: Ledger) -> str:
+        trials, size = self.spec.settings.tune.trials, self.spec.space.size
+        if size is not None and len(search.trials) >= size:
+            return (
+                f"The study {search.name} is over: all configurations of its space ({size}) are tried. A wider space is "
+                "another study: widen the section space and name it by --study."
+            )
         return (
-            f"The study {search.name} is over: {len(search.trials)} of {self.spec.settings.tune.trials} trials are "
-            "done. A larger --trials adds more."
+            f"The study {search.name} is over: {len(search.trials)} of {trials} trials are done. "
+            "A larger --trials adds more."
         )
 
     def mismatch_advice(self, name: str) -> str:
