@@ -10,6 +10,8 @@ PipelineError
 └── TrackingError     MLflow's store can't be used
 """
 
+from collections.abc import Iterable
+
 
 class PipelineError(Exception):
     """Its text says what went wrong, where, and what to do next."""
@@ -17,6 +19,11 @@ class PipelineError(Exception):
 
 class ConfigError(PipelineError):
     """Everything that is wrong in params.yaml, reported at once."""
+
+    def __init__(self, message: str, keys: Iterable[str] = ()) -> None:
+        """`keys` are the keys that together can't work, by dotted name, where the data decides that."""
+        super().__init__(message)
+        self.keys = frozenset(keys)
 
 
 class DataError(PipelineError):

@@ -13,6 +13,8 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
     """The loss is no longer a finite number."""
     OUT_OF_MEMORY = "out of memory"
+    IMPOSSIBLE = "impossible"
+    """Its values can't work on these images: no step was trained."""
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
@@ -52,7 +54,7 @@ class Outcome(StrEnum):
     @property
     def is_infeasible(self) -> bool:
         """Whether the values are to blame: samplers keep away from such configurations."""
-        return self in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)
+        return self in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.IMPOSSIBLE)
 
     @property
     def has_failed(self) -> bool:

@@ -68,10 +68,15 @@ def test_an_outcome_knows_what_follows_from_it() -> None:
         "pruned": ("PRUNED", "KILLED"),
         "diverged": ("FAIL", "FAILED"),
         "out of memory": ("FAIL", "FAILED"),
+        "impossible": ("FAIL", "FAILED"),
         "crashed": ("FAIL", "FAILED"),
         "timed out": ("FAIL", "FAILED"),
         "interrupted": ("RUNNING", "KILLED"),
         "paused": ("RUNNING", "SCHEDULED"),
     }
     assert {one for one in Outcome if one.is_retried} == {Outcome.CRASHED, Outcome.TIMED_OUT}
-    assert {one for one in Outcome if one.is_infeasible} == {Outcome.DIVERGED, Outcome.OUT_OF_MEMORY}
+    assert {one for one in Outcome if one.is_infeasible} == {
+        Outcome.DIVERGED,
+        Outcome.OUT_OF_MEMORY,
+        Outcome.IMPOSSIBLE,
+    }

@@ -369,12 +369,26 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_sentence(
 @pytest.mark.slow
 def test_a_search_of_which_no_trial_can_be_trained_is_an_error(project: Project, migrated: Path) -> None:
     shutil.copy(migrated, project.home)
+    searched = ["--set", "model.family=vgg11", "--set", "space.model.family=[vgg11]"]
     for sentence in ("model.family vgg11 halves images", "The study main is over"):  # the second start trains nothing
-        done = run("--trials", "1", "--set", "model.family=vgg11", code=1)
+        done = run("--trials", "1", *searched, code=1)
         assert sentence in done.stdout
         assert "No trial was trained to the end: results/tune/trials.csv says why." in done.stderr
         with project.trials.open(newline="") as file:
-            assert [row["state"] for row in csv.DictReader(file)] == ["crashed"]
+            assert [row["state"] for row in csv.DictReader(file)] == ["impossible"]
+
+
+@pytest.mark.slow
+def test_a_search_whose_fixed_values_can_not_work_stops_at_once_with_the_sentence(
+    project: Project, migrated: Path
+) -> None:
+    shutil.copy(migrated, project.home)
+    for _ in range(2):
+        done = run("--trials", "9", "--workers", "1", "--set", "model.family=vgg11", code=1)
+        assert "error: model.family vgg11 halves images" in done.stderr
+        assert "crashed" not in done.stdout + done.stderr
+        assert len(optuna_ledger(project.root, "main")) == 1
+        assert {run["ended"] for run in mlflow_ledger(project.root).values()} == {"interrupted"}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ writing.py    writes values into a file and changes nothing else in it
 
 from pipeline.config.axes import Axis, Choices, Number, Range, active
 from pipeline.config.families import FAMILIES, Family
-from pipeline.config.files import parse_value, read_yaml, weights_digest, weights_file, yaml_text
+from pipeline.config.files import WEIGHTS_KEYS, parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import Config, check_search, grid, load, parse, schema
 from pipeline.config.names import had_no_effect
 from pipeline.config.roles import (
@@ -32,6 +32,7 @@ from pipeline.config.writing import write_values
 
 __all__ = [
     "FAMILIES",
+    "WEIGHTS_KEYS",
     "Augment",
     "Axis",
     "Choices",

@@ -13,6 +13,9 @@ from pipeline.config.families import FAMILIES
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 
+WEIGHTS_KEYS = ("model.family", "model.backbone", "model.weights")
+"""The keys that decide which weights a training begins with."""
+
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain dicts, lists and scalars. Raises ConfigError, also for a duplicate key."""
@@ -44,7 +47,8 @@ def weights_file(name: str) -> Path:
     if not path.is_file():
         raise ConfigError(
             f"model.weights: there is no file {path.absolute()}: correct the path, or set it to null, for "
-            "torchvision's own address."
+            "torchvision's own address.",
+            keys=WEIGHTS_KEYS,
         )
     return path
 

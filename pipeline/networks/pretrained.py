@@ -118,7 +118,8 @@ class Pretrained(DeepResNet):
             )
             raise ConfigError(
                 f"model.weights: {file or FILES[self.backbone]} does not hold weights of model.backbone, "
-                f"{self.backbone}; {remedy}."
+                f"{self.backbone}; {remedy}.",
+                keys=config.WEIGHTS_KEYS,
             )
         self.load_state_dict(body, strict=False)
 
@@ -131,11 +132,13 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # a damaged file can make its reader raise anything
         reason = f"{type(error).__name__}: {_first_line(error)}"  # the message alone may be a mere number
         raise ConfigError(
-            f"model.weights: {path} can't be read as weights ({reason}): put a good copy in its place."
+            f"model.weights: {path} can't be read as weights ({reason}): put a good copy in its place.",
+            keys=config.WEIGHTS_KEYS,
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ConfigError(
-            f"model.weights: {path} holds something else than a state_dict: save `network.state_dict()` alone."
+            f"model.weights: {path} holds something else than a state_dict: save `network.state_dict()` alone.",
+            keys=config.WEIGHTS_KEYS,
         )
     return weights
 

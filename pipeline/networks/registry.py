@@ -31,13 +31,18 @@ def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Class
     return Classifier(network, network.mean or meta.mean, network.std or meta.std)
 
 
+SIZE_KEYS = ("model.family", "model.stem", "model.image_size")
+"""The keys that decide how small an image a network takes."""
+
+
 def _check_channels(network: Network, model: Model, meta: Meta) -> None:
     """Raises ConfigError unless the normalisation of the network's own fits the channels of the images."""
     channels = meta.shape[0]
     if network.mean is not None and channels not in (1, len(network.mean)):
         raise ConfigError(
             f"model.family {model.family} takes images of 1 or {len(network.mean)} channels, those of {meta.name} have "
-            f"{channels}: set model.family to one that is trained from scratch, such as resnet18."
+            f"{channels}: set model.family to one that is trained from scratch, such as resnet18.",
+            keys=["model.family"],
         )
 
 
@@ -55,5 +60,6 @@ def _check_sides(network: Network, model: Model, meta: Meta) -> None:
     raise ConfigError(
         f"model.family {model.family} halves images until {least} x {least} pixels are one, so they must have at least "
         f"as many; those of {meta.name} have {' x '.join(map(str, sides))}: {remedy}take larger images "
-        "(data.image_size, of a folder)."
+        "(data.image_size, of a folder).",
+        keys=SIZE_KEYS,
     )

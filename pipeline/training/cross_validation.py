@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from pipeline.batches import splits
 from pipeline.batches.batches import Epochs
 from pipeline.batches.images import Images
 from pipeline.config import Config, Train
-from pipeline.errors import Diverged
+from pipeline.errors import DataError, Diverged
 from pipeline.networks import Classifier
 from pipeline.records import Epoch, Folds, Meta
 from pipeline.training import loop
@@ -48,6 +49,7 @@ class Training:
         Raises DataError, ConfigError and DownloadError.
         """
         train = config.train
+        _check_classes(images.labels, meta, train)
         if train.folds is None:
             parts = [Parts.build(config, meta, images, device)]
         else:
@@ -151,6 +153,25 @@ class Training:
             if len(self.parts) == 1:
                 raise
             raise Diverged(f"Fold {fold} of {len(self.parts)}: {error}") from error
+
+
+def _check_classes(labels: npt.NDArray[np.int64], meta: Meta, train: Train) -> None:
+    """Raises DataError, with the names of the classes, if some have too few images for the validation."""
+    least = train.folds or 2
+    counts = np.bincount(labels, minlength=len(meta.classes))
+    rare = [f"{name} ({count})" for name, count in zip(meta.classes, counts, strict=True) if 0 < count < least]
+    if not rare:
+        return
+    more = f" and {len(rare) - 10} more classes" if len(rare) > 10 else ""
+    raise DataError(
+        f"Too few training images of {', '.join(rare[:10])}{more}: "
+        + (
+            f"each of {least} folds validates on one or more of each class. Lower train.folds, or add images."
+            if train.folds
+            else "one of each class is held out for validation, and one more is needed to train on. Add images, or "
+            "leave the class out."
+        )
+    )
 
 
 def mean(epochs: Sequence[Epoch], images: Sequence[int]) -> Epoch:

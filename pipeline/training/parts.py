@@ -72,7 +72,8 @@ def _small_epochs(config: Config, classifier: Classifier, meta: Meta) -> int:
     if side < network.least_side and network.image_size is None:
         raise ConfigError(
             f"augment.small_side is {config.augment.small_side}, which makes images of {side} pixels a side, but "
-            f"model.family {config.model.family} needs {network.least_side}: raise it, or set it to 1 to go without."
+            f"model.family {config.model.family} needs {network.least_side}: raise it, or set it to 1 to go without.",
+            keys=("augment.small_side", *networks.SIZE_KEYS),
         )
     return round(config.augment.small_until * config.train.epochs)
 

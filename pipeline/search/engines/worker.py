@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Diverged, DownloadError, OutOfMemory, PipelineError
+from pipeline.errors import ConfigError, Diverged, OutOfMemory, PipelineError
 from pipeline.outcome import Outcome
 from pipeline.search.engines.base import (
     Began,
@@ -103,12 +103,15 @@ def main(owner: Connection, spec: WorkerSpec) -> None:
             owner.send(Failed(order.trial, Outcome.DIVERGED, str(error)))
         except OutOfMemory as error:
             owner.send(Failed(order.trial, Outcome.OUT_OF_MEMORY, str(error)))
-        except DownloadError as error:
-            owner.send(Unfit(str(error)))
-            return
+        except ConfigError as error:
+            # Images too small for a family, weights of another network.
+            if error.keys.isdisjoint(order.values):
+                owner.send(Unfit(str(error)))  # no value of the search is to blame: all trials would end so
+                return
+            owner.send(Failed(order.trial, Outcome.IMPOSSIBLE, str(error)))
         except PipelineError as error:
-            # The values don't fit: images too small for a family, weights of another network.
-            owner.send(Failed(order.trial, Outcome.CRASHED, str(error)))
+            owner.send(Unfit(str(error)))  # the data, which no search varies, or weights that can't be fetched
+            return
         except Exception:
             owner.send(Failed(order.trial, Outcome.CRASHED, traceback.format_exc()))
 

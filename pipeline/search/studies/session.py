@@ -6,6 +6,7 @@ best trials are retrained with other seeds. Its ending then saves results and pr
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from pipeline import tracking
 from pipeline.config import Config
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, TrackingError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
+from pipeline.search.engines.base import Stuck
 from pipeline.search.schedulers.asha import Asha
 from pipeline.search.schedulers.base import FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
@@ -183,8 +185,14 @@ class Session:
             watchers=(recorder, display, self._deadline),
         )
         self._deadline.owner = owner
-        with display, stopping(owner, display):
-            complete = owner.run()
+        try:
+            with display, stopping(owner, display):
+                complete = owner.run()
+        except Stuck:
+            with suppress(TrackingError):  # the disk may be full
+                recorder.release()
+                resources.parent.finish(Outcome.INTERRUPTED)
+            raise
         if not complete:
             recorder.release()
             resources.parent.finish(Outcome.INTERRUPTED)

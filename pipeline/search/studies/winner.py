@@ -107,8 +107,8 @@ class Winner:
         trials, size = self.spec.settings.tune.trials, self.spec.space.size
         if size is not None and len(search.trials) >= size:
             return (
-                f"The study {search.name} is over: all configurations of its space ({size}) are tried. A wider space is "
-                "another study: widen the section space and name it by --study."
+                f"The study {search.name} is over: all configurations of its space ({size}) are tried. A wider space "
+                "is another study: widen the section space and name it by --study."
             )
         return (
             f"The study {search.name} is over: {len(search.trials)} of {trials} trials are done. "

@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import workers
@@ -17,6 +19,7 @@ from places import REPOSITORY
 from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.records import Epoch
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
@@ -258,15 +261,55 @@ def test_an_error_in_a_training_is_reported_with_its_traceback(
     assert "ZeroDivisionError: a bug in the network" in failed.why
 
 
-def test_values_that_make_no_network_are_reported_in_a_sentence_and_the_worker_stays_alive(
-    engine: LocalEngine, project: Project, settings: Config
+NO_NETWORK = {"model.family": "vgg11"}
+
+
+@pytest.mark.parametrize(
+    ("searched", "values", "sentence"),
+    [
+        (("model.family",), NO_NETWORK, "model.family vgg11 halves images until 32 x 32 pixels are one"),
+        (("model.stem", "model.width"), {"model.family": "resnet18", "model.stem": "imagenet"}, "halves images until"),
+        (("augment.small_side",), {"augment.small_side": 0.25}, "augment.small_side is 0.25, which makes images of 2"),
+        (("model.weights",), {"model.family": "pretrained", "model.weights": "none.pth"}, "there is no file"),
+        (("model.backbone",), {"model.family": "pretrained", "model.weights": "params.yaml"}, "can't be read as weig"),
+    ],
+)
+def test_a_searched_value_that_can_not_work_ends_its_trial_and_the_worker_stays_alive(
+    engine: LocalEngine, project: Project, settings: Config, searched: list[str], values: dict[str, Any], sentence: str
 ) -> None:
-    engine.submit(order(project, settings.with_values({"model.family": "vgg11"}), 4))
+    given = order(project, settings.with_values(values), 4)
+    engine.submit(replace(given, values={key: given.config.values()[key] for key in searched}))
     failed = messages_of(engine, Failed)[-1]
     assert isinstance(failed, Failed)
-    assert failed.why.startswith("model.family vgg11 halves images until 32 x 32 pixels are one")
+    assert failed.outcome is Outcome.IMPOSSIBLE
+    assert sentence in failed.why
     engine.submit(order(project, settings, 1, trial=1))
     assert len(epochs(messages_of(engine))) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (NO_NETWORK, "model.family vgg11 halves images until 32 x 32 pixels are one"),
+        ({"augment.small_side": 0.25}, "augment.small_side is 0.25"),
+        ({"model.family": "pretrained", "model.weights": "none.pth"}, "there is no file"),
+        ({"train.folds": 20}, r"Too few training images of 3 \(2\): each of 20 folds"),
+        ({}, r"Too few training images of 3 \(1\): one of each class is held out"),
+    ],
+)
+def test_values_that_can_not_work_end_the_search_with_their_sentence_if_no_searched_one_is_to_blame(
+    engines: Engines, project: Project, settings: Config, values: dict[str, Any], sentence: str
+) -> None:
+    if "Too few" in sentence:
+        labels = np.load(project.training_data / "labels.npy")
+        threes = np.flatnonzero(labels == 3)
+        labels[threes[2 if "folds" in sentence else 1 :]] = 4
+        np.save(project.training_data / "labels.npy", labels)
+    engine = engines()
+    given = order(project, settings.with_values(values), 4)
+    engine.submit(replace(given, values={"train.learning_rate": 0.1, "model.width": 4, "model.depth": 8}))
+    with pytest.raises(Stuck, match=sentence):
+        messages_of(engine, Failed)
 
 
 def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) -> None:
