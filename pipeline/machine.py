@@ -1,13 +1,19 @@
 """What a machine offers, and where the workers of a search run on it."""
 
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 GPU_SIGNS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 """On Linux one of these exists if there is a GPU: of NVIDIA, of AMD, under Windows."""
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Machine:
 
         cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
         return cls(
-            cores=_cores(),
+            cores=granted_cores(),
             cuda_devices=torch.cuda.device_count(),
             cuda_bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
             mps=torch.backends.mps.is_available(),
@@ -42,7 +48,7 @@ class Machine:
     def glance(cls) -> "Machine":
         """The cores and the GPUs. Imports PyTorch only if there may be a GPU."""
         if sys.platform == "linux" and not any(sign.exists() for sign in GPU_SIGNS):
-            return cls(cores=_cores())
+            return cls(cores=granted_cores())
         return cls.probe()
 
 
@@ -78,6 +84,38 @@ def placements(
     return [Placement(devices[index % len(devices)], share) for index in range(count)]
 
 
-def _cores() -> int:
-    """The cores that this process may use. A container or a scheduler often grants fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def granted_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """The cores that this process may use. A container or a scheduler often grants fewer than the machine has.
+
+    It is the number of cores that the process may run on or, if that is less, the CPU quota of its control groups
+    rounded up: of cgroup v1 and v2, of its own group and of all groups above. `cgroups` is where they are mounted,
+    `membership` the list of the groups of this process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in _control_groups(cgroups, membership) if (quota := _quota(folder)) is not None]
+    return max(1, math.ceil(min([cores, *quotas])))
+
+
+def _control_groups(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """The folders of all control groups that limit the CPU time of this process."""
+    groups = ["/"]  # a container sees its own group as the mounted one, whatever its name is outside
+    with suppress(OSError, ValueError):
+        for line in membership.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                groups.append(group)
+    for mount in (cgroups, *(cgroups / name for name in ("unified", "cpu", "cpu,cpuacct", "cpuacct,cpu"))):
+        for folder in dict.fromkeys(mount / group.lstrip("/") for group in groups):
+            yield from (above for above in (folder, *folder.parents) if above.is_relative_to(mount))
+
+
+def _quota(folder: Path) -> float | None:
+    """The cores that a control group grants; None if it sets no limit."""
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)  # without a limit the quota is "max"
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_us = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
+        return quota_us / period_us if quota_us > 0 else None
+    return None

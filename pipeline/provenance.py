@@ -17,7 +17,7 @@ from pipeline.files import Project
 from pipeline.records import Provenance
 
 CODE: Mapping[str, tuple[str, ...]] = {
-    "download": ("config", "datasets", "download.py", "records.py"),
+    "download": ("config", "datasets", "download.py", "machine.py", "records.py"),
     "train": ("batches", "config", "networks", "training", "machine.py", "records.py", "train.py"),
     "evaluate": (
         *("batches", "config", "evaluation", "networks", "training"),

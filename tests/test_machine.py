@@ -1,12 +1,14 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from pipeline import machine
-from pipeline.machine import Machine, Placement, placements
+from pipeline.machine import Machine, Placement, granted_cores, placements
 
 LAPTOP = Machine(cores=4)
 SERVER = Machine(cores=16, cuda_devices=2)
@@ -65,3 +67,67 @@ assert "torch" not in sys.modules
 def test_the_module_is_light() -> None:
     code = "import sys, pipeline.machine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    return 64
+
+
+def fake(root: Path, files: dict[str, str], groups: str = "0::/\n") -> tuple[Path, Path]:
+    """Control groups below `root`, and the list of the groups of the process."""
+    for name, text in files.items():
+        (root / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "cgroup" / name).write_text(text)
+    (root / "membership").write_text(groups)
+    return root / "cgroup", root / "membership"
+
+
+def v1(folder: str, quota_us: int, period_us: int = 100_000) -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": f"{quota_us}\n", f"{folder}/cpu.cfs_period_us": f"{period_us}\n"}
+
+
+NESTED = "4:memory:/other\n2:cpu,cpuacct:/kubepods/pod1/box\n1:name=systemd:/\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "groups", "expected"),
+    [
+        ({}, "", 64),
+        ({"cpu.max": "max 100000\n"}, "0::/\n", 64),
+        ({"cpu.max": "200000 100000\n"}, "0::/\n", 2),
+        ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
+        ({"cpu.max": "10000 100000\n"}, "0::/\n", 1),
+        ({"cpu.max": "999900000 100000\n"}, "0::/\n", 64),
+        ({"cpu.max": "what\n"}, "0::/\n", 64),
+        ({"cpu.max": "5 0\n"}, "0::/\n", 64),
+        ({"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, "0::/a/b\n", 3),
+        ({"a/cpu.max": "300000 100000", "a/b/cpu.max": "200000 100000"}, "0::/a/b\n", 2),
+        ({"a/cpu.max": "100000 100000"}, "0::/b\n", 64),
+        ({"cpu.max": "400000 100000"}, "0::/outside/the/container\n", 4),
+        ({"unified/a/cpu.max": "400000 100000"}, "0::/a\n", 4),
+        (v1("cpu", -1), "1:cpu:/\n", 64),
+        (v1("cpu", 300_000), "1:cpu:/\n", 3),
+        (v1("cpu", 30_000, 10_000), "1:cpu:/\n", 3),
+        (v1("cpu", 300_000, 0), "1:cpu:/\n", 64),
+        (v1("cpu,cpuacct", 300_000), NESTED, 3),
+        (v1("cpu,cpuacct/kubepods", 500_000) | v1("cpu,cpuacct/kubepods/pod1/box", -1), NESTED, 5),
+        (v1("cpu,cpuacct/kubepods", 500_000) | v1("cpu,cpuacct/kubepods/pod1/box", 100_000), NESTED, 1),
+        (v1("cpu/other", 100_000), NESTED, 64),
+        (v1("cpu/docker/a:b", 100_000), "1:cpu:/docker/a:b\n", 1),
+    ],
+)
+def test_the_cpu_quota_of_a_container_limits_the_cores(
+    tmp_path: Path, cores: int, files: dict[str, str], groups: str, expected: int
+) -> None:
+    assert granted_cores(*fake(tmp_path, files, groups)) == expected
+
+
+def test_without_control_groups_the_cores_of_the_process_count(tmp_path: Path, cores: int) -> None:
+    assert granted_cores(tmp_path / "none", tmp_path / "none") == cores
+
+
+def test_no_module_but_this_one_counts_cores() -> None:
+    sources = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if path.name != "machine.py"]
+    assert not [path for path in sources if re.search(r"cpu_count|sched_getaffinity", path.read_text())]

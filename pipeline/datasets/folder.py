@@ -27,6 +27,7 @@ from pipeline.datasets.fetch import Checksum, fetch
 from pipeline.datasets.images import ENDINGS, ImageReader
 from pipeline.errors import DataError
 from pipeline.files import Project
+from pipeline.machine import granted_cores
 
 _VALIDATION = {"val", "valid", "validation"}
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -55,7 +56,7 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
         bar = progress.image_bar("decoding", len(training[0]) + len(test[0]))
         reader = ImageReader(
             side=data.image_size,
-            pool=stack.enter_context(ThreadPoolExecutor(os.cpu_count())),
+            pool=stack.enter_context(ThreadPoolExecutor(granted_cores())),
             name_of=listing.name_of,
             advance=stack.enter_context(bar),
         )

@@ -6,7 +6,6 @@ and cropping. Of an animation the first frame is used.
 """
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import DataError
+from pipeline.machine import granted_cores
 
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .heic .heif"
 ENDINGS = frozenset(_ENDINGS.split())
@@ -44,7 +44,7 @@ class ImageReader:
         Raises DataError if an image is unreadable. It names up to 20 unreadable images among the rest of `paths` and
         `later`.
         """
-        size = max(1, min(4 * (os.cpu_count() or 1), _CHUNK_BYTES // (3 * self.side**2)))
+        size = max(1, min(4 * granted_cores(), _CHUNK_BYTES // (3 * self.side**2)))
         for start in range(0, len(paths), size):
             decoded = self._decode(paths[start : start + size])
             if any(isinstance(image, str) for image in decoded):
