@@ -29,6 +29,15 @@ class Project:
             return cls(root, Path(os.environ["DVC_ROOT"]))
         return cls(root, next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root))
 
+    def given_path(self, name: str) -> Path:
+        """The file or directory that a value of params.yaml names: `~` is the user's home, a relative path starts here.
+
+        DVC's copies for experiments hold only what git tracks: what is missing in `root` is looked for in `home`. If it
+        is missing in both, it is the path in `root`.
+        """
+        path = Path(name).expanduser()
+        return next((there for there in (self.root / path, self.home / path) if there.exists()), self.root / path)
+
     @property
     def params(self) -> Path:
         return self.root / "params.yaml"

@@ -68,3 +68,21 @@ def test_a_copy_of_dvc_for_an_experiment_has_the_real_project_as_its_home(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     project = Project.here()
     assert (project.params.parent, project.checkpoints.parent, project.downloads.parent) == (copy, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights/own.pth", "./weights/own.pth", "weights"])
+def test_a_path_of_params_yaml_starts_in_the_copy_of_an_experiment_and_then_in_the_project(
+    tmp_path: Path, name: str
+) -> None:
+    project = Project(tmp_path / "copy", tmp_path / "home")
+    assert project.given_path(name) == tmp_path / "copy" / name
+    for folder in ("home", "copy"):
+        (tmp_path / folder / "weights").mkdir(parents=True)
+        (tmp_path / folder / "weights" / "own.pth").touch()
+        assert project.given_path(name) == tmp_path / folder / name
+    assert project.given_path(str(tmp_path)) == tmp_path
+
+
+def test_a_path_of_params_yaml_may_begin_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Project(Path("/a"), Path("/b")).given_path("~/own.pth") == tmp_path / "own.pth"

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.config.families import FAMILIES
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
+from pipeline.files import Project
 
 WEIGHTS_KEYS = ("model.family", "model.backbone", "model.weights")
 """The keys that decide which weights a training begins with."""
@@ -42,11 +43,11 @@ def yaml_text(content: Mapping[str, Any]) -> str:
 
 
 def weights_file(name: str) -> Path:
-    """The file that model.weights names, relative to the working directory. Raises ConfigError if there is none."""
-    path = Path(name).expanduser()
+    """The file that model.weights names, by the rule of `Project.given_path`. Raises ConfigError if there is none."""
+    path = Project.here().given_path(name)
     if not path.is_file():
         raise ConfigError(
-            f"model.weights: there is no file {path.absolute()}: correct the path, or set it to null, for "
+            f"model.weights: there is no file {path}: correct the path, or set it to null, for "
             "torchvision's own address.",
             keys=WEIGHTS_KEYS,
         )

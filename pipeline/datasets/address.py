@@ -71,14 +71,11 @@ class Address:
             parts = urlsplit(self.url)
             if parts.hostname not in (None, "localhost"):
                 raise DataError(f"data.url must name a file of this machine (file:///path), got {self}.")
-            path = Path(url2pathname(parts.path))
+            found = project.given_path(url2pathname(parts.path))
         else:
-            path = Path(self.url).expanduser()
-        # DVC's copies for experiments hold only what git tracks; other files are in the real project.
-        candidates = [folder / path for folder in dict.fromkeys((project.root, project.home))]
-        found = next((candidate for candidate in candidates if candidate.exists()), None)
-        if found is None:
-            raise DataError(f"{candidates[0]}, which data.url names, does not exist. Correct data.url in params.yaml.")
+            found = project.given_path(self.url)
+        if not found.exists():
+            raise DataError(f"{found}, which data.url names, does not exist. Correct data.url in params.yaml.")
         if found.resolve().is_relative_to(project.data.resolve()):
             raise DataError(
                 f"data.url names {found}, inside {project.data}, which this stage writes and DVC empties. "

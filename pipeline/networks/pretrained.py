@@ -102,7 +102,7 @@ class Pretrained(DeepResNet):
         """Loads the weights of all layers but the last from `file`; None: from torchvision's address.
 
         The file is torchvision's, or the model.safetensors of a training of this project. Its path is relative to the
-        working directory. Raises ConfigError if the file is missing, damaged or of another network, and DownloadError
+        project. Raises ConfigError if the file is missing, damaged or of another network, and DownloadError
         if the download fails.
         """
         weights = _fetched(self.backbone) if file is None else _read(config.weights_file(file))

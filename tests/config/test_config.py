@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -480,3 +481,21 @@ def test_a_file_of_an_older_version_loads_if_its_keys_that_are_gone_had_no_effec
     path.write_text(text.replace("halving: late", "halving: early"))
     with pytest.raises(ConfigError, match=r"model\.halving is gone: .* remove it"):
         config.load(path)
+
+
+def test_weights_that_git_does_not_track_are_found_by_an_experiment_in_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, home = tmp_path / "copy", tmp_path / "home"
+    copy.mkdir()
+    (home / "weights").mkdir(parents=True)
+    (home / "weights" / "own.pth").write_bytes(b"weights")
+    monkeypatch.setenv("DVC_ROOT", str(home))  # what DVC sets for --temp and --queue
+    monkeypatch.chdir(copy)
+    model = config.load(REPOSITORY / "params.yaml").with_values(
+        {"model.family": "pretrained", "model.weights": "weights/own.pth"}
+    )
+    assert config.weights_file("weights/own.pth") == home / "weights" / "own.pth"
+    assert config.weights_digest(model.model) == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(ConfigError, match=f"there is no file {copy}/none.pth"):
+        config.weights_file("none.pth")
