@@ -5,7 +5,9 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from types import FrameType
+from typing import IO, Any, cast
 
 from pipeline.errors import PipelineError
 from pipeline.files import Project
@@ -36,15 +38,39 @@ def guarded(work: Callable[[], None]) -> int:
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
-    try:
-        work()
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print(f"\nstopped{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
-        return INTERRUPTED
+    with redirect_stdout(_Output.over(sys.stdout)), redirect_stderr(_Output.over(sys.stderr)):
+        try:
+            work()
+        except PipelineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as interrupt:
+            print(f"\nstopped{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+            return INTERRUPTED
     return 0
+
+
+class _Output:
+    """A stream of text that drops what can't be written: a terminal that is gone must not end the work as an error."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    @classmethod
+    def over(cls, stream: IO[str]) -> IO[str]:
+        return cast(IO[str], cls(stream))
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def duration(seconds: float) -> str:
@@ -61,4 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if number == getattr(signal, "SIGHUP", None):
+        # The kernel and the shell each send it. A second one would interrupt what the first one has to bring to an end.
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,6 +1,10 @@
+import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +110,42 @@ def test_every_error_for_the_user_is_in_the_tree_of_its_modules_docstring() -> N
 )
 def test_a_duration_is_shown_in_fitting_units(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text
+
+
+@pytest.mark.parametrize("code", ["print('x', flush=True)", "Console(force_terminal=True).print('x')"])
+def test_an_output_that_is_gone_does_not_end_the_work(code: str) -> None:
+    program = (
+        "import os, sys\nfrom rich.console import Console\nfrom pipeline.cli import guarded\n"
+        "def work():\n"
+        "    sys.stdin.readline()\n"
+        f"    {code}\n"
+        "    print('y', file=sys.stderr)\n"
+        "    open(sys.argv[1], 'w').close()\n"
+        "raise SystemExit(guarded(work))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        proof = Path(folder, "proof")
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-c", program, str(proof)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            os.close(ours)  # as when the window of a terminal is closed: each write is an OSError
+            process.communicate(b"\n", timeout=60)
+        assert process.returncode == 0
+        assert proof.exists()
+
+
+def test_the_terminals_end_is_heard_once() -> None:
+    program = WAITS.replace("time.sleep(float({seconds}))", "end()").replace(
+        "def work",
+        "def end():\n    try:\n        time.sleep(30)\n    finally:\n        time.sleep(1)\n"
+        "        print('ended', flush=True)\n\ndef work",
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        assert process.communicate(timeout=60)[0] == "ended\n"
+    assert process.returncode == 130

@@ -1,13 +1,17 @@
 import csv
+import fcntl
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +342,48 @@ def test_a_search_that_is_stopped_keeps_all_and_says_so(
     assert runs["study"]["ended"] == "interrupted"
     assert all(run["ended"] in ("interrupted", "paused") for name, run in runs.items())
     assert len(results_ledger(project.root)) == len(trials)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_gone_leaves_a_stopped_study_and_finished_trials(project: Project, migrated: Path) -> None:
+    shutil.copy(migrated, project.home)
+    command = [sys.executable, "-m", "pipeline.tune", "--trials", "9", "--workers", "1", "--set", "train.epochs=8"]
+    ours, theirs = os.openpty()
+
+    def take_the_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = psutil.Popen(
+        [*command, "--set", "tune.scheduler=none"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=take_the_terminal,
+    )
+    os.close(theirs)
+    reader = threading.Thread(target=_drain, args=(ours, lambda: _journal(project).count('"ended"') >= 2))
+    reader.start()
+    reader.join(120)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)  # the shell's, beside the kernel's
+    assert process.wait(60) == 130
+    ended = {f"trial {trial['number']}": trial["ended"] for trial in optuna_ledger(project.root, "main")}
+    assert list(ended.values()).count("finished") >= 2
+    runs = mlflow_ledger(project.root)
+    assert (runs["study"]["status"], runs["study"]["ended"]) == ("KILLED", "interrupted")
+    for name, outcome in ended.items():
+        assert runs[name]["status"] == ("FINISHED" if outcome == "finished" else "KILLED"), name
+    run("--trials", "2", "--set", "train.epochs=8", "--set", "tune.scheduler=none", "--set", "tune.confirm=0")
+    runs = mlflow_ledger(project.root)
+    assert all(runs[name]["models"] == 1 for name, outcome in ended.items() if outcome == "finished")
+
+
+def _drain(terminal: int, is_enough: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not is_enough() and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65_536)
 
 
 @pytest.mark.slow

@@ -133,7 +133,8 @@ class Recorder(Watcher):
     def release(self) -> None:
         """Ends the runs of trials whose models are not made yet. The next start makes the models."""
         for number in list(self._runs):
-            self._runs.pop(number).finish(Outcome.INTERRUPTED)
+            is_finished = self.ledger.trials[number].outcome is Outcome.FINISHED
+            self._runs.pop(number).finish(Outcome.FINISHED if is_finished else Outcome.INTERRUPTED)
 
     def _folder(self, trial: Trial) -> Path:
         return self.setup.folder_of(trial)

@@ -1,16 +1,18 @@
 """What the phases of a study use: the engine, the study's run in MLflow, and the process that makes models."""
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import cached_property
-from typing import Any
+from types import TracebackType
 
 from rich.console import Console
 
 from pipeline import provenance
+from pipeline.errors import TrackingError
 from pipeline.exporting.process import Exporter
 from pipeline.machine import Machine, placements
-from pipeline.search.engines.base import Engine
+from pipeline.outcome import Outcome
+from pipeline.search.engines.base import Engine, Stuck
 from pipeline.search.engines.local import LocalEngine
 from pipeline.search.engines.worker import WorkerSpec
 from pipeline.search.studies.identity import identity
@@ -45,8 +47,21 @@ class StudyResources:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(TrackingError):  # the disk may be full
+                self._record_stop(error)
+        self._stack.__exit__(kind, error, trace)
+
+    def _record_stop(self, error: BaseException) -> None:
+        """Ends the open runs. The tracker would take their trials for crashed."""
+        for recorder in self._recorders.values():
+            recorder.release()
+        # Neither the study nor a trial is to blame, and the same command resumes it.
+        if isinstance(error, Stuck | OSError) and not self.parent.finished:
+            self.parent.finish(Outcome.INTERRUPTED)
 
     @property
     def parent(self) -> Run:

@@ -6,7 +6,6 @@ best trials are retrained with other seeds. Its ending then saves results and pr
 
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,9 @@ from rich.console import Console
 
 from pipeline import tracking
 from pipeline.config import Config
-from pipeline.errors import PipelineError, TrackingError
+from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
-from pipeline.search.engines.base import Stuck
 from pipeline.search.schedulers.asha import Asha
 from pipeline.search.schedulers.base import FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
@@ -185,16 +183,9 @@ class Session:
             watchers=(recorder, display, self._deadline),
         )
         self._deadline.owner = owner
-        try:
-            with display, stopping(owner, display):
-                complete = owner.run()
-        except Stuck:
-            with suppress(TrackingError):  # the disk may be full
-                recorder.release()
-                resources.parent.finish(Outcome.INTERRUPTED)
-            raise
+        with display, stopping(owner, display):
+            complete = owner.run()
         if not complete:
-            recorder.release()
             resources.parent.finish(Outcome.INTERRUPTED)
             raise TimeIsUp if self._deadline.has_passed else KeyboardInterrupt
 
