@@ -7,12 +7,14 @@ that are truncated or damaged.
 import bz2
 import gzip
 import lzma
+import os
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Self, cast
@@ -25,6 +27,8 @@ from pipeline.errors import DataError
 
 _RESERVE_BYTES = 64 << 20  # stays free on the disk
 _TAR_MAGIC_OFFSET = 257
+_UTF8_FLAG = 0x800
+_UNIX = 3
 _DAMAGE = (
     EOFError,
     KeyError,  # a hard link to a missing entry
@@ -127,6 +131,7 @@ class _Budget:
 def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
     with zipfile.ZipFile(archive.path) as file:
         entries = file.infolist()
+        _decode_names(entries, archive)
         for entry in entries:
             refuse_outside(entry.filename)
             if stat.S_ISLNK(entry.external_attr >> 16):
@@ -138,6 +143,37 @@ def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
             for entry in entries:
                 file.extract(entry, into)
                 advance(entry.compress_size)
+
+
+def _decode_names(entries: Iterable[zipfile.ZipInfo], archive: Archive) -> None:
+    """Corrects names that have no flag for UTF-8, which zipfile reads as code page 437. Warns where it guesses.
+
+    macOS and others write UTF-8 without the flag. Else the names are in a code page that the archive does not name:
+    that of Windows in western Europe if a Unix packed it, 437 if DOS or Windows did.
+    """
+    guessed = {}
+    for entry in entries:
+        if entry.flag_bits & _UTF8_FLAG or entry.orig_filename.isascii():
+            continue
+        raw = entry.orig_filename.encode("cp437")
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
+            encoding = "cp1252" if entry.create_system == _UNIX else "cp437"
+            name = guessed[encoding] = raw.decode(encoding, errors="replace")
+            if not name.isprintable() or "\ufffd" in name:
+                raise Unusable(
+                    f"has an entry whose name can't be decoded, {raw!r}, and was not unpacked. Pack it again with "
+                    "names in UTF-8"
+                ) from None
+        # orig_filename must stay: zipfile compares it with the entry's own header.
+        entry.filename = name.split("\0")[0].replace(os.sep, "/")
+    for encoding, name in guessed.items():
+        print(
+            f"warning: {archive.path.name} has names that are not UTF-8 and does not say what they are. They were read "
+            f"as {encoding}, such as {name}. If that is wrong, pack it again with names in UTF-8.",
+            file=sys.stderr,
+        )
 
 
 def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.datasets.signatures import READABLE, format_of
 from pipeline.errors import DataError
 from pipeline.machine import granted_cores
 
@@ -81,7 +82,7 @@ class ImageReader:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which could fill the memory; make it smaller"
         except UnidentifiedImageError:
-            return "it is not an image of a known format" if path.stat().st_size else "it is empty"
+            return _unidentified(path)
         except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
             return str(error) or type(error).__name__
 
@@ -95,6 +96,18 @@ def rgb(path: Path, side: int) -> npt.NDArray[np.uint8]:
         image.draft(None, (2 * side, 2 * side))
         upright = ImageOps.exif_transpose(image)
         return np.asarray(ImageOps.fit(_eight_bit_rgb(upright), (side, side), Image.Resampling.BILINEAR))
+
+
+def _unidentified(path: Path) -> str:
+    """Why no decoder takes a file."""
+    if not path.stat().st_size:
+        return "it is empty"
+    form = format_of(path)
+    if form is None:
+        return "it is not an image of a known format"
+    if form in READABLE:
+        return f"it begins like {form}, but is damaged, or this installation of Pillow can't read {form}"
+    return f"it is {form}, which can't be read here: convert it to JPEG or PNG"
 
 
 @functools.cache

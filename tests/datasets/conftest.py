@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import socket
@@ -22,6 +23,8 @@ from tenacity import wait_none
 from pipeline import config
 from pipeline.datasets.address import Address
 from pipeline.datasets.fetch import Archive, Checksum, fetch
+from pipeline.download import download
+from pipeline.errors import DataError
 from pipeline.files import Project
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -238,7 +241,26 @@ def make_images() -> Callable[[Path, dict[str, int]], Path]:
         for name, count in classes.items():
             (folder / name).mkdir(parents=True)
             for index in range(count):
-                image(sum(name.encode()) * 1000 + index).save(folder / name / f"{index:03}.png")
+                image(sum(os.fsencode(name)) * 1000 + index).save(folder / name / f"{index:03}.png")
         return folder
 
     return make
+
+
+@pytest.fixture
+def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`run()`: downloads from `tmp_path / "images"` and returns meta.json. Checks that an error leaves no files."""
+
+    def run(**data: Any) -> dict[str, Any]:
+        settings = {"url": str(tmp_path / "images"), "image_size": 8, "test_share": 0.4}
+        project = make_project(name="folder", **{**settings, **data})
+        try:
+            download(project)
+        except DataError:
+            assert [path for path in project.data.rglob("*") if path.is_file()] == []
+            raise
+        assert not list(project.data.glob(".*"))
+        meta: dict[str, Any] = json.loads(project.meta.read_text(encoding="utf-8"))
+        return meta
+
+    return run

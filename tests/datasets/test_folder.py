@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import shutil
 import tarfile
@@ -13,28 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.download import download
 from pipeline.errors import DataError
-from pipeline.files import Project
-
-
-@pytest.fixture
-def run(make_project: Callable[..., Project], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """`run()`: downloads from `tmp_path / "images"` and returns meta.json. Checks that an error leaves no files."""
-
-    def run(**data: Any) -> dict[str, Any]:
-        settings = {"url": str(tmp_path / "images"), "image_size": 8, "test_share": 0.4}
-        project = make_project(name="folder", **{**settings, **data})
-        try:
-            download(project)
-        except DataError:
-            assert [path for path in project.data.rglob("*") if path.is_file()] == []
-            raise
-        assert not list(project.data.glob(".*"))
-        meta: dict[str, Any] = json.loads(project.meta.read_text(encoding="utf-8"))
-        return meta
-
-    return run
 
 
 @pytest.fixture
@@ -353,4 +331,32 @@ def test_an_unreadable_directory_is_an_error(run, images, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match=r"listing the images failed: .*dog can't be accessed \(Permission denied\)"):
+        run()
+
+
+def test_files_without_an_ending_are_images_if_their_content_is(run, images):
+    digest = run()["digest"]
+    (images / "cat" / "001.png").rename(images / "cat" / "001")
+    (images / "cat" / "LICENSE").write_text("free", encoding="utf-8")
+    assert run()["digest"] == digest
+    for path in (images / "dog").iterdir():
+        path.rename(path.with_suffix(".glasses"))
+    with pytest.raises(DataError, match=r"dog has 0 \(but 000\.glasses is PNG: end its name with \.png\)\. Add"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, which can't be read here: convert it to JPEG"),
+        ("a.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is HEIC, which can't be read here: convert it to JPEG"),
+        ("a", b"\0\0\0\x18ftypheix\0\0\0\0mif1heic", "it is HEIC, which can't be read here: convert it to JPEG"),
+        ("a.jpg", b"\0\0\0\x0cJXL \r\n\x87\n", "it is JPEG XL"),
+        ("a.png", b"%PDF-1.7", "it is PDF"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "begins like PNG, but is damaged"),
+    ],
+)
+def test_an_image_of_a_format_that_can_not_be_read_is_an_error_with_its_name(run, images, name, content, words):
+    (images / "cat" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"cat/{name}: .*{words}"):
         run()

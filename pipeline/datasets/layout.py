@@ -1,0 +1,141 @@
+"""Which directories of a folder are its parts: train/ and test/ under any of their usual names.
+
+A name is recognised whatever its case: Train, training, train_set, TrainImages, flowers-train, train2017.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.datasets.class_names import composed, readable
+from pipeline.errors import DataError
+
+Role = Literal["train", "test", "val", "eval"]
+
+_WORDS: dict[str, Role] = {
+    "training": "train",
+    "train": "train",
+    "testing": "test",
+    "test": "test",
+    "validation": "val",
+    "valid": "val",
+    "val": "val",
+    "dev": "val",
+    "evaluation": "eval",
+    "eval": "eval",
+}
+_FILLER = r"(?:dataset|data|set|split|part|folder|dir|image|img|photo|picture|pic|sample)s?"
+_NAME = re.compile(
+    rf"(?P<before>.*[\W\d_]|{_FILLER})?(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
+    rf"(?:[\W\d_]*{_FILLER})*[\W\d_]*"
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The directories of a folder that has parts."""
+
+    train: str
+    test: str
+    unused: list[str] = field(default_factory=list)
+    """Of validation images."""
+
+
+def find_parts(names: Collection[str], source: str) -> Parts | None:
+    """The parts among the directories `names`; None if the directories are classes.
+
+    Raises DataError for a layout that could mean two things. `source` is the folder's name in the message.
+    """
+    found: dict[str, dict[Role, list[str]]] = {}
+    for name in sorted(names):
+        if recognised := _recognised(name):
+            role, subject = recognised
+            found.setdefault(subject, {}).setdefault(role, []).append(name)
+    complete = [roles for roles in found.values() if "train" in roles and len(roles) > 1]
+    if not complete:
+        plain = found.get("", {})
+        if names and sum(map(len, plain.values())) == len(names):
+            raise _incomplete(source, sorted(names))
+        return None
+    if len(complete) > 1:
+        both = sorted(name for roles in complete for same in roles.values() for name in same)
+        raise DataError(
+            f"{source} has {listed(both)}: several directories are named like a training part. Arrange them as train/ "
+            "and test/, each with one directory per class."
+        )
+    roles = complete[0]
+    if "test" not in roles and "eval" in roles:
+        roles = {("test" if role == "eval" else role): same for role, same in roles.items()}
+    if "test" not in roles:
+        raise _incomplete(source, sorted(names))
+    for role in ("train", "test"):
+        if len(same := roles[role]) > 1:
+            raise DataError(
+                f"{source} has {listed(same)}, each of which may be the {role} part. Leave or rename all but one."
+            )
+    train, test = roles["train"][0], roles["test"][0]
+    unused = sorted([*roles.get("val", []), *roles.get("eval", [])])
+    if unknown := sorted(set(names) - {train, test, *unused}):
+        raise DataError(
+            f"{source} has {train}/ and {test}/ and beside them {listed(unknown)}: are these classes or parts? Leave "
+            f"only {train}/ and {test}/ (and val/), or only directories of classes."
+        )
+    return Parts(train, test, unused)
+
+
+def refuse_parts_inside(inner: Mapping[str, Collection[str]], where: str) -> None:
+    """Raises DataError if the directory of a class holds train/ and test/. `inner` has what is in each directory."""
+    for name, names in inner.items():
+        parts = [found for found in sorted(names) if _recognised(found)]
+        if len({_recognised(found) for found in parts}) > 1:
+            raise DataError(
+                f"{where} has the directory {readable(name)}/ with {listed(parts)} in it. If these are parts, their "
+                "images would be mixed: put the parts outside and the classes inside (train/CLASS/, test/CLASS/). If "
+                f"they are only names, move all images of the class into {readable(name)}/ itself."
+            )
+
+
+def refuse_two_readings(inner: Mapping[str, Collection[str]], where: str) -> None:
+    """Raises DataError if all directories have the same two or more directories in them.
+
+    `inner` has the directories in each directory, none of which holds images of its own.
+    """
+    if len(inner) < 2:
+        return
+    shared = set.intersection(*({composed(name).casefold() for name in names} for names in inner.values()))
+    if len(shared) > 1:
+        outer = sorted(inner)
+        repeated = sorted(name for name in inner[outer[0]] if composed(name).casefold() in shared)
+        raise DataError(
+            f"{where} can be read in two ways, since {listed(outer)} all have the same directories {listed(repeated)} "
+            f"in them. If the classes are {_plain(repeated)}: set data.url to one of {listed(outer)}, or name two of "
+            f"them train/ and test/. If the classes are {_plain(outer)}: move the images of each class out of its "
+            "inner directories."
+        )
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """Names of directories for a message."""
+    shown = ", ".join(f"{readable(name)}/" for name in list(names)[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _recognised(name: str) -> tuple[Role, str] | None:
+    """The role of a directory, and what its name says besides: ("train", "flowers") for flowers_train."""
+    match = _NAME.fullmatch(composed(name).casefold())
+    if not match:
+        return None
+    subject = re.sub(rf"{_FILLER}|[\W\d_]", "", match["before"] or "")
+    return _WORDS[match["word"]], subject
+
+
+def _incomplete(source: str, names: list[str]) -> DataError:
+    return DataError(
+        f"{source} has {listed(names)} but not both train/ and test/. Rename the directory that should be the test "
+        "part to test/, or set data.url to the directory that holds the classes: then a test part is split off."
+    )
+
+
+def _plain(names: Collection[str]) -> str:
+    return listed(names).replace("/", "")
