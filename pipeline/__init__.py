@@ -30,6 +30,7 @@ Small modules that everyone may know:
 
     provenance.py   what a result was made from: commit, data, code, versions
     machine.py      what a machine offers, and where the workers of a search run on it
+    grouping.py     splits that keep equal images together
     records.py      the typed records that stages hand each other, and their JSON files
     outcome.py      how a training ended, and what follows from that
     processes.py    child processes, each with a pipe to its parent

@@ -17,11 +17,11 @@ from pipeline.files import Project
 from pipeline.records import Provenance
 
 CODE: Mapping[str, tuple[str, ...]] = {
-    "download": ("config", "datasets", "download.py", "machine.py", "records.py"),
-    "train": ("batches", "config", "networks", "training", "machine.py", "records.py", "train.py"),
+    "download": ("config", "datasets", "download.py", "grouping.py", "machine.py", "records.py"),
+    "train": ("batches", "config", "networks", "training", "grouping.py", "machine.py", "records.py", "train.py"),
     "evaluate": (
         *("batches", "config", "evaluation", "networks", "training"),
-        *("evaluate.py", "machine.py", "records.py"),
+        *("evaluate.py", "grouping.py", "machine.py", "records.py"),
     ),
     "report": ("config", "reporting", "records.py", "report.py"),
 }

@@ -47,6 +47,22 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Duplicates:
+    """How many images of a data set are equal, pixel by pixel, as they are in its arrays."""
+
+    training: int
+    """Training images that equal an earlier training image."""
+    test: int
+    """Test images that equal an earlier test image."""
+    leaked: int
+    """Test images that equal a training image."""
+    conflicting: int
+    """Images that equal an image of another class."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """A few pairs each of what is `leaked`, `conflicting` and `copies` (in one part): "a.png = b.png"."""
+
+
+@dataclass(frozen=True)
 class Meta:
     """A data set without its images."""
 
@@ -66,6 +82,14 @@ class Meta:
     per_class: dict[str, list[int]] = field(default_factory=dict)
     """Images of each class in `train` and in `test`."""
     archive_sha256: str | None = None
+    duplicates: Duplicates | None = None
+    """None: an earlier version did not count them."""
+
+    def tags(self) -> dict[str, str]:
+        """For MLflow: the digest, and the numbers of equal images."""
+        counts = {} if self.duplicates is None else asdict(self.duplicates)
+        counts.pop("examples", None)
+        return {"data.digest": self.digest} | {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

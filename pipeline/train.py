@@ -84,7 +84,7 @@ def train(project: Project) -> None:
                 device=device.described(),
                 platform=made_from.platform,
                 provenance=made_from,
-                data=TrainingData(**asdict(meta), training=counts["training"], validation=counts["validation"]),
+                data=TrainingData(**vars(meta), training=counts["training"], validation=counts["validation"]),
                 values=_values(settings, meta),
             )
             records.write(record, project.run)
@@ -118,7 +118,8 @@ def _describe(
     run.set_tags(
         provenance.tags(made_from)
         | {f"device.{key}": str(value) for key, value in asdict(device).items()}
-        | {"seed": str(settings.train.seed), "data.digest": meta.digest}
+        | {"seed": str(settings.train.seed)}
+        | meta.tags()
     )
     run.log_dataset(
         name=meta.name,

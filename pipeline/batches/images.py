@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
+from pipeline.grouping import Groups
 from pipeline.records import Meta
 
 
@@ -17,14 +18,20 @@ class Images(NamedTuple):
     """[N, H, W, C]"""
     labels: npt.NDArray[np.int64]
     """[N]"""
+    groups: Groups | None = None
+    """Of equal images, which stay together in splits; None where all images differ."""
 
 
 def load_images(folder: Path, meta: Meta) -> Images:
-    """Memory-maps images.npy and labels.npy. Raises DataError if they are missing, damaged or don't fit `meta`."""
+    """Memory-maps images.npy and reads labels.npy, and groups.npy if there is one.
+
+    Raises DataError if they are missing, damaged or don't fit `meta`.
+    """
     try:
         # Copy on write, since PyTorch asks for writable memory. Nothing is written to the file.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy")
+        groups = np.load(folder / "groups.npy") if (folder / "groups.npy").exists() else None
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: run `dvc repro`, or `python -m pipeline.download`.") from error
     except (OSError, ValueError) as error:
@@ -35,4 +42,6 @@ def load_images(folder: Path, meta: Meta) -> Images:
             f"{folder / 'images.npy'} holds {images.dtype} {list(images.shape)}, but meta.json and labels.npy promise "
             f"uint8 {[len(labels), height, width, channels]}: run `dvc repro -f download`."
         )
-    return Images(images, labels)
+    if groups is not None and groups.shape != labels.shape:
+        raise DataError(f"{folder / 'groups.npy'} does not fit labels.npy: run `dvc repro -f download`.")
+    return Images(images, labels, groups)

@@ -4,7 +4,7 @@ listing.py says which of its files are images of which class and part. An unread
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.datasets.address import Address
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.datasets.fetch import Checksum, fetch
 from pipeline.datasets.images import ImageReader
-from pipeline.datasets.listing import Listing
+from pipeline.datasets.listing import Labelled, Listing
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.machine import granted_cores
@@ -24,7 +24,8 @@ from pipeline.machine import granted_cores
 @contextmanager
 def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
     """The folder at data.url. Its images are decoded while the block iterates them. Raises DataError, DownloadError."""
-    assert data.url is not None and data.image_size is not None  # checked by config
+    side = data.image_size
+    assert data.url is not None and side is not None  # checked by config
     address = Address.parse(data.url)
     with ExitStack() as stack:
         if not address.remote and (top := address.path(project)).is_dir():
@@ -39,21 +40,25 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
             archives.unpack(archive, top)
         with disk.disk_errors("listing the images", top):
             listing = Listing(top, str(address))
-            training, test = listing.parts(data.test_share, data.test_seed)
+            parts = listing.parts(data.test_share, data.test_seed)
         listing.warn_of_skipped_files()
-        bar = progress.image_bar("decoding", len(training[0]) + len(test[0]))
-        reader = ImageReader(
-            side=data.image_size,
-            pool=stack.enter_context(ThreadPoolExecutor(granted_cores())),
-            name_of=listing.name_of,
-            advance=stack.enter_context(bar),
-        )
-        yield DataSet(
-            name="folder",
-            classes=listing.classes,
-            shape=(3, data.image_size, data.image_size),
-            training=Part(training[1], reader.chunks(training[0], later=test[0])),
-            test=Part(test[1], reader.chunks(test[0])),
-            source=str(address),
-            archive_sha256=archive_sha256,
-        )
+        pool = stack.enter_context(ThreadPoolExecutor(granted_cores()))
+
+        def dataset(training: Labelled, test: Labelled, doing: str) -> DataSet:
+            bar = progress.image_bar(doing, len(training[0]) + len(test[0]))
+            reader = ImageReader(side, pool, listing.name_of, stack.enter_context(bar))
+            return DataSet(
+                name="folder",
+                classes=listing.classes,
+                shape=(3, side, side),
+                training=Part(training[1], reader.chunks(training[0], later=test[0]), listing.names(training)),
+                test=Part(test[1], reader.chunks(test[0]), listing.names(test)),
+                source=str(address),
+                archive_sha256=archive_sha256,
+                split_again=split_again if listing.is_split else None,
+            )
+
+        def split_again(training: Sequence[bytes], test: Sequence[bytes]) -> DataSet:
+            return dataset(*listing.split_again(training, test), "decoding again")
+
+        yield dataset(*parts, "decoding")

@@ -11,7 +11,8 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,32 @@ from pipeline.datasets.images import ENDINGS
 from pipeline.datasets.layout import listed
 from pipeline.datasets.signatures import READABLE, format_of
 from pipeline.errors import DataError
+from pipeline.grouping import Groups, groups_of
 
 Labelled = tuple[list[Path], npt.NDArray[np.int64]]
 """Paths of images with their labels [N]."""
 
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The images of a folder without parts, of which a share becomes the test part."""
+
+    paths: list[Path]
+    labels: npt.NDArray[np.int64]
+    share: float
+    seed: int
+
+    def parts(self, classes: Sequence[str], groups: Groups | None = None) -> tuple[Labelled, Labelled]:
+        in_test = test_split(self.labels, self.share, self.seed, groups, classes)
+        return _selected(self.paths, self.labels, ~in_test), _selected(self.paths, self.labels, in_test)
+
+    def groups(self, training: Sequence[bytes], test: Sequence[bytes]) -> Groups | None:
+        """The groups of equal images, from the hashes of both parts of the split without groups."""
+        in_test = test_split(self.labels, self.share, self.seed)
+        parts = {False: iter(training), True: iter(test)}
+        return groups_of([next(parts[is_test]) for is_test in in_test.tolist()])
 
 
 class Listing:
@@ -37,6 +59,7 @@ class Listing:
     def __init__(self, top: Path, source: str) -> None:
         self._top, self._source = top, source
         self._skipped: list[Path] = []
+        self._split: _Split | None = None
         self.classes: list[str] = []
 
     def parts(self, test_share: float, test_seed: int) -> tuple[Labelled, Labelled]:
@@ -55,9 +78,25 @@ class Listing:
             return self._labelled(training), self._labelled(test)
         images = self._by_class(top)
         self._check_counts(images, "", FEWEST_TRAINING + FEWEST_TEST)
-        paths, labels = self._labelled(images)
-        in_test = test_split(labels, test_share, test_seed)
-        return _selected(paths, labels, ~in_test), _selected(paths, labels, in_test)
+        self._split = _Split(*self._labelled(images), test_share, test_seed)
+        return self._split.parts(self.classes)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the test part was split off by `parts`, and did not come with the data."""
+        return self._split is not None
+
+    def split_again(self, training: Sequence[bytes], test: Sequence[bytes]) -> tuple[Labelled, Labelled]:
+        """Likewise, with equal images in one part, from the hashes of the images that `parts` returned.
+
+        Raises DataError if a class has too few different images.
+        """
+        assert self._split is not None
+        return self._split.parts(self.classes, self._split.groups(training, test))
+
+    def names(self, images: Labelled) -> list[str]:
+        """The images' paths in the folder."""
+        return [readable(path.relative_to(self._top).as_posix()) for path in images[0]]
 
     def name_of(self, path: Path) -> str:
         return f"{self._source}: {readable(path.relative_to(self._top).as_posix())}"

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from pipeline.config import Data
-from pipeline.datasets import arrays, disk
+from pipeline.datasets import arrays, disk, duplicates
 from pipeline.datasets.dataset import DataSet
 from pipeline.files import Project
 from pipeline.records import Meta
@@ -16,12 +16,15 @@ def prepare(project: Project, data: Data) -> Meta:
         project.data.mkdir(parents=True, exist_ok=True)
         try:
             with _open_dataset(data, project) as dataset:
-                return arrays.write(project, dataset)
+                meta = arrays.write(project, dataset)
         except BaseException:
             # meta.json is missing in any case. An error while cleaning up must not hide the first one.
             with suppress(OSError):
                 arrays.clear(project)
             raise
+    if meta.duplicates:
+        duplicates.warn(meta.duplicates, meta.counts)
+    return meta
 
 
 def _open_dataset(data: Data, project: Project) -> AbstractContextManager[DataSet]:

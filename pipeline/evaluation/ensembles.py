@@ -127,7 +127,7 @@ class Combiner:
         """
         self._project, self._settings, self._members, self._announce = project, settings, members, announce
         images = load_images(project.training_data, meta)
-        trained_on, held_out = splits.split(images.labels, *validation)
+        trained_on, held_out = splits.split(images.labels, *validation, images.groups, meta.classes)
         self.labels = images.labels[held_out]
         self._device = inference.prepared_device(settings)
         size, device = settings.evaluate.batch_size, self._device.handle

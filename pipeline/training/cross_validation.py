@@ -56,7 +56,9 @@ class Training:
             parts = [
                 Parts.build(config, meta, images, device, positions=positions, seed=seed)
                 for positions, seed in zip(
-                    splits.folds(images.labels, train.folds, train.validation_seed), seeds(train), strict=True
+                    splits.folds(images.labels, train.folds, train.validation_seed, images.groups, meta.classes),
+                    seeds(train),
+                    strict=True,
                 )
             ]
         names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]

@@ -43,7 +43,9 @@ class Parts(NamedTuple):
         ConfigError.
         """
         train = config.train
-        training, validation = positions or splits.split(images.labels, train.validation_share, train.validation_seed)
+        training, validation = positions or splits.split(
+            images.labels, train.validation_share, train.validation_seed, images.groups, meta.classes
+        )
         seed = train.seed if seed is None else seed
         network = networks.build(config.model, meta, seed)
         network.prepare(_sample(images, training))

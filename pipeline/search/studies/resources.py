@@ -98,7 +98,7 @@ class StudyResources:
         spec, about = self._spec, identity(self._spec)
         parent = tracker.open(f"study-{self._search.about['key']}", name=f"study {self._search.name}")
         tracker.send_leftovers()
-        tags = provenance.tags(provenance.collect(spec.project)) | {"data.digest": spec.meta.digest}
+        tags = provenance.tags(provenance.collect(spec.project)) | spec.meta.tags()
         with parent.batch():
             parent.log_params(
                 {f"space.{name}": str(axis) for name, axis in about["space"].items()}
