@@ -61,6 +61,10 @@ class Duplicates:
     examples: dict[str, list[str]] = field(default_factory=dict)
     """A few pairs each of what is `leaked`, `conflicting` and `copies` (in one part): "a.png = b.png"."""
 
+    @property
+    def any(self) -> bool:
+        return bool(self.training or self.test or self.leaked or self.conflicting)
+
 
 @dataclass(frozen=True)
 class Meta:

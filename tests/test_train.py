@@ -109,6 +109,7 @@ def test_the_run_in_mlflow_has_values_figures_of_each_epoch_tags_data_and_model(
     for tag in ("ended", "seed", "data.digest", "device.type", "device.threads"):
         assert tag in run.data.tags
     assert run.data.tags["ended"] == "finished"
+    assert run.data.tags["data.duplicates.leaked"] == "0"
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     assert len(client.get_run(run.info.run_id).outputs.model_outputs) == 1
     assert not any(short.checkpoints.iterdir())

@@ -27,12 +27,14 @@ class _Image(NamedTuple):
 
 def find(training: Part, test: Part, hashes: tuple[Sequence[bytes], Sequence[bytes]]) -> Duplicates:
     """Counts of equal images, with examples. `hashes` are those of the training and of the test images."""
+    counts = dict.fromkeys(("training", "test", "leaked", "conflicting"), 0)
+    examples: dict[str, list[str]] = {"leaked": [], "conflicting": [], "copies": []}
+    if len({*hashes[0], *hashes[1]}) == len(hashes[0]) + len(hashes[1]):
+        return Duplicates(**counts, examples=examples)
     equal: dict[bytes, list[tuple[str, int]]] = {}
     for part, found in zip(("train", "test"), hashes, strict=True):
         for place, hash_ in enumerate(found):
             equal.setdefault(hash_, []).append((part, place))
-    counts = dict.fromkeys(("training", "test", "leaked", "conflicting"), 0)
-    examples: dict[str, list[str]] = {"leaked": [], "conflicting": [], "copies": []}
 
     def example(kind: str, one: _Image, other: _Image) -> None:
         if len(examples[kind]) < _MOST_EXAMPLES:

@@ -726,3 +726,21 @@ def data_of(image: dict[str, str]) -> bytes:
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def test_equal_images_have_a_section_with_counts_and_examples(tmp_path: Path) -> None:
+    found = {"training": 3, "test": 0, "leaked": 2, "conflicting": 0}
+    examples = {"leaked": ["train/cat/1.png = test/cat/<9>.png"], "conflicting": [], "copies": []}
+    written = write_results(tmp_path)
+    run = json.loads(written.run.read_text())
+    run["data"]["duplicates"] = found | {"examples": examples}
+    written.run.write_text(json.dumps(run))
+    text = page_of(written).text
+    assert "2 of the test set in the training set, 0 with two labels, 3 copies" in text
+    assert "2 of 10,000 test images are also in the training set" in text
+    assert "train/cat/1.png = test/cat/<9>.png" in text
+    run["data"]["duplicates"] = dict.fromkeys(found, 0) | {"examples": {}}
+    written.run.write_text(json.dumps(run))
+    text = page_of(written).text
+    assert "Equal images none" in text
+    assert "also in the training set" not in text
