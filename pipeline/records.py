@@ -153,6 +153,8 @@ class RunRecord:
     seconds_per_epoch: float
     peak_memory_bytes: int
     folds: Folds | None = None
+    temperature: float = 1.0
+    """What the logits of the model were divided by after the last epoch, so that its probabilities are calibrated."""
     device: DeviceRecord
     platform: str
     provenance: Provenance
@@ -201,6 +203,14 @@ class Scores:
     """Expected calibration error (Guo et al. 2017)."""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities are from the accuracy: see Scores."""
+
+    nll: float
+    ece: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateFigures(Scores):
     """Of the test set, with the cost of a prediction."""
@@ -209,6 +219,8 @@ class EvaluateFigures(Scores):
     macs: int
     """Multiply-accumulate operations per image."""
     images_per_second: float
+    uncalibrated: Calibration | None = None
+    """Of the network as it was trained: before its logits were divided by run.json's temperature."""
     tta_flip: Scores | None = None
     """With test-time augmentation."""
 

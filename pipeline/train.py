@@ -70,6 +70,7 @@ def train(project: Project) -> None:
                 history.append(epoch)
                 display.show(epoch)
                 _record(run, training, [epoch])
+            temperature = training.calibrate(*training.infer())
             networks.save(training.network, project.model)
             _write_history(project.history, history)
             elapsed_s = history[-1].elapsed_s
@@ -81,6 +82,7 @@ def train(project: Project) -> None:
                 seconds_per_epoch=elapsed_s / len(history),
                 peak_memory_bytes=device.peak_memory_bytes(),
                 folds=training.folds,
+                temperature=temperature,
                 device=device.described(),
                 platform=made_from.platform,
                 provenance=made_from,
@@ -88,6 +90,7 @@ def train(project: Project) -> None:
                 values=_values(settings, meta),
             )
             records.write(record, project.run)
+            run.log_metrics({"train.temperature": temperature})
             run.log_file(project.history)
             run.log_model(training.network, images.pixels[:2].transpose(0, 3, 1, 2))
         run.finish(Outcome.FINISHED)

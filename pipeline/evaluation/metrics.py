@@ -33,6 +33,14 @@ def score(probabilities: Floats, labels: Ints, bins: int) -> Scores:
     )
 
 
+def with_temperature(probabilities: Floats, temperature: float) -> Floats:
+    """The probabilities [N, classes] that the same logits give when they are divided by `temperature`."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Floats = scaled / scaled.sum(axis=1, keepdims=True)
+    return found
+
+
 def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int) -> float:
     """Mean distance of confidence and accuracy over bins of equal width (Guo et al. 2017, section 2, equation 3)."""
     confidence = probabilities.max(axis=1)

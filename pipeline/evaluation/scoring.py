@@ -18,7 +18,7 @@ from pipeline.evaluation import metrics, test_set
 from pipeline.evaluation.inference import load_network, predict, prepared_device
 from pipeline.evaluation.metrics import Floats
 from pipeline.files import Project, atomic_write, write_csv
-from pipeline.records import EvaluateFigures, FoldFigures, Folds, Meta, Metrics, RunRecord, TrainFigures
+from pipeline.records import Calibration, EvaluateFigures, FoldFigures, Folds, Meta, Metrics, RunRecord, TrainFigures
 from pipeline.training import loop
 
 SPEED_MEASURED_S = 1.0
@@ -49,11 +49,13 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
     loop.infer(network, OrderedBatches(images, first, batch_size=size, device=device.handle), device)  # warm-up
     probabilities, seconds = _timed(lambda: predict(network, batches, device))
     flipped = predict(network, batches, device, flip=True) if settings.evaluate.tta == "flip" else None
+    before = metrics.score(metrics.with_temperature(probabilities, 1 / record.temperature), images.labels, bins)
     figures = EvaluateFigures(
         **asdict(metrics.score(probabilities, images.labels, bins)),
         parameters=networks.parameters(network),
         macs=macs,
         images_per_second=round(len(images.labels) / seconds, 1),
+        uncalibrated=Calibration(before.nll, before.ece),
         tta_flip=None if flipped is None else metrics.score(flipped, images.labels, bins),
     )
     table = metrics.per_class(probabilities, images.labels, meta.classes)

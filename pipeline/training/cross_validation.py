@@ -24,6 +24,7 @@ from pipeline.errors import DataError, Diverged
 from pipeline.networks import Classifier
 from pipeline.records import Epoch, Folds, Meta
 from pipeline.training import loop
+from pipeline.training.calibration import divide_logits, temperature
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.parts import Parts
@@ -142,6 +143,17 @@ class Training:
         that was not trained on it."""
         found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
         return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
+
+    def calibrate(self, logits: Tensor, labels: Tensor) -> float:
+        """Divides the logits of the saved network by the temperature that suits its validation part, and returns it.
+
+        `logits` and `labels` are those that `infer` gives. To be called when the training is over, before the network
+        is saved: it can't be trained on after that.
+        """
+        count = len(self.parts[0].validation)
+        divisor = temperature(logits[:count], labels[:count])
+        divide_logits(self.network, divisor)
+        return divisor
 
     def _mean(self, number: int) -> Epoch:
         return mean([history[number - 1] for history in self.histories], [len(part.training) for part in self.parts])

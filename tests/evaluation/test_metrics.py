@@ -53,3 +53,12 @@ def test_the_support_is_a_count_though_no_prediction_is_right() -> None:
     assert table["support"] == [1, 1]
     assert all(type(count) is int for count in table["support"])
     assert table["f1"] == [0.0, 0.0]
+
+
+def test_a_temperature_changes_probabilities_as_it_changes_their_logits() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 3)) * 4
+    probabilities, halved = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True) for each in (logits, logits / 2))
+    np.testing.assert_allclose(metrics.with_temperature(probabilities, 2), halved)
+    np.testing.assert_allclose(metrics.with_temperature(halved, 0.5), probabilities)
+    certain = np.array([[1.0, 0.0]])
+    np.testing.assert_allclose(metrics.with_temperature(certain, 3.0), certain, atol=1e-30)

@@ -175,6 +175,7 @@ class _Trainer:
                     return
         logits, labels = training.infer()
         if order.keep_model or training.over:
+            training.calibrate(logits, labels)
             networks.save(training.network, order.folder / "model.safetensors")
         yield TargetReached(
             order.trial,
