@@ -21,6 +21,8 @@ _PROGRAM = Path("data", "model.pt2")
 def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -> None:
     """Writes `network` (on any device) as an MLflow model into `folder`. The model takes batches of any size.
 
+    The description of a pipeline.networks.Classifier becomes the metadata of the model.
+
     `example` is uint8 [N, C, H, W] with N of at least 2: torch.export treats a batch size of 1 as a constant. Raises
     what torch.export raises for a network that it can't export; `reason` shortens it.
     """
@@ -41,6 +43,7 @@ def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -
             # Otherwise MLflow finds them out by loading the model in another process.
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy")],
             serialization_format="pt2",
+            metadata=getattr(network, "description", None) or None,
         )
     description = Model.load(folder)
     # An exported graph stays on its device, the CPU. Where there is a GPU MLflow would load it there.

@@ -1,5 +1,7 @@
 """A network together with the normalisation of its images."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +18,16 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        description: Mapping[str, str] | None = None,
+    ) -> None:
+        """`description` says what goes in and what comes out; it is saved with the weights and with exports."""
         super().__init__()
+        self.description = dict(description or {})
         self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1))
         self.network = network

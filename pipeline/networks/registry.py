@@ -28,7 +28,7 @@ def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Class
     _check_sides(network, model, meta)
     if initial:
         network.load_initial_weights(model.weights)
-    return Classifier(network, network.mean or meta.mean, network.std or meta.std)
+    return Classifier(network, network.mean or meta.mean, network.std or meta.std, meta.description)
 
 
 SIZE_KEYS = ("model.family", "model.stem", "model.image_size")

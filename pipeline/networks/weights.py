@@ -11,10 +11,14 @@ from pipeline.networks.classifier import Classifier
 
 
 def save(classifier: Classifier, path: Path) -> None:
-    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code."""
+    """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code.
+
+    The metadata of the file is the description of the classifier: class names, shape of the images, how they are
+    resized.
+    """
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
     with atomic_write(path) as aside:
-        aside.write_bytes(safetensors.torch.save(weights))
+        aside.write_bytes(safetensors.torch.save(weights, classifier.description or None))
 
 
 def load(classifier: Classifier, path: Path) -> None:

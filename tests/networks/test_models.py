@@ -1,7 +1,10 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from torch import nn
 
@@ -160,3 +163,13 @@ def test_weights_of_another_network_and_a_missing_or_damaged_file_are_reported(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(PipelineError, match="does not hold the network"):
         networks.load(network, path)
+
+
+def test_a_file_of_weights_says_what_goes_in_and_what_comes_out(settings: Config, meta: Meta, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    networks.save(networks.build(settings.model, replace(meta, name="folder", classes=("été", "冬")), seed=0), path)
+    with safetensors.safe_open(path, "pt") as file:
+        found = file.metadata()
+    assert json.loads(found["classes"]) == ["été", "冬"]
+    assert json.loads(found["shape"]) == [3, 8, 8]
+    assert found["resize"] == "centre square, bilinear with antialiasing"
