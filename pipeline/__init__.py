@@ -34,6 +34,7 @@ Small modules that everyone may know:
     records.py      the typed records that stages hand each other, and their JSON files
     outcome.py      how a training ended, and what follows from that
     processes.py    child processes, each with a pipe to its parent
+    fonts.py        fonts for class names in any script
     cli.py          what command lines share: --help, errors, exit codes
     files.py        the names of all files, and how a file is written whole
     errors.py       the tree of errors that a user can act on

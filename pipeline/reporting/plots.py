@@ -18,6 +18,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipeline import fonts
 from pipeline.reporting.results import Matrix
 
 PANELS = ("accuracy", "loss", "learning_rate")
@@ -127,11 +128,14 @@ def _mark(history: Mapping[str, Sequence[float]]) -> str:
 
 def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
     """Labels rows and columns. A label that is wider than its column is slanted; `cell` is the width in inches."""
-    size = _font_size(cell)
-    shown = range(0, len(classes), math.ceil(len(classes) / 120))
-    labels = [_label(classes[index], index) for index in shown]
-    axes.set_yticks(shown, labels, fontsize=size)
-    axes.set_xticks(shown, labels, fontsize=size)
+    step = math.ceil(len(classes) / 120)
+    size = _font_size(step * cell)
+    shown = range(0, len(classes), step)
+    file = _font_file(classes)
+    labels = [_label(classes[index], index, file) for index in shown]
+    font = font_manager.FontProperties(family=FONT, fname=file, size=size)
+    axes.set_yticks(shown, labels, fontproperties=font)
+    axes.set_xticks(shown, labels, fontproperties=font)
     letter = 0.65 * size / 72
     for text in axes.get_xticklabels():
         if len(classes) > WITH_COUNTS:
@@ -160,11 +164,18 @@ def _font_size(inches: float) -> float:
     return min(10, 0.75 * 72 * inches)
 
 
-def _label(name: str, index: int) -> str:
+def _font_file(classes: Sequence[str]) -> str | None:
+    """The file of an installed font for class names that FONT lacks letters of; None for FONT."""
+    letters = frozenset("".join(classes)) - set("\n\t")
+    charmap = font_manager.get_font(font_manager.findfont(FONT)).get_charmap()
+    return None if all(ord(letter) in charmap for letter in letters) else fonts.covering(letters)
+
+
+def _label(name: str, index: int, file: str | None) -> str:
     """A class name, shortened to 24 letters, or the number of the class where the font lacks a letter of the name."""
     name = " ".join(name.split())
-    font = font_manager.get_font(font_manager.findfont(FONT))
-    if any(font.get_char_index(ord(letter)) == 0 for letter in name):
+    charmap = font_manager.get_font(file or font_manager.findfont(FONT)).get_charmap()
+    if any(ord(letter) not in charmap for letter in name):
         return f"class {index}"
     return name if len(name) <= 24 else name[:23] + "…"
 

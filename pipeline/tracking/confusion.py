@@ -40,11 +40,13 @@ def image(matrix: Matrix, classes: Sequence[str]) -> bytes:
     number = len(classes)
     cell = cell_side(number)
     side = number * cell
-    names = [label(name, index) for index, name in enumerate(classes)] if number <= WITH_COUNTS else []
-    rows = [_text(name, _NAME_SIZE, _INK) for name in names]
+    rows = []
+    if number <= WITH_COUNTS:
+        file = font_file(classes)
+        rows = [_text(label(name, index, file), _NAME_SIZE, _INK, file) for index, name in enumerate(classes)]
     widest = max((row.width for row in rows), default=0)
     columns = [row.rotate(90, expand=True) for row in rows] if widest > cell - 4 else rows
-    gap = 8 if names else 0
+    gap = 8 if rows else 0
     left = MARGIN + _TITLE_SIZE + 14 + widest + gap
     below = gap + max((column.height for column in columns), default=0) + 14 + _TITLE_SIZE + MARGIN
     sheet = Image.new("RGB", (left + side + MARGIN, MARGIN + side + below), "white")
@@ -153,22 +155,32 @@ def _number(count: int, size: int) -> "Image":
 
 
 @lru_cache(256)
-def _text(text: str, size: int, colour: tuple[int, int, int]) -> "Image":
+def _text(text: str, size: int, colour: tuple[int, int, int], file: str | None = None) -> "Image":
     from PIL import Image, ImageDraw
 
-    font = _font(size)
+    font = _font(size, file)
     image = Image.new("RGB", (math.ceil(font.getlength(text)) + 1, round(1.3 * size)), "white")
     ImageDraw.Draw(image).text((0, image.height // 2), text, colour, font, anchor="lm")
     return image
 
 
-def label(name: str, index: int) -> str:
+def font_file(classes: Sequence[str]) -> str | None:
+    """The file of an installed font for names that Pillow's own font lacks letters of; None for Pillow's."""
+    letters = frozenset("".join(classes)) - set("\n\t")
+    if not any(_lacks(letter) for letter in letters):
+        return None
+    from pipeline import fonts
+
+    return fonts.covering(letters)
+
+
+def label(name: str, index: int, file: str | None = None) -> str:
     """The class's name as it is drawn: shortened, or without accents or as a number where the font lacks letters."""
     name = " ".join(name.split())
-    if any(_lacks(letter) for letter in name):
+    if file is None and any(_lacks(letter) for letter in name):
         decomposed = unicodedata.normalize("NFKD", name)  # Füchse -> Fuchse
         name = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    if not name or any(_lacks(letter) for letter in name):
+    if not name or (file is None and any(_lacks(letter) for letter in name)):
         return f"class {index}"
     return name if len(name) <= _NAME_LETTERS else name[: _NAME_LETTERS - 1] + "…"
 
@@ -181,7 +193,7 @@ def _lacks(letter: str) -> bool:
 
 
 @lru_cache(32)
-def _font(size: int) -> "Font":
+def _font(size: int, file: str | None = None) -> "Font":
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
