@@ -17,7 +17,7 @@ from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, Run
 
 Point = tuple[str, int, str]
 """A metric's name, step and value, the value as text so that nan equals nan."""
@@ -99,6 +99,8 @@ class Delivery:
         self._experiment_id: str
         self._runs: dict[str, _Known] = {}
         """Runs that are open or paused, and parents, by key."""
+        self._deleted: dict[str, list[str]] = {}
+        """The ids of deleted runs that may have children, by key."""
 
     def load(self) -> None:
         """Imports MLflow."""
@@ -133,6 +135,7 @@ class Delivery:
                 content = operation.content
                 match operation.kind:
                     case "open":
+                        self._adopt(operation, run)
                         self._open(run, content["name"], ends=ends)
                     case "params":
                         self._params(request, content["values"])
@@ -164,27 +167,15 @@ class Delivery:
         with self._explained():
             parent = self._find(key)
             found: dict[str, Recorded] = {}
-            token = None
-            while parent:
-                page = self._client.search_runs(
-                    [self._experiment_id],
-                    f"tags.`mlflow.parentRunId` = '{parent.id}'",
-                    max_results=1000,
-                    order_by=["start_time DESC"],
-                    page_token=token,
+            for run in self._runs_with("mlflow.parentRunId", parent.id) if parent else ():
+                if "pipeline.key" not in run.data.tags:
+                    continue
+                paused = run.info.status == Outcome.PAUSED.mlflow_status
+                found[run.data.tags["pipeline.key"]] = Recorded(
+                    run.info.status,
+                    Outcome.PAUSED if paused else run.data.tags.get("ended"),
+                    internals.last_step(run, "train.validation_accuracy"),
                 )
-                for run in page:
-                    if "pipeline.key" not in run.data.tags:
-                        continue
-                    paused = run.info.status == Outcome.PAUSED.mlflow_status
-                    found[run.data.tags["pipeline.key"]] = Recorded(
-                        run.info.status,
-                        Outcome.PAUSED if paused else run.data.tags.get("ended"),
-                        internals.last_step(run, "train.validation_accuracy"),
-                    )
-                token = page.token
-                if not token:
-                    break
             return found
 
     def _run(self, opening: Operation, request: _Request, new: bool) -> _Known:
@@ -193,12 +184,20 @@ class Delivery:
 
     def _find(self, key: str) -> _Known | None:
         if key not in self._runs:
+            from mlflow.entities import ViewType
+
             runs = self._client.search_runs(
-                [self._experiment_id], f"tags.`pipeline.key` = '{key}'", max_results=1, order_by=["start_time ASC"]
+                [self._experiment_id],
+                f"tags.`pipeline.key` = '{key}'",
+                run_view_type=ViewType.ALL,
+                max_results=1000,
+                order_by=["start_time ASC"],
             )
-            if not runs:
+            there = [run for run in runs if run.info.lifecycle_stage == "active"]
+            self._deleted[key] = [run.info.run_id for run in runs if run not in there]
+            if not there:
                 return None
-            self._runs[key] = _Known(runs[0].info.run_id, runs[0].info.artifact_uri)
+            self._runs[key] = _Known(there[0].info.run_id, there[0].info.artifact_uri)
         return self._runs[key]
 
     def _create(self, opening: Operation, request: _Request) -> _Known:
@@ -213,6 +212,36 @@ class Delivery:
         known = _Known(run.info.run_id, run.info.artifact_uri, "RUNNING", content["name"], last_steps={}, tables=[])
         self._runs[content["key"]] = known
         return known
+
+    def _adopt(self, opening: Operation, run: _Known) -> None:
+        """Moves the children of deleted runs of the same key to the run that took their place, if it is no child."""
+        key = opening.content["key"]
+        if opening.content["parent"] or key not in self._deleted:
+            return
+        children = [child for id in self._deleted[key] for child in self._runs_with("mlflow.parentRunId", id)]
+        if run.status is not None:  # it was created: the run in whose place it is may be deleted for good
+            children += self._runs_with("pipeline.key", f"{key}-%", "LIKE")
+        for child in children:
+            if child.data.tags.get("mlflow.parentRunId") != run.id:
+                self._client.set_tag(child.info.run_id, "mlflow.parentRunId", run.id)
+        del self._deleted[key]
+
+    def _runs_with(self, tag: str, value: str, comparison: str = "=") -> "list[Run]":
+        """The runs that have a value of a tag, the last one first."""
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`{tag}` {comparison} '{value}'",
+                max_results=1000,
+                order_by=["start_time DESC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
 
     def _points(self, run: _Known) -> set[Point]:
         if run.points is None:

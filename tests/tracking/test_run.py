@@ -1,8 +1,10 @@
 """pipeline.tracking.run with MLflow on SQLite: what a run has after it was recorded, paused, resumed."""
 
+import contextlib
 import json
 import math
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -324,3 +326,29 @@ def test_a_run_has_its_latest_confusion_matrix_as_an_image_and_a_table(project: 
     }
     tagged = json.loads(run_after.data.tags["mlflow.loggedArtifacts"])
     assert tagged == [{"path": "confusion_matrix.json", "type": "table"}]
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_the_children_of_a_deleted_run_move_to_the_run_that_takes_its_place(project: Project, for_good: bool) -> None:
+    with Tracker(project) as tracker:
+        tracker.open("study-1", name="study")
+        for key in ("study-1-trial-0000", "study-1-trial-0001"):
+            tracker.open(key, parent="study-1").finish(Outcome.FINISHED)
+        tracker.open("study-10").finish(Outcome.FINISHED)
+        tracker.open("study-10-trial-0000", parent="study-10").finish(Outcome.FINISHED)
+    mlflow_client = client(project)
+    parent = next(run for run in runs(mlflow_client) if run.data.tags["pipeline.key"] == "study-1")
+    mlflow_client.delete_run(parent.info.run_id)
+    if for_good:
+        with contextlib.closing(sqlite3.connect(project.home / "mlflow.db")) as database, database:
+            for table in ("tags", "runs"):
+                database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (parent.info.run_id,))
+    for _ in range(2):
+        with Tracker(project) as tracker:
+            tracker.open("study-1", name="study")
+            tracker.open("study-1-trial-0002", parent="study-1").finish(Outcome.FINISHED)
+    found = {run.data.tags["pipeline.key"]: run for run in runs(client(project))}
+    assert len(found) == 6
+    for key in ("study-1-trial-0000", "study-1-trial-0001", "study-1-trial-0002"):
+        assert found[key].data.tags["mlflow.parentRunId"] == found["study-1"].info.run_id
+    assert found["study-10-trial-0000"].data.tags["mlflow.parentRunId"] == found["study-10"].info.run_id
