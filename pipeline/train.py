@@ -64,7 +64,12 @@ def train(project: Project) -> None:
         _record(run, training, history)
         with (
             _outcome_recorded(run, start, history, settings.train.epochs),
-            TrainingDisplay(settings.train.epochs, training.images_per_epoch, done=len(history)) as display,
+            TrainingDisplay(
+                settings.train.epochs,
+                training.images_per_epoch,
+                done=len(history),
+                before_s=history[-1].elapsed_s if history else 0.0,
+            ) as display,
         ):
             for epoch in training.fit(display.counting):
                 history.append(epoch)

@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import config, evaluate, train
+from pipeline import config, evaluate, networks, train
 from pipeline.batches.images import load_images
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.test_set import predict_test_set
@@ -80,7 +80,19 @@ def test_a_missing_model_or_one_of_other_values_is_told_with_what_to_do(
 ) -> None:
     change("width: 4", "width: 16")
     assert evaluate.main([]) == 1
-    assert "does not hold the network of params.yaml" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not hold the network of params.yaml" in error
+    assert "model.width: it was 4, it is 16" in error
+    assert len(error.splitlines()) == 3
+    change("width: 16", "width: 4")
+    weights = networks.build(
+        config.load(evaluated.params).model.model_copy(update={"width": 8}), load_meta(evaluated.meta), 0
+    )
+    networks.save(weights, evaluated.model)
+    assert evaluate.main([]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "size mismatch for network." in error
+    assert error.count("size mismatch") == 1
     evaluated.model.unlink()
     assert evaluate.main([]) == 1
     assert "model.safetensors is missing: run `dvc repro`" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,20 @@ from pipeline.files import Project
 WEIGHTS_KEYS = ("model.family", "model.backbone", "model.weights")
 """The keys that decide which weights a training begins with."""
 
+_MARKER = re.compile(r"<{7} |={7}$|>{7} |\|{7} ")
+"""A line by which git separates the sides of a conflict. None of them can begin a line of a params.yaml."""
+
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain dicts, lists and scalars. Raises ConfigError, also for a duplicate key."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if markers := [str(number) for number, line in enumerate(text.split("\n"), 1) if _MARKER.match(line)]:
+            raise ConfigError(
+                f"{path} holds both sides of a merge conflict (git's markers are in line {', '.join(markers)}): keep "
+                "the lines of one side or of each what you want, delete the markers, and `git add` the file."
+            )
+        return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split("To suppress this check")[0].split())
         raise ConfigError(f"{path} is not valid YAML: {reason}") from error

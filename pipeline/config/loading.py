@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
-from pipeline.config.messages import all_of, sentence, shown, unknown
+from pipeline.config.messages import all_of, is_section, sentence, shown, unknown
 from pipeline.config.names import had_no_effect, legal_names
 from pipeline.config.roles import searchable
 from pipeline.config.schema import Grid, Params
@@ -59,7 +59,9 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
     problems = []
     for name, value in overrides.items():
         section, _, key = name.partition(".")
-        if name not in legal_names() and section != "space":
+        if name in Config.model_fields:
+            problems.append(is_section(name))
+        elif name not in legal_names() and section != "space":
             problems.append(unknown(name))
         elif isinstance(merged.get(section), dict):
             merged[section][key] = value

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from pipeline.config.axes import Axis, Choices, Range
-from pipeline.config.names import GONE, legal_names
+from pipeline.config.names import GONE, legal_names, section_of
 from pipeline.config.roles import searchable
 from pipeline.config.schema import Params
 from pipeline.errors import ConfigError
@@ -77,6 +77,18 @@ def unknown(name: str) -> str:
         if near := difflib.get_close_matches(key, by_key, n=1, cutoff=0.7):
             return f"{name} is not a key; did you mean {by_key[near[0]]}?"
     return f"{name} is not a key; allowed are {', '.join(inside or Params.model_fields)}"
+
+
+def is_section(name: str) -> str:
+    """The sentence about a section that is set as a whole."""
+    if name == "study":
+        return "study is a section, which can't be set: write the grid into the file"
+    example = (
+        "train.learning_rate={low: 0.01, high: 0.5}"
+        if name == "space"
+        else f"{next(iter(section_of(name).model_fields))}=..."
+    )
+    return f"{name} is a section: set its keys one by one, as in {name}.{example}"
 
 
 def described(axis: Axis) -> str:

@@ -27,7 +27,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
     settings = parse(read_yaml(path), values, source)
     if problems := SearchCheck(settings.model_dump()).check_own_values():
         raise all_of(problems, source)
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode()  # read_text would make LF of CRLF
     nodes = {
         f"{section.value}.{key.value}": node
         for section, keys in YAML().compose(text).value
@@ -43,7 +43,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
         section, _, key = name.partition(".")
         expected[section][key] = value
     with atomic_write(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(text.encode())
         try:
             is_as_expected = read_yaml(aside) == expected
         except ConfigError:

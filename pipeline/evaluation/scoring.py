@@ -1,6 +1,7 @@
 """Scores the model of a training on the test set and writes what that gives."""
 
 import csv
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import numpy as np
 from pipeline import networks, records
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import Images
-from pipeline.config import Config
+from pipeline.config import Config, Model
+from pipeline.errors import PipelineError
 from pipeline.evaluation import metrics, test_set
 from pipeline.evaluation.inference import load_network, predict, prepared_device
 from pipeline.evaluation.metrics import Floats
@@ -39,6 +41,7 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
     Raises ConfigError, DataError; PipelineError where the model is missing or is not that of params.yaml.
     """
     meta = records.load_meta(project.meta)
+    _check_network(project.model, settings.model, record)
     device = prepared_device(settings)
     images, batches = test_set.load(project, meta, settings, device)
     network = load_network(settings.model, project.model, meta)
@@ -70,6 +73,27 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
     found = Metrics(_last_epoch(project.history, record.folds), figures)
     records.write(found, project.metrics)
     return Scored(found, table)
+
+
+_WITHOUT_EFFECT = ("dropout", "trained", "weights")
+"""Keys of the section model that don't change what a trained network predicts."""
+
+
+def _check_network(path: Path, model: Model, record: RunRecord) -> None:
+    """Raises PipelineError, with the values that differ, if the model is not of the network of params.yaml."""
+    now = {f"model.{key}": value for key, value in model.in_use().items() if key not in _WITHOUT_EFFECT}
+    then = record.values
+    differences = [
+        f"  {key}: it was {json.dumps(then[key])}, it is {json.dumps(value)}"
+        for key, value in now.items()
+        if key in then and then[key] != value
+    ]
+    if path.exists() and differences:
+        raise PipelineError(
+            f"{path} does not hold the network of params.yaml. These values have changed since it was trained:\n"
+            + "\n".join(differences)
+            + "\nTrain it by `dvc repro`, or set them back."
+        )
 
 
 def _timed(work: Callable[[], Floats]) -> tuple[Floats, float]:

@@ -1,5 +1,6 @@
 """MLflow's settings in this project's processes: quiet, and quick to give up."""
 
+import logging
 import os
 import warnings
 
@@ -18,6 +19,8 @@ def quiet() -> None:
     """Applies the settings to the rest of this process. Call it before MLflow is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # It logs each error of a database with its traceback, and raises it too: the sender says what it means.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # Not catch_warnings: that is not thread-safe, and this runs beside the main thread.
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)

@@ -31,4 +31,14 @@ def load(classifier: Classifier, path: Path) -> None:
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing: run `dvc repro`, or `python -m pipeline.train`.") from error
     except (safetensors.SafetensorError, RuntimeError) as error:
-        raise PipelineError(f"{path} does not hold the network of params.yaml ({error}): run `dvc repro`.") from error
+        reason = _first_problem(str(error))
+        raise PipelineError(f"{path} does not hold the network of params.yaml ({reason}): run `dvc repro`.") from error
+
+
+def _first_problem(text: str) -> str:
+    """Of PyTorch's list of all weights that don't fit the first one, on a line."""
+    heading, *problems = [line.strip().rstrip(".") for line in text.strip().splitlines()]
+    if not problems:
+        return heading
+    first = problems[0] if len(problems[0]) <= 200 else f"{problems[0][:200]}..."
+    return first + (f", and {len(problems) - 1} more" if len(problems) > 1 else "")

@@ -29,11 +29,16 @@ class Store:
         """The store of MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
 
         The defaults are mlflow.db in the project and the experiment "pipeline". Raises TrackingError for an address
-        that is wrong whatever the store would answer.
+        that is wrong whatever the store would answer, and for MLFLOW_EXPERIMENT_ID without a name.
         """
         home = project.home.resolve()
         uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
         experiment = environment.get("MLFLOW_EXPERIMENT_NAME") or "pipeline"
+        if environment.get("MLFLOW_EXPERIMENT_ID") and not environment.get("MLFLOW_EXPERIMENT_NAME"):
+            raise TrackingError(
+                f"MLFLOW_EXPERIMENT_ID is {environment['MLFLOW_EXPERIMENT_ID']}, but experiments are chosen by name "
+                "here: set MLFLOW_EXPERIMENT_NAME, or unset MLFLOW_EXPERIMENT_ID for the experiment pipeline."
+            )
         scheme, _, rest = uri.partition("://")
         store = cls(uri, experiment, home)
         if scheme.partition("+")[0] not in SCHEMES:

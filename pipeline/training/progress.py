@@ -16,9 +16,10 @@ from pipeline.records import Epoch
 class TrainingDisplay:
     """A context manager. The bar appears only on a terminal; the lines also go to a file or a pipe."""
 
-    def __init__(self, epochs: int, images_per_epoch: int, done: int) -> None:
-        """`done` of the epochs were trained by an earlier start."""
+    def __init__(self, epochs: int, images_per_epoch: int, done: int, before_s: float = 0.0) -> None:
+        """`done` of the epochs were trained by earlier starts, in `before_s` seconds."""
         self._epochs = epochs
+        self._done, self._before_s = done, before_s
         self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
@@ -62,7 +63,9 @@ class TrainingDisplay:
 
     def show(self, epoch: Epoch) -> None:
         """Prints the line of an epoch that ended."""
-        left_s = epoch.elapsed_s / epoch.number * (self._epochs - epoch.number)
+        # The pace of this start: an earlier one may have been on a busy machine.
+        epoch_s = (epoch.elapsed_s - self._before_s) / max(1, epoch.number - self._done)
+        left_s = epoch_s * (self._epochs - epoch.number)
         self._console.print(
             f"epoch {epoch.number:>3}/{self._epochs}"
             f"  training {epoch.training_loss:.4f} {epoch.training_accuracy:6.2%}"

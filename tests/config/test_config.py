@@ -499,3 +499,48 @@ def test_weights_that_git_does_not_track_are_found_by_an_experiment_in_a_copy(
     assert config.weights_digest(model.model) == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(ConfigError, match=f"there is no file {copy}/none.pth"):
         config.weights_file("none.pth")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("begin", "middle"), [("<<<<<<< HEAD", ""), ("<<<<<<< ours", "||||||| 1a2b3c4\n  epochs: 9\n")]
+)
+def test_a_merge_conflict_is_named_with_its_lines(tmp_path: Path, begin: str, middle: str, end: str) -> None:
+    path = tmp_path / "params.yaml"
+    text = f"data:\n  name: digits\ntrain:\n{begin}\n  epochs: 20\n{middle}=======\n  epochs: 30\n>>>>>>> branch\n"
+    path.write_bytes(text.replace("\n", end).encode())
+    lines = "4, 6, 8, 10" if middle else "4, 6, 8"
+    with pytest.raises(ConfigError, match=rf"{path} holds both sides of a merge conflict .* in line {lines}\)"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("space", "space is a section: set its keys one by one, as in space.train.learning_rate={low"),
+        ("train", "train is a section: set its keys one by one, as in train.seed=..."),
+        ("tune", "tune is a section: set its keys one by one, as in tune.seed=..."),
+        ("study", "study is a section, which can't be set: write the grid into the file"),
+    ],
+)
+def test_a_section_is_not_set_as_a_whole(name: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(SHIPPED, {name: {"train.learning_rate": [0.1]}})
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.strip().startswith(sentence)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_writing_keeps_the_ends_of_all_lines(tmp_path: Path, mixed: bool) -> None:
+    path = tmp_path / "params.yaml"
+    text = SHIPPED.read_bytes().replace(b"\n", b"\r\n")
+    if mixed:
+        text = text.replace(b"\r\n", b"\n", 5)
+    path.write_bytes(text)
+    config.write_values(path, {"train.momentum": 0.5, "train.head_learning_rate": 0.25, "augment.flip": "alternating"})
+    written = path.read_bytes()
+    assert written.count(b"\r\n") == text.count(b"\r\n")
+    assert written.count(b"\n") == text.count(b"\n")
+    assert config.load(path).train.head_learning_rate == 0.25
+    changed = [new for old, new in zip(text.split(b"\n"), written.split(b"\n"), strict=True) if old != new]
+    assert len(changed) == 3

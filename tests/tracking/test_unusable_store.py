@@ -1,14 +1,16 @@
 """Stores that can never be used: an error says why."""
 
+import contextlib
 import json
+import sqlite3
 
 import pytest
-from mlflow_runs import client
+from mlflow_runs import client, wait_until
 from servers import SECRET, answering
 
 from pipeline.errors import TrackingError
 from pipeline.files import Project
-from pipeline.tracking import Tracker
+from pipeline.tracking import Timing, Tracker
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,34 @@ def test_a_deleted_experiment_is_an_error_with_the_command_that_restores_it(proj
         Tracker(project) as tracker,
     ):
         tracker.open("b")
+
+
+@pytest.mark.parametrize(("name", "is_error"), [(None, True), ("", True), ("flowers", False)])
+def test_an_experiment_chosen_by_its_number_is_an_error_and_not_ignored(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str | None, is_error: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    if name is not None:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    if is_error:
+        with pytest.raises(TrackingError, match=r"MLFLOW_EXPERIMENT_ID is 7, but .* set MLFLOW_EXPERIMENT_NAME"):
+            Tracker(project)
+    else:
+        Tracker(project)
+
+
+def test_an_error_of_the_database_is_a_sentence_and_no_traceback(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    timing = Timing(patience_s=0.3, away_patience_s=0.3, retry_delays_s=(0.01,), linger_s=0.0)
+    with Tracker(project, timing=timing) as tracker:
+        run = tracker.open("a")
+        wait_until(lambda: not tracker.waiting)
+        with contextlib.closing(sqlite3.connect(project.home / "mlflow.db")) as database:
+            database.execute("DROP TABLE latest_metrics")
+        run.log_metrics({"train.loss": 1.0}, step=1)
+        wait_until(lambda: "does not answer" in (said.append(capfd.readouterr().err) or "".join(said)))
+    said.append(capfd.readouterr().err)
+    assert "no such table: latest_metrics" in "".join(said)
+    assert "Traceback" not in "".join(said)

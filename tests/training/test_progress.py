@@ -44,6 +44,15 @@ def test_the_line_of_an_epoch_has_its_figures_and_the_remaining_time(
         assert text in line
 
 
+def test_the_remaining_time_after_a_resume_is_that_of_the_present_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingDisplay(10, 32, done=4, before_s=400) as display:
+        display.show(Epoch(5, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, 402))
+        display.show(Epoch(6, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, 406))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("ETA 10 s")
+    assert second.endswith("ETA 12 s")
+
+
 def test_the_last_line_has_no_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingDisplay(3, 32, done=2) as display:
         display.show(Epoch(3, 0.1, 2.3, 0.1, 1.9, 0.375, 1234.4, 10))

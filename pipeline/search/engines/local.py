@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from pipeline.outcome import Outcome
 from pipeline.processes import ChildProcess
@@ -122,7 +123,11 @@ class LocalEngine:
             return
         handle.deaths += 1
         if handle.deaths == STARTS:
-            raise Stuck(f"A worker {how} {STARTS} times while it started: {handle.spec.log} has what it printed.")
+            raise Stuck(
+                f"A worker did not start in {STARTS} attempts: it {how}. "
+                + (f"Its last line: {line}\n" if (line := _last_line(handle.spec.log)) else "It printed nothing. ")
+                + f"{handle.spec.log} has all that it printed; when that is repaired, the same command resumes."
+            )
         self._replace(handle)
         if order:
             self._send(handle, order)
@@ -141,3 +146,11 @@ class LocalEngine:
     def processes(self) -> list[int]:
         """The process ids of the workers."""
         return [handle.process.pid for handle in self._handles]
+
+
+def _last_line(log: Path) -> str:
+    """The last line that is not blank; empty if there is none."""
+    with suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""

@@ -1,5 +1,6 @@
 """What a study shows while it runs: a live table on a terminal, a line per event everywhere else."""
 
+import json
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -141,6 +142,9 @@ def on_a_line(values: Mapping[str, Scalar]) -> str:
 
 
 def shown(value: Scalar) -> str:
+    """A value as YAML writes it, floats with three digits."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -110,7 +110,7 @@ class GridResults:
                 errors[-1] = trial.status
             table.add_row(
                 str(trial.number),
-                *("" if row[key] is None else shown(row[key]) for key in keys),
+                *(shown(trial.values[key]) if key in trial.values else "" for key in keys),
                 "" if row["parameters"] is None else f"{row['parameters']:,}",
                 *errors,
                 duration(trial.elapsed_s),

@@ -1,7 +1,9 @@
 """What makes a study this one: trials of another space, other data or other fixed values can't be compared with it."""
 
+import json
 import shlex
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,11 +58,14 @@ def _given(search: Ledger) -> list[str]:
 def _differences(part: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """A line per value that has changed. Keys that are gone don't count if their value had no effect."""
     return [
-        f"  {part} {name}: it was {_shown(before.get(name))}, it is {_shown(now.get(name))}"
+        f"  {part} {name}: it was {_shown(before, name)}, it is {_shown(now, name)}"
         for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name) and (name in now or not config.had_no_effect(name, before[name]))
     ]
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "nothing"
+    value = values[name]
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

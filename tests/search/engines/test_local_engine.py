@@ -312,9 +312,13 @@ def test_values_that_can_not_work_end_the_search_with_their_sentence_if_no_searc
         messages_of(engine, Failed)
 
 
-def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines) -> None:
+def test_workers_that_do_not_start_are_not_started_for_ever(engines: Engines, project: Project) -> None:
     engine = engines(1, workers.cannot_start)
-    with pytest.raises(Stuck, match="exit code 3"):
+    (project.root / "worker-0.log").write_text("Traceback ...\nImportError: libcudnn.so.9\n\n")
+    said = (
+        r"did not start in 3 attempts: it ended with exit code 3. Its last line: ImportError: libcudnn.so.9\n.*worker-0"
+    )
+    with pytest.raises(Stuck, match=said):
         for _ in range(60):
             engine.next(1.0)
 

@@ -7,6 +7,7 @@ from searches import EPOCHS, curve, owner
 from pipeline.outcome import Outcome
 from pipeline.search.engines.base import Failed
 from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.studies import display as study_display
 from pipeline.search.studies.display import StudyDisplay, on_a_line
 
 
@@ -69,3 +70,9 @@ def test_a_narrow_terminal_loses_the_end_of_the_values_and_nothing_else(tmp_path
 def test_values_are_shown_on_a_line_without_their_section() -> None:
     line = on_a_line({"train.learning_rate": 0.123456, "model.depth": 20, "augment.policy": "none"})
     assert line == "learning_rate 0.123  depth 20  policy none"
+
+
+def test_values_are_shown_as_yaml_writes_them() -> None:
+    values = {"train.clip_norm": None, "train.momentum": 0.123456, "model.width": 8, "augment.flip": "random"}
+    assert on_a_line(values) == "clip_norm null  momentum 0.123  width 8  flip random"
+    assert study_display.shown(True) == "true"
