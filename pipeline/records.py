@@ -86,6 +86,8 @@ class Meta:
     per_class: dict[str, list[int]] = field(default_factory=dict)
     """Images of each class in `train` and in `test`."""
     archive_sha256: str | None = None
+    fingerprint: str | None = None
+    """Of the local folder or archive that it was made from. None for others and those that an earlier version made."""
     duplicates: Duplicates | None = None
     """None: an earlier version did not count them."""
 

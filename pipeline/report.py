@@ -8,6 +8,7 @@ neither params.yaml nor the test set is read. The page, learning_curves.png and 
 results/report and into the run in MLflow.
 """
 
+import sys
 from collections.abc import Sequence
 
 from pipeline import cli, tracking
@@ -27,6 +28,8 @@ def report(project: Project) -> None:
         for figure in figures:
             run.log_file(figure, folder="plots")
         run.finish(Outcome.FINISHED)
+    if found.source_change:
+        print(f"warning: {found.source_change}", file=sys.stderr)
     print(f"wrote {index.relative_to(project.root)}: open it in a browser")
 
 

@@ -20,7 +20,9 @@ from pipeline.search.studies import options
 
 def study(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for. Raises PipelineErrors; KeyboardInterrupt when stopped."""
+    from pipeline.datasets.fingerprint import warn_of_change
     from pipeline.files import Project
+    from pipeline.records import load_meta
     from pipeline.search.studies import grid
     from pipeline.search.studies.grid_results import GridResults
     from pipeline.search.studies.session import Session, TuneOptions
@@ -28,9 +30,10 @@ def study(arguments: argparse.Namespace) -> None:
     console, project, given = options.console(arguments), Project.here(), options.overrides(arguments)
     spec = grid.GridSpec.of(project, arguments.name, given)
     ending = GridResults(project, spec, console, grid.measure)
-    results = Session(
-        project, spec.settings, TuneOptions(spec.study, given=tuple(arguments.set)), console, ending
-    ).run()
+    wanted = TuneOptions(spec.study, given=tuple(arguments.set))
+    session = Session(project, spec.settings, wanted, console, ending)
+    warn_of_change(project, load_meta(project.meta))
+    results = session.run()
     if arguments.json:
         options.print_json(results)
 

@@ -32,6 +32,7 @@ def train(project: Project) -> None:
     settings = config.load(project.params)
     from pipeline import networks
     from pipeline.batches.images import load_images
+    from pipeline.datasets.fingerprint import warn_of_change
     from pipeline.machine import Machine
     from pipeline.training.cross_validation import Training
     from pipeline.training.device import Device
@@ -39,6 +40,7 @@ def train(project: Project) -> None:
     from pipeline.training.resume import Start
 
     meta = records.load_meta(project.meta)
+    warn_of_change(project, meta)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
     images = load_images(project.training_data, meta)

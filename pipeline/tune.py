@@ -39,7 +39,9 @@ def tune(arguments: argparse.Namespace) -> None:
 
 def _search(arguments: argparse.Namespace, console: "Console") -> None:
     from pipeline import config
+    from pipeline.datasets.fingerprint import warn_of_change
     from pipeline.files import Project
+    from pipeline.records import load_meta
     from pipeline.search.studies.session import Session, TuneOptions
 
     project = Project.here()
@@ -51,7 +53,9 @@ def _search(arguments: argparse.Namespace, console: "Console") -> None:
         apply=arguments.apply,
         given=tuple(arguments.set),
     )
-    results = Session(project, settings, wanted, console).run()
+    session = Session(project, settings, wanted, console)
+    warn_of_change(project, load_meta(project.meta))
+    results = session.run()
     if arguments.json:
         options.print_json(results)
 

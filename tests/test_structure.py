@@ -25,7 +25,7 @@ MODULES = {
 STAGES = ("download", "train", "evaluate", "report")
 
 # What any stage may use beside its code: it records and shows results, and decides none of their numbers.
-BESIDE = ("cli", "errors", "exporting", "files", "outcome", "provenance", "tracking")
+BESIDE = ("cli", "datasets.fingerprint", "errors", "exporting", "files", "outcome", "provenance", "tracking")
 
 
 @functools.cache

@@ -11,6 +11,7 @@ class_names.py  names of directories as names of classes
 signatures.py   the format of a file by its first bytes
 images.py       image files -> uint8 RGB of one size
 arrays.py       a data set -> arrays and meta.json
+fingerprint.py  whether a folder or archive has changed since it was read
 duplicates.py   equal images: counts, examples, warnings
 address.py      data.url: a URL or a path, shown without its password
 fetch.py        an address -> a local file with the right checksum

@@ -97,6 +97,7 @@ def _write(project: Project, dataset: DataSet) -> tuple[Meta, tuple[list[bytes],
             source=dataset.source,
             per_class={name: _per_class(part, len(dataset.classes)) for name, _, part in parts},
             archive_sha256=dataset.archive_sha256,
+            fingerprint=dataset.fingerprint,
             duplicates=duplicates.find(dataset.training, dataset.test, hashes),
         )
     return meta, hashes

@@ -12,6 +12,7 @@ from pipeline.datasets import archives, pickles
 from pipeline.datasets.address import Address
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.datasets.fetch import Archive, Checksum, fetch
+from pipeline.datasets.fingerprint import fingerprint
 from pipeline.files import Project
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -47,6 +48,7 @@ def read(data: Data, project: Project) -> DataSet:
         test=_part([files[_TEST_FILE]]),
         source=str(address),
         archive_sha256=archive.sha256,
+        fingerprint=fingerprint(address, project),
     )
 
 

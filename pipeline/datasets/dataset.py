@@ -37,6 +37,8 @@ class DataSet:
     source: str
     """The address without user, password and query."""
     archive_sha256: str | None
+    fingerprint: str | None = None
+    """Of a local folder or archive, see fingerprint.py."""
     split_again: Callable[[Sequence[bytes], Sequence[bytes]], "DataSet"] | None = None
     """The data set with a test part that keeps equal images together, from the hashes of its training and test images.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.config import Data
 from pipeline.datasets import archives, arrays, disk, progress
+from pipeline.datasets import fingerprint as fingerprints
 from pipeline.datasets.address import Address
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.datasets.fetch import Checksum, fetch
@@ -39,6 +40,7 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
             top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=arrays.UNPACKED, dir=project.data)))
             archives.unpack(archive, top)
         with disk.disk_errors("listing the images", top):
+            fingerprint = fingerprints.fingerprint(address, project)
             listing = Listing(top, str(address))
             parts = listing.parts(data.test_share, data.test_seed)
         listing.warn_of_skipped_files()
@@ -55,6 +57,7 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
                 test=Part(test[1], reader.chunks(test[0]), listing.names(test)),
                 source=str(address),
                 archive_sha256=archive_sha256,
+                fingerprint=fingerprint,
                 split_again=split_again if listing.is_split else None,
             )
 

@@ -119,7 +119,7 @@ class Listing:
         return folder
 
     def _skip_files_of(self, folder: Path) -> None:
-        self._skipped += [path for path in folder.iterdir() if not path.is_dir() and not _hidden(path.name)]
+        self._skipped += [path for path in folder.iterdir() if not path.is_dir() and not is_hidden(path.name)]
 
     def _by_class(self, folder: Path) -> dict[str, list[Path]]:
         """The images of each class in `folder`. Raises DataError if its directories may not be classes."""
@@ -173,14 +173,14 @@ class Listing:
         seen = set()
         for folder in folders:
             for directory, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
-                inner[:] = sorted(name for name in inner if not _hidden(name))
+                inner[:] = sorted(name for name in inner if not is_hidden(name))
                 if (real := os.path.realpath(directory)) in seen:
                     inner.clear()
                     continue
                 seen.add(real)
                 for name in files:
                     path = Path(directory, name)
-                    if _hidden(name):
+                    if is_hidden(name):
                         continue
                     if is_image(path):
                         images.append((composed(path.relative_to(folder).as_posix()), path))
@@ -189,7 +189,7 @@ class Listing:
         return [path for _, path in sorted(images)]
 
     def _folders(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
     def _labelled(self, images: dict[str, list[Path]]) -> Labelled:
         self.classes = sorted(images, key=natural_key)
@@ -245,7 +245,7 @@ def is_image(path: Path) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(not _hidden(path.name) and not path.is_dir() and is_image(path) for path in folder.iterdir())
+    return any(not is_hidden(path.name) and not path.is_dir() and is_image(path) for path in folder.iterdir())
 
 
 def _endings(paths: Iterable[Path]) -> str:
@@ -258,7 +258,8 @@ def _selected(paths: list[Path], labels: npt.NDArray[np.int64], mask: npt.NDArra
     return [paths[index] for index in np.flatnonzero(mask)], labels[mask]
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or directory is skipped without a word: hidden, or made by an operating system."""
     return name.startswith(".") or name in _SYSTEM_FILES
 
 

@@ -89,6 +89,7 @@ def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedIma
         confused=found.most_confused(5),
         weakest_first=sorted(found.per_class, key=lambda score: score.f1),
         mistakes=[(mistake, _thumbnail(mistake)) for mistake in found.mistakes],
+        source_change=found.source_change,
         grids=[(grid, _image(grid.figure) if grid.figure else None) for grid in found.grids],
         sections=sections,
     )

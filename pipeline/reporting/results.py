@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import records
+from pipeline.datasets import fingerprint
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.records import Epoch, Metrics, RunRecord
@@ -93,6 +94,8 @@ class Results:
     mistakes: Sequence[Mistake]
     """The most certain one first."""
     grids: Sequence[Grid]
+    source_change: str | None = None
+    """A sentence if the folder or archive of the data has changed since the download."""
 
     @property
     def classes(self) -> list[str]:
@@ -150,7 +153,8 @@ def read(project: Project) -> Results:
         confusion = _confusion(project.confusion_matrix, classes)
     with _reading(project.mistakes):
         mistakes = _mistakes(project.mistakes, classes)
-    return Results(run, history, metrics, confusion, per_class, mistakes, _grids(project))
+    change = fingerprint.change(project, run.data)
+    return Results(run, history, metrics, confusion, per_class, mistakes, _grids(project), change)
 
 
 @contextmanager

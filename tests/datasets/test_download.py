@@ -79,6 +79,7 @@ def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
         "digest": f"sha256:{digest.hexdigest()}",
         "source": "scikit-learn",
         "archive_sha256": None,
+        "fingerprint": None,
         "duplicates": {
             **dict.fromkeys(("training", "test", "leaked", "conflicting"), 0),
             "examples": {"leaked": [], "conflicting": [], "copies": []},

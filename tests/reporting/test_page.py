@@ -744,3 +744,13 @@ def test_equal_images_have_a_section_with_counts_and_examples(tmp_path: Path) ->
     text = page_of(written).text
     assert "Equal images none" in text
     assert "also in the training set" not in text
+
+
+def test_a_source_that_has_changed_since_the_training_is_named_with_the_command(tmp_path: Path) -> None:
+    written = write_results(tmp_path)
+    run = json.loads(written.run.read_text())
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    run["data"] |= {"source": "photos", "fingerprint": "of other photos"}
+    written.run.write_text(json.dumps(run))
+    assert "photos has changed since it was read" in page_of(written).text
+    assert "dvc repro -f download" in page_of(written).text
