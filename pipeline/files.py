@@ -70,6 +70,11 @@ class Project:
         """Written by `download`. Only `pipeline/evaluation/test_set.py` may read it."""
         return self.data / "test"
 
+    @property
+    def unreadable_images(self) -> Path:
+        """Text, one line per image that can't be read. It exists if they are too many for a message."""
+        return self.root / "results" / "download" / "unreadable_images.txt"
+
     # Written by train.
 
     @property

@@ -10,6 +10,7 @@ layout.py       which directories of a folder are train/ and test/
 class_names.py  names of directories as names of classes
 signatures.py   the format of a file by its first bytes
 images.py       image files -> uint8 RGB of one size
+wide.py         images of more than 8 bits, one scale for a data set
 arrays.py       a data set -> arrays and meta.json
 fingerprint.py  whether a folder or archive has changed since it was read
 duplicates.py   equal images: counts, examples, warnings

@@ -16,7 +16,8 @@ from pipeline.datasets.address import Address
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.datasets.fetch import Checksum, fetch
 from pipeline.datasets.images import ImageReader
-from pipeline.datasets.listing import Labelled, Listing
+from pipeline.datasets.listing import Labelled, Listing, warn
+from pipeline.datasets.wide import Scale
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.machine import granted_cores
@@ -46,15 +47,20 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
         listing.warn_of_skipped_files()
         pool = stack.enter_context(ThreadPoolExecutor(granted_cores()))
 
+        scale = Scale()
+        project.unreadable_images.unlink(missing_ok=True)
+
         def dataset(training: Labelled, test: Labelled, doing: str) -> DataSet:
             bar = progress.image_bar(doing, len(training[0]) + len(test[0]))
-            reader = ImageReader(side, pool, listing.name_of, stack.enter_context(bar))
+            reader = ImageReader(
+                side, pool, listing.name_of, stack.enter_context(bar), project.unreadable_images, scale
+            )
             return DataSet(
                 name="folder",
                 classes=listing.classes,
                 shape=(3, side, side),
                 training=Part(training[1], reader.chunks(training[0], later=test[0]), listing.names(training)),
-                test=Part(test[1], reader.chunks(test[0]), listing.names(test)),
+                test=Part(test[1], reader.chunks(test[0], earlier=training[0]), listing.names(test)),
                 source=str(address),
                 archive_sha256=archive_sha256,
                 fingerprint=fingerprint,
@@ -64,4 +70,8 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
         def split_again(training: Sequence[bytes], test: Sequence[bytes]) -> DataSet:
             return dataset(*listing.split_again(training, test), "decoding again")
 
-        yield dataset(*parts, "decoding")
+        try:
+            yield dataset(*parts, "decoding")
+        finally:  # a small range may also be the reason of an error, since it makes images equal
+            for sentence in scale.warnings():
+                warn(f"{address}: {sentence}")

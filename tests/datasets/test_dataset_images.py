@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.images import rgb
+from pipeline.datasets import images
+from pipeline.datasets.wide import Scale
 
 RED, GREY, WHITE = (200, 30, 30), (90, 90, 90), (255, 255, 255)
 
 
-def colour_of(path: Path, side: int = 8) -> tuple[int, ...]:
+def rgb(path: Path, side: int, highest_float: int = 255) -> np.ndarray:
+    return images.rgb(path, side, Scale(highest_float))
+
+
+def colour_of(path: Path, side: int = 8, highest_float: int = 255) -> tuple[int, ...]:
     """The one colour that all pixels have."""
-    pixels = rgb(path, side)
+    pixels = rgb(path, side, highest_float)
     assert (pixels.shape, pixels.dtype) == ((side, side, 3), np.uint8)
     colours = np.unique(pixels.reshape(-1, 3), axis=0)
     assert len(colours) == 1
@@ -52,7 +57,8 @@ def colour_of(path: Path, side: int = 8) -> tuple[int, ...]:
 def test_each_mode_and_format_gives_the_colour_that_a_person_sees(tmp_path, image, ending, expected):
     path = tmp_path / f"image.{ending}"
     image.save(path, **({"lossless": True} if ending == "webp" else {}))
-    assert colour_of(path) == expected
+    floats_to_1 = image.mode == "F" and np.asarray(image).max() <= 1
+    assert colour_of(path, highest_float=1 if floats_to_1 else 255) == expected
 
 
 def test_a_transparent_entry_of_a_palette_becomes_white(tmp_path):

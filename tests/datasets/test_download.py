@@ -160,7 +160,7 @@ def test_after_a_kill_while_images_are_decoded_the_next_run_completes(folder_pro
         "import os, signal\n"
         "from pipeline.datasets import images\n"
         "from pipeline.download import main\n"
-        "images.rgb = lambda path, side: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "images.rgb = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main()\n"
     )
     assert run(project, code).returncode == -signal.SIGKILL

@@ -249,7 +249,15 @@ def test_at_most_twenty_unreadable_images_are_named(run, make_images, tmp_path):
         run()
     lines = str(error.value).splitlines()
     assert len(lines) == 22
-    assert lines[-1] == "  and more"
+    listed = tmp_path / "project" / "results" / "download" / "unreadable_images.txt"
+    assert lines[-1] == f"  and 10 more; {listed} has all 30"
+    names = listed.read_text(encoding="utf-8").splitlines()
+    assert sorted(names)[29] == f"{folder}: cat/029.png: it is not an image of a known format"
+    assert len(set(names)) == 30
+    shutil.rmtree(folder / "cat")
+    make_images(folder, {"cat": 3})
+    run()
+    assert not listed.exists()
 
 
 def test_an_image_too_large_for_the_memory_is_an_error(run, images, monkeypatch):
