@@ -1,14 +1,17 @@
 """data.url as an `Address`: an http(s) URL, a file:// URL or a path. Its text never contains a password."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from pipeline.errors import DataError
 from pipeline.files import Project
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Address:
     """The location of data. str() gives the text for messages and meta.json, without user, password and query."""
 
     url: str = field(repr=False)
-    """As in params.yaml, secrets included. Only the request may use it."""
+    """As in params.yaml. It may contain secrets."""
 
     @classmethod
     def parse(cls, url: str) -> "Address":
@@ -31,7 +34,7 @@ class Address:
         if address.remote:
             try:
                 # A slash or hash in a password ends the host too early. Reading the port finds most of these cases.
-                parts = urlsplit(url)
+                parts = urlsplit(address.request_url)
                 valid = bool(parts.hostname) and parts.port != 0
             except ValueError:
                 valid = False
@@ -41,6 +44,26 @@ class Address:
                     "Special characters in a user or password must be percent-encoded."
                 )
         return address
+
+    @property
+    def request_url(self) -> str:
+        """The URL with the values of the environment variables that it names as ${NAME}. Only a request may use it.
+
+        Values in the user or password are percent-encoded, those in the query are taken as they are. Raises DataError
+        if a variable is missing, or is named in another place, where its value would be shown.
+        """
+        if not self.remote or not _VARIABLE.search(self.url):
+            return self.url
+        parts = urlsplit(self.url)
+        user, at, host = parts.netloc.rpartition("@")
+        if misplaced := _VARIABLE.search(host + parts.path + parts.fragment):
+            raise DataError(
+                f"data.url has {misplaced[0]} in its host or path. Environment variables are for secrets, and may "
+                "stand in its user, its password or behind its question mark."
+            )
+        netloc = _VARIABLE.sub(lambda match: quote(_value(match[1]), safe=""), user) + at + host
+        query = _VARIABLE.sub(lambda match: _value(match[1]), parts.query)
+        return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
 
     @property
     def remote(self) -> bool:
@@ -82,6 +105,16 @@ class Address:
                 "Move it to another folder and set data.url to that folder."
             )
         return found
+
+
+def _value(variable: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise DataError(
+            f"data.url names the environment variable {variable}, which is not set. Set it (export {variable}=...) and "
+            "run again."
+        )
+    return value
 
 
 def redacted(url: str) -> str:

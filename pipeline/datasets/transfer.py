@@ -93,7 +93,7 @@ class Transfer:
                 headers["If-Range"] = origin.validator
         timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         try:
-            response = self._session.get(self.source.url, headers=headers, stream=True, timeout=timeout)
+            response = self._session.get(self.source.request_url, headers=headers, stream=True, timeout=timeout)
         except requests.RequestException as error:
             if error.request is not None and error.request.url:
                 self._tried[address.redacted(error.request.url)] = None

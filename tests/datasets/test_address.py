@@ -1,5 +1,7 @@
 """data.url: URLs and paths."""
 
+import base64
+
 import pytest
 from bodies import BODY, OTHER
 
@@ -53,3 +55,47 @@ def test_an_address_without_an_archive_is_an_error(get, project, url, words):
 )
 def test_the_name_in_downloads_comes_from_the_url_and_stays_inside(url, name):
     assert Address.parse(url).file_name == name
+
+
+def test_environment_variables_in_query_and_password_are_inserted_in_the_request_alone(
+    get, server, project, monkeypatch, capsys
+):
+    monkeypatch.setenv("DATA_TOKEN", "sig=hush%3D")
+    monkeypatch.setenv("DATA_PASSWORD", "s3cr/et")
+    server.files["a.zip"] = BODY
+    url = server.url("a.zip?${DATA_TOKEN}&v=1", user="mary:${DATA_PASSWORD}@")
+    archive = get(url)
+    assert archive.path.read_bytes() == BODY
+    (request,) = server.requests
+    assert request["path"] == "/a.zip?sig=hush%3D&v=1"
+    assert base64.b64decode(request["Authorization"].removeprefix("Basic ")) == b"mary:s3cr/et"
+    written = "".join(path.read_text(errors="replace") for path in project.downloads.iterdir() if path != archive.path)
+    printed = capsys.readouterr()
+    assert "hush" not in written + printed.out + printed.err
+    assert "s3cr" not in written + printed.out + printed.err
+    monkeypatch.setenv("DATA_TOKEN", "sig=renewed")  # a new secret fetches nothing again
+    get(url)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://host/a.zip?t=${NOT_SET}", "the environment variable NOT_SET, which is not set"),
+        ("https://host/${HOME}/a.zip", r"\$\{HOME\} in its host or path"),
+        ("https://${HOME}/a.zip", r"\$\{HOME\} in its host or path"),
+    ],
+)
+def test_environment_variables_that_can_not_be_used_are_refused(url, words):
+    with pytest.raises(DataError, match=words):
+        Address.parse(url)
+
+
+def test_a_password_of_netrc_is_used(get, server, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login mary password hush\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.files["a.zip"] = BODY
+    get(server.url("a.zip"))
+    assert base64.b64decode(server.requests[0]["Authorization"].removeprefix("Basic ")) == b"mary:hush"
