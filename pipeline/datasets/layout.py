@@ -4,6 +4,7 @@ A name is recognised whatever its case: Train, training, train_set, TrainImages,
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,7 +29,7 @@ _WORDS: dict[str, Role] = {
 _FILLER = r"(?:dataset|data|set|split|part|folder|dir|image|img|photo|picture|pic|sample)s?"
 _NAME = re.compile(
     rf"(?P<before>.*[\W\d_]|{_FILLER})?(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
-    rf"(?:[\W\d_]*{_FILLER})*[\W\d_]*"
+    rf"(?P<after>(?:[\W\d_]*{_FILLER})*(?:[\W\d_].*)?)"
 )
 
 
@@ -55,7 +56,7 @@ def find_parts(names: Collection[str], source: str) -> Parts | None:
     complete = [roles for roles in found.values() if "train" in roles and len(roles) > 1]
     if not complete:
         plain = found.get("", {})
-        if names and sum(map(len, plain.values())) == len(names):
+        if names and len(plain) == len(names):
             raise _incomplete(source, sorted(names))
         return None
     if len(complete) > 1:
@@ -87,12 +88,15 @@ def find_parts(names: Collection[str], source: str) -> Parts | None:
 def refuse_parts_inside(inner: Mapping[str, Collection[str]], where: str) -> None:
     """Raises DataError if the directory of a class holds train/ and test/. `inner` has what is in each directory."""
     for name, names in inner.items():
-        parts = [found for found in sorted(names) if _recognised(found)]
-        if len({_recognised(found) for found in parts}) > 1:
+        recognised = {inside: found for inside in sorted(names) if (found := _recognised(inside))}
+        subjects = Counter(subject for _, subject in set(recognised.values()))
+        parts = [inside for inside, (_, subject) in recognised.items() if subjects[subject] > 1]
+        if parts:
             raise DataError(
                 f"{where} has the directory {readable(name)}/ with {listed(parts)} in it. If these are parts, their "
                 "images would be mixed: put the parts outside and the classes inside (train/CLASS/, test/CLASS/). If "
-                f"they are only names, move all images of the class into {readable(name)}/ itself."
+                f"they are only names, move all images of the class into {readable(name)}/ itself. If it is the data "
+                "set, set data.url to it."
             )
 
 
@@ -126,7 +130,8 @@ def _recognised(name: str) -> tuple[Role, str] | None:
     match = _NAME.fullmatch(composed(name).casefold())
     if not match:
         return None
-    subject = re.sub(rf"{_FILLER}|[\W\d_]", "", match["before"] or "")
+    around = f"{match['before'] or ''}{match['after']}"
+    subject = re.sub(rf"\b(?:{_FILLER})+\b|\s", "", re.sub(r"[\W\d_]+", " ", around))
     return _WORDS[match["word"]], subject
 
 

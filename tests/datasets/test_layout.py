@@ -29,6 +29,8 @@ MakeImages = Callable[[Path, dict[str, int]], Path]
         ("Train Images", "Test Images"),
         ("imagesTrain", "imagesTest"),
         ("seg_train", "seg_test"),
+        ("train_flowers", "test_flowers"),
+        ("flowers-Train-images", "flowers-Test-images"),
         ("train2017", "test2017"),
         ("01_train", "02_test"),
     ],
@@ -43,7 +45,14 @@ def test_eval_is_the_validation_part_beside_a_test_part() -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [["train", "bus"], ["contest", "retrain"], ["bus_test", "dog_train"], ["latest", "trainer"], ["data", "set"]],
+    [
+        ["train", "bus"],
+        ["contest", "retrain"],
+        ["bus_test", "dog_train"],
+        ["train station", "test card"],
+        ["latest", "trainer"],
+        ["data", "set"],
+    ],
 )
 def test_names_that_only_resemble_parts_are_classes(names: list[str]) -> None:
     assert find_parts(names, "here") is None
@@ -57,6 +66,7 @@ def test_names_that_only_resemble_parts_are_classes(names: list[str]) -> None:
         (["Training", "Testing", "bee"], "has Training/ and Testing/ and beside them bee/: are these classes or parts"),
         (["seg_train", "seg_test", "seg_pred"], "beside them seg_pred/"),
         (["cat_train", "cat_test", "dog_train", "dog_test"], "several directories are named like a training part"),
+        (["train_cat", "test_cat", "train_dog", "test_dog"], "several directories are named like a training part"),
         (["train", "val", "bee"], "but not both train/ and test/"),
     ],
 )
