@@ -52,6 +52,7 @@ def test_eval_is_the_validation_part_beside_a_test_part() -> None:
         ["train station", "test card"],
         ["latest", "trainer"],
         ["data", "set"],
+        ["test 1", "test 2"],
     ],
 )
 def test_names_that_only_resemble_parts_are_classes(names: list[str]) -> None:
