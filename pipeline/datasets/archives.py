@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -28,6 +29,7 @@ from pipeline.errors import DataError
 _RESERVE_BYTES = 64 << 20  # stays free on the disk
 _TAR_MAGIC_OFFSET = 257
 _UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075
 _UNIX = 3
 _DAMAGE = (
     EOFError,
@@ -148,8 +150,9 @@ def _unpack_zip(archive: Archive, into: Path, budget: _Budget) -> None:
 def _decode_names(entries: Iterable[zipfile.ZipInfo], archive: Archive) -> None:
     """Corrects names that have no flag for UTF-8, which zipfile reads as code page 437. Warns where it guesses.
 
-    macOS and others write UTF-8 without the flag. Else the names are in a code page that the archive does not name:
-    that of Windows in western Europe if a Unix packed it, 437 if DOS or Windows did.
+    An entry may have its name in Unicode beside it. macOS and others write UTF-8 without the flag. Else the names are
+    in a code page that the archive does not name: that of Windows in western Europe if a Unix packed it, 437 if DOS or
+    Windows did.
     """
     guessed = {}
     for entry in entries:
@@ -157,7 +160,7 @@ def _decode_names(entries: Iterable[zipfile.ZipInfo], archive: Archive) -> None:
             continue
         raw = entry.orig_filename.encode("cp437")
         try:
-            name = raw.decode()
+            name = _unicode_name(entry.extra, raw) or raw.decode()
         except UnicodeDecodeError:
             encoding = "cp1252" if entry.create_system == _UNIX else "cp437"
             name = guessed[encoding] = raw.decode(encoding, errors="replace")
@@ -174,6 +177,16 @@ def _decode_names(entries: Iterable[zipfile.ZipInfo], archive: Archive) -> None:
             f"as {encoding}, such as {name}. If that is wrong, pack it again with names in UTF-8.",
             file=sys.stderr,
         )
+
+
+def _unicode_name(extra: bytes, raw: bytes) -> str | None:
+    """The name in an entry's extra field "Info-ZIP Unicode Path" (0x7075), if it belongs to the name `raw`."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5 and struct.unpack_from("<xL", field)[0] == zlib.crc32(raw):
+            return field[5:].decode()
+    return None
 
 
 def _unpack_tar(archive: Archive, into: Path, budget: _Budget) -> None:

@@ -2,9 +2,12 @@
 
 import io
 import os
+import struct
 import sys
+import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,3 +135,33 @@ def test_names_in_a_zip_without_the_flag_for_utf_8_are_decoded(
 def test_a_name_in_a_zip_that_can_not_be_decoded_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"an entry whose name can't be decoded, b'b\\x81d.*in UTF-8"):
         run(url=str(zipped(tmp_path / "a.zip", {b"b\x81d": 3, b"dog": 3}, 3)))
+
+
+def test_the_unicode_name_beside_a_name_in_a_zip_is_used(run: Run, tmp_path: Path) -> None:
+    raw = "caffè".encode("cp850")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for index in range(6):
+            content = io.BytesIO()
+            Image.new("RGB", (8, 8), (index * 9, 0, 50)).save(content, "png")
+            name = f"xxxxx/{index}.png" if index < 3 else f"dog/{index}.png"
+            entry = zipfile.ZipInfo(name)
+            if index < 3:
+                there = raw + f"/{index}.png".encode()
+                unicode_name = f"猫/{index}.png".encode()
+                field = struct.pack("<BL", 1, zlib.crc32(there)) + unicode_name
+                entry.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            file.writestr(entry, content.getvalue())
+    packed = (tmp_path / "a.zip").read_bytes().replace(b"xxxxx/", raw + b"/")
+    (tmp_path / "a.zip").write_bytes(packed)
+    assert run(url=str(tmp_path / "a.zip"))["classes"] == ["dog", "猫"]
+
+
+@any_bytes
+def test_latin_1_names_in_a_tar_are_decoded(
+    run: Run, tmp_path: Path, make_images: MakeImages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(tmp_path / "images", {os.fsdecode("caffè".encode("latin-1")): 3, "dog": 3})
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "images", "images")
+    assert run(url=str(tmp_path / "a.tar"))["classes"] == [COMPOSED, "dog"]
+    assert "read as Latin-1" in capsys.readouterr().err
