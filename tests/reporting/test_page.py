@@ -713,6 +713,28 @@ def test_a_browser_shows_the_page_from_disk(written: Project, tmp_path: Path, wi
         assert driver.get_log("browser") == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 700, 400])
+def test_a_long_class_name_wraps_and_leaves_room_for_its_figures(tmp_path: Path, width: int) -> None:
+    from browser import headless_browser
+
+    project = write_results(
+        tmp_path / "project", ("Abies_" + 14 * "grandis", "b" * 80, "Two words of a longer name " * 3)
+    )
+    (tmp_path / "page.html").write_text(pages.page(results.read(project), [DOT] * 3, DOT), encoding="utf-8")
+    with headless_browser(tmp_path) as driver:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get((tmp_path / "page.html").as_uri())
+        beyond, narrowest = driver.execute_script(
+            "const tables = [...document.querySelectorAll('table.classes')];"
+            "return [Math.max(...tables.map(table => table.offsetWidth - table.parentElement.clientWidth)),"
+            " Math.min(...tables.flatMap(table => [...table.querySelectorAll('tbody th')]).map(th => th.offsetWidth))]"
+        )
+    assert beyond <= 0
+    assert narrowest >= (60 if width > 560 else 40)
+
+
 def decoded(image: dict[str, str]) -> Image.Image:
     """The image of an <img>."""
     return Image.open(io.BytesIO(data_of(image)))
