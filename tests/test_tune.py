@@ -245,6 +245,27 @@ def test_the_same_command_again_does_nothing_and_says_so(searched: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_study_whose_run_was_deleted_in_mlflow_is_there_again_with_all_its_trials(
+    searched: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    root = tmp_path / "project"
+    shutil.copytree(searched, root)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    (study_run,) = client.search_runs(["1"], "attributes.run_name = 'study main'")
+    client.delete_run(study_run.info.run_id)
+    before = mlflow_ledger(searched)
+    run("--trials", "5", *QUICK, folder=root)
+    assert {name: run["status"] for name, run in mlflow_ledger(root).items()} == {
+        name: run["status"] for name, run in before.items()
+    }
+    (again,) = client.search_runs(["1"], "attributes.run_name = 'study main'")
+    children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{again.info.run_id}'")
+    assert {child.info.run_name for child in children} == set(before) - {"study"}
+
+
+@pytest.mark.slow
 def test_a_changed_space_or_value_is_not_mixed_in(searched: Path) -> None:
     done = run("--trials", "9", *QUICK, "--set", "space.train.batch_size=[16, 64]", folder=searched, code=1)
     assert "space train.batch_size: it was" in done.stderr

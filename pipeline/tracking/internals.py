@@ -6,6 +6,7 @@ pyproject.toml allows no other minor version: before it does, compare each funct
     create_database        SqlAlchemyStore(uri, artifacts), which creates the tables at any path
     allow_readers          a setting of SQLite
     relocate_artifacts     the columns of MLflow's tables that hold addresses of artifacts
+    has_run                the tables of runs and of their tags
     update_run             update_run_info of the store behind MlflowClient
     last_step              the message (protobuf) of a run
     artifact_repository    get_artifact_repository(uri, tracking_uri)
@@ -87,6 +88,20 @@ def relocate_artifacts(database: Path, old: str, new: str) -> None:
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
                 (new, len(old) + 1, len(old) + 1, f"{old}/"),
             )
+
+
+def has_run(database: Path, key: str) -> bool:
+    """Whether the database has a run with that pipeline.key which is not deleted; also if it can't be read.
+
+    MlflowClient.search_runs would find it too, but importing it takes seconds.
+    """
+    query = (
+        "SELECT 1 FROM tags JOIN runs USING (run_uuid) "
+        "WHERE key = 'pipeline.key' AND value = ? AND lifecycle_stage = 'active' LIMIT 1"
+    )
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
+        return connection.execute(query, (key,)).fetchone() is not None
+    return True
 
 
 def update_run(client: "MlflowClient", run_id: str, status: str, name: str | None = None) -> None:

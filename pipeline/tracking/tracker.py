@@ -7,6 +7,7 @@ from typing import Self
 
 from pipeline.files import Project
 from pipeline.outcome import Outcome
+from pipeline.tracking import internals
 from pipeline.tracking.delivery import Recorded
 from pipeline.tracking.outbox import Held, Kept, Outbox, kept, sweep
 from pipeline.tracking.run import Run
@@ -115,7 +116,10 @@ class Tracker:
         return held
 
 
-def is_gone(project: Project) -> bool:
-    """Whether the store is an SQLite file that does not exist: its records are lost. Raises TrackingError."""
+def is_gone(project: Project, key: str) -> bool:
+    """Whether the store is an SQLite file that lacks the run `key`, or is missing itself. Raises TrackingError.
+
+    A run that was deleted in MLflow counts as lacking. Stores of other kinds are not asked, which would take seconds.
+    """
     database = Store.of(project).database
-    return database is not None and not database.exists()
+    return database is not None and not (database.exists() and internals.has_run(database, key))

@@ -18,7 +18,7 @@ from recordings import assert_has_everything, record_everything, unsent_run
 
 from pipeline.files import Project
 from pipeline.outcome import Outcome
-from pipeline.tracking import Timing, Tracker
+from pipeline.tracking import Timing, Tracker, is_gone
 
 
 def test_a_run_has_what_was_recorded_and_leaves_nothing_behind_and_says_nothing(
@@ -352,3 +352,15 @@ def test_the_children_of_a_deleted_run_move_to_the_run_that_takes_its_place(proj
     for key in ("study-1-trial-0000", "study-1-trial-0001", "study-1-trial-0002"):
         assert found[key].data.tags["mlflow.parentRunId"] == found["study-1"].info.run_id
     assert found["study-10-trial-0000"].data.tags["mlflow.parentRunId"] == found["study-10"].info.run_id
+
+
+def test_a_run_that_mlflow_lacks_is_noticed_without_mlflow(project: Project) -> None:
+    assert is_gone(project, "study-1")
+    with Tracker(project) as tracker:
+        tracker.open("study-1").finish(Outcome.FINISHED)
+    assert not is_gone(project, "study-1")
+    assert is_gone(project, "study-2")
+    client(project).delete_run(only_run(project).info.run_id)
+    assert is_gone(project, "study-1")
+    (project.home / "mlflow.db").write_bytes(b"SQLite format 3\0 no more")
+    assert not is_gone(project, "study-1")

@@ -94,7 +94,8 @@ class Session:
         if (given := list(self._options.given)) != search.about.get("given", []):
             search.note(given=given)  # for the commands that ensemble advises
         goal = Goal.of(self._spec.settings)
-        if goal.is_covered_by(search.about.get("concluded")) and not tracking.is_gone(self._spec.project):
+        key = f"study-{search.about['key']}"
+        if goal.is_covered_by(search.about.get("concluded")) and not tracking.is_gone(self._spec.project, key):
             self._console.print(self._ending.already_done(search), highlight=False)
         else:
             began_s = time.monotonic()
