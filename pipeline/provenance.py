@@ -23,7 +23,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         *("batches", "config", "evaluation", "networks", "training"),
         *("evaluate.py", "grouping.py", "machine.py", "records.py"),
     ),
-    "report": ("config", "reporting", "records.py", "report.py"),
+    "report": ("config", "reporting", "fonts.py", "records.py", "report.py"),
 }
 """The code below pipeline/ that decides what each stage writes: directories and modules. dvc.yaml has the same lists.
 

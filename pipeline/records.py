@@ -98,14 +98,10 @@ class Meta:
         return {"data.digest": self.digest} | {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
 
     @property
-    def description(self) -> dict[str, str]:
+    def description(self) -> dict[str, Any]:
         """What a model of this data takes and gives, for those who have only the model."""
         resize = "centre square, bilinear with antialiasing" if self.name == "folder" else "none"
-        return {
-            "classes": json.dumps(self.classes, ensure_ascii=False),
-            "shape": json.dumps(self.shape),
-            "resize": resize,
-        }
+        return {"classes": list(self.classes), "shape": list(self.shape), "resize": resize}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,10 +136,12 @@ def test_an_output_that_is_gone_does_not_end_the_work(code: str) -> None:
 
 
 def test_the_terminals_end_is_heard_once() -> None:
-    program = WAITS.replace("time.sleep(float({seconds}))", "end()").replace(
-        "def work",
-        "def end():\n    try:\n        time.sleep(30)\n    finally:\n        time.sleep(1)\n"
-        "        print('ended', flush=True)\n\ndef work",
+    program = (
+        "import time\nfrom pipeline.cli import guarded\n"
+        "def work():\n"
+        "    try:\n        print('ready', flush=True)\n        time.sleep(30)\n"
+        "    finally:\n        time.sleep(1)\n        print('ended', flush=True)\n"
+        "raise SystemExit(guarded(work))\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

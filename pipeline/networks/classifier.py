@@ -1,6 +1,7 @@
 """A network together with the normalisation of its images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Classifier(nn.Module):
         network: Network,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        description: Mapping[str, str] | None = None,
+        description: Mapping[str, Any] | None = None,
     ) -> None:
         """`description` says what goes in and what comes out; it is saved with the weights and with exports."""
         super().__init__()

@@ -1,5 +1,6 @@
 """The weights of a network on disk."""
 
+import json
 from pathlib import Path
 
 import safetensors
@@ -13,12 +14,13 @@ from pipeline.networks.classifier import Classifier
 def save(classifier: Classifier, path: Path) -> None:
     """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code.
 
-    The metadata of the file is the description of the classifier: class names, shape of the images, how they are
-    resized.
+    Its metadata has the description of the classifier as JSON: class names, shape of the images, how they are resized.
     """
+    # One entry: several have no order of their own, and equal models are to be equal files.
+    metadata = {"description": json.dumps(classifier.description, ensure_ascii=False)}
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
     with atomic_write(path) as aside:
-        aside.write_bytes(safetensors.torch.save(weights, classifier.description or None))
+        aside.write_bytes(safetensors.torch.save(weights, metadata))
 
 
 def load(classifier: Classifier, path: Path) -> None:

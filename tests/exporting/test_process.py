@@ -1,6 +1,5 @@
 """pipeline.exporting.process: MLflow loads the models that it writes, and they are compared with their networks."""
 
-import json
 import os
 import signal
 import subprocess
@@ -92,7 +91,7 @@ def test_models_give_exactly_their_own_networks_logits(exporter: Exporter, proje
         function = mlflow.pyfunc.load_model(str(tmp_path / f"model-{number}"))
         np.testing.assert_allclose(function.predict(pixels), expected.numpy(), rtol=1e-5, atol=1e-6)
         uuids.add(function.metadata.model_uuid)
-        assert json.loads(function.metadata.metadata["classes"]) == list("0123456789")
+        assert function.metadata.metadata["classes"] == list("0123456789")
     assert len(uuids) == 4
 
 

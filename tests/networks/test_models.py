@@ -169,7 +169,9 @@ def test_a_file_of_weights_says_what_goes_in_and_what_comes_out(settings: Config
     path = tmp_path / "model.safetensors"
     networks.save(networks.build(settings.model, replace(meta, name="folder", classes=("été", "冬")), seed=0), path)
     with safetensors.safe_open(path, "pt") as file:
-        found = file.metadata()
-    assert json.loads(found["classes"]) == ["été", "冬"]
-    assert json.loads(found["shape"]) == [3, 8, 8]
-    assert found["resize"] == "centre square, bilinear with antialiasing"
+        found = json.loads(file.metadata()["description"])
+    assert found == {
+        "classes": ["été", "冬"],
+        "shape": [3, 8, 8],
+        "resize": "centre square, bilinear with antialiasing",
+    }
