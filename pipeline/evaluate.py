@@ -37,7 +37,7 @@ def evaluate(project: Project) -> None:
         f"{figures.accuracy_high:.2%}), macro F1 {figures.macro_f1:.4f}, NLL {figures.nll:.4f}, "
         f"ECE {figures.ece:.4f}, {figures.images_per_second:,.0f} images/s"
     )
-    if before := figures.uncalibrated:
+    if (before := figures.uncalibrated) and record.temperature != 1:
         print(
             f"before calibration by the validation part (temperature {record.temperature:.3f}): NLL {before.nll:.4f}, "
             f"ECE {before.ece:.4f}"

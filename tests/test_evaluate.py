@@ -136,3 +136,21 @@ def test_figures_with_flips_and_of_folds_stand_beside_the_plain_ones_under_names
     logged = run.data.metrics
     assert logged["evaluate.tta_flip.accuracy"] == pytest.approx(flip["accuracy"])
     assert logged["evaluate.accuracy"] == pytest.approx(plain["evaluate"]["accuracy"])
+
+
+def test_the_model_is_calibrated_and_the_figures_before_are_beside(
+    project: Project, change: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change("epochs: 6", "epochs: 1")
+    found = []
+    for temperature in (1.0, 2.0):
+        monkeypatch.setattr("pipeline.training.cross_validation.temperature", lambda *_, value=temperature: value)
+        train.train(project)
+        evaluate.evaluate(project)
+        found.append(json.loads(project.metrics.read_text())["evaluate"])
+    plain, calibrated = found
+    assert plain["uncalibrated"] == {"nll": plain["nll"], "ece": plain["ece"]}
+    assert calibrated["uncalibrated"] == pytest.approx(plain["uncalibrated"], rel=1e-3)
+    assert calibrated["accuracy"] == plain["accuracy"]
+    assert calibrated["nll"] != pytest.approx(plain["nll"], rel=0.01)
+    assert json.loads(project.run.read_text())["temperature"] == 2

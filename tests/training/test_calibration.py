@@ -30,6 +30,11 @@ def test_no_other_temperature_has_a_lower_cross_entropy() -> None:
     assert min(losses) == losses[1]
 
 
+def test_a_gain_that_may_be_chance_changes_nothing() -> None:
+    assert temperature(*drawn(1.0, count=150)) == 1
+    assert temperature(*drawn(4.0, count=150)) == pytest.approx(4, rel=0.3)
+
+
 def test_a_few_images_that_are_all_right_give_a_finite_temperature() -> None:
     found = temperature(torch.eye(3), torch.arange(3))
     assert 0.1 < found < 1
