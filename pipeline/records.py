@@ -163,6 +163,8 @@ class RunRecord:
     folds: Folds | None = None
     temperature: float = 1.0
     """What the logits of the model were divided by after the last epoch, so that its probabilities are calibrated."""
+    macs: int | None = None
+    """Multiply-accumulate operations per image. None: of an older version, which did not count them."""
     device: DeviceRecord
     platform: str
     provenance: Provenance

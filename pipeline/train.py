@@ -90,6 +90,7 @@ def train(project: Project) -> None:
                 peak_memory_bytes=device.peak_memory_bytes(),
                 folds=training.folds,
                 temperature=temperature,
+                macs=networks.macs(training.network, meta),
                 device=device.described(),
                 platform=made_from.platform,
                 provenance=made_from,

@@ -13,8 +13,12 @@ def parameters(classifier: nn.Module) -> int:
 
 
 def macs(classifier: nn.Module, meta: Meta) -> int:
-    """Multiply-accumulate operations of convolutions and matrix products for one image."""
+    """Multiply-accumulate operations of convolutions and matrix products for one image.
+
+    The first call in a process imports torch._dynamo, which takes a second, unless an optimizer did so.
+    """
     classifier.eval()
+    device = next(classifier.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        classifier(torch.zeros(1, *meta.shape, dtype=torch.uint8))
+        classifier(torch.zeros(1, *meta.shape, dtype=torch.uint8, device=device))
     return int(counter.get_total_flops()) // 2
