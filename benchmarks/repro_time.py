@@ -10,6 +10,7 @@ stages in a new folder, then each stage by itself there. A first run that is not
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -21,12 +22,14 @@ from pathlib import Path
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 STAGES = ("download", "train", "evaluate", "report")
 IMPORTS = [sys.executable, "-c", "import torch, mlflow"]
+# The stages are to run with the Python that runs this.
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def seconds(command: list[str], folder: Path) -> float:
     """Wall time of a command in `folder`. Ends this program with the command's output if it fails."""
     began_s = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - began_s
