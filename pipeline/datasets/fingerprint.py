@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.datasets.address import Address
 from pipeline.datasets.class_names import composed
-from pipeline.datasets.listing import is_hidden, is_image
+from pipeline.datasets.listing import files_below, is_image
 from pipeline.errors import DataError
 from pipeline.files import Project
 from pipeline.machine import granted_cores
@@ -72,17 +72,7 @@ def warn_of_change(project: Project, meta: Meta) -> None:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    seen = set()
-    for directory, inner, files in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not is_hidden(name))
-        if (real := os.path.realpath(directory)) in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        for name in files:
-            path = Path(directory, name)
-            if not is_hidden(name) and path.is_file() and is_image(path):
-                yield path
+    return (path for path in files_below(folder, set()) if path.is_file() and is_image(path))
 
 
 def _content(path: Path, samples: int) -> bytes:

@@ -11,7 +11,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,24 +168,15 @@ class Listing:
                 )
 
     def _images(self, folders: Iterable[Path]) -> list[Path]:
-        """The images at any depth, sorted by path. Links are followed, but each directory is visited once."""
+        """The images at any depth, sorted by path."""
         images: list[tuple[str, Path]] = []
-        seen = set()
+        seen: set[str] = set()
         for folder in folders:
-            for directory, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
-                inner[:] = sorted(name for name in inner if not is_hidden(name))
-                if (real := os.path.realpath(directory)) in seen:
-                    inner.clear()
-                    continue
-                seen.add(real)
-                for name in files:
-                    path = Path(directory, name)
-                    if is_hidden(name):
-                        continue
-                    if is_image(path):
-                        images.append((composed(path.relative_to(folder).as_posix()), path))
-                    else:
-                        self._skipped.append(path)
+            for path in files_below(folder, seen):
+                if is_image(path):
+                    images.append((composed(path.relative_to(folder).as_posix()), path))
+                else:
+                    self._skipped.append(path)
         return [path for _, path in sorted(images)]
 
     def _folders(self, folder: Path) -> list[Path]:
@@ -232,6 +223,18 @@ class Listing:
                 advice = f"end its name with .{form.lower()}" if form in READABLE else "convert it to JPEG or PNG"
                 return f" (but {readable(path.name)} is {form}: {advice})"
         return ""
+
+
+def files_below(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """The files at any depth, without hidden ones. Links are followed, but each directory is visited once: `seen` holds
+    those that were. Raises OSError for a directory that can't be read."""
+    for directory, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
+        inner[:] = sorted(name for name in inner if not is_hidden(name))
+        if (real := os.path.realpath(directory)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        yield from (Path(directory, name) for name in files if not is_hidden(name))
 
 
 def is_image(path: Path) -> bool:
