@@ -154,3 +154,17 @@ def test_the_model_is_calibrated_and_the_figures_before_are_beside(
     assert calibrated["accuracy"] == plain["accuracy"]
     assert calibrated["nll"] != pytest.approx(plain["nll"], rel=0.01)
     assert json.loads(project.run.read_text())["temperature"] == 2
+
+
+def test_the_macs_are_those_that_the_training_counted(evaluated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Counting them imports PyTorch's compiler, which takes a second. The record of an older version has none.
+    counted = json.loads(evaluated.metrics.read_text())["evaluate"]["macs"]
+    calls: list[int] = []
+    monkeypatch.setattr("pipeline.networks.macs", lambda *_: calls.append(0) or counted + 1)
+    evaluate.evaluate(evaluated)
+    assert json.loads(evaluated.metrics.read_text())["evaluate"]["macs"] == counted == 48544
+    assert not calls
+    record = json.loads(evaluated.run.read_text())
+    evaluated.run.write_text(json.dumps({key: value for key, value in record.items() if key != "macs"}))
+    evaluate.evaluate(evaluated)
+    assert json.loads(evaluated.metrics.read_text())["evaluate"]["macs"] == counted + 1
