@@ -18,7 +18,8 @@ class SearchCheck:
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.sections = {
-            name: content[name] if isinstance(content.get(name), dict) else {} for name in Params.model_fields
+            name: defaults | content[name] if isinstance(content.get(name), dict) else defaults
+            for name, defaults in Params().model_dump().items()
         }
         self.axes: dict[str, Axis] = {}
         for name, axis in self.sections["space"].items():
@@ -26,10 +27,10 @@ class SearchCheck:
                 self.axes[name] = (Choices if is_choices(axis) else Range).model_validate(axis)
             except ValidationError:
                 continue  # the check of the whole file reports it
-        self.own: dict[str, Any] = {}  # the legal ones of the file's own values
+        self.own: dict[str, Any] = {}  # the legal ones of the file's own values and of the defaults
         for name in legal_names():
             section, _, key = name.partition(".")
-            if key in self.sections[section] and not self._refusals(name, self.sections[section][key], name):
+            if not self._refusals(name, self.sections[section][key], name):
                 self.own[name] = self.sections[section][key]
 
     def problems(self) -> list[str]:

@@ -47,12 +47,17 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
 
 def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
-    """Checks the nested mapping `content` of a params.yaml; `source` names it in errors. Raises ConfigError."""
+    """Checks the nested mapping `content` of a params.yaml; `source` names it in errors. Raises ConfigError.
+
+    Sections and keys that it does not name have their defaults; a section may be a bare heading.
+    """
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold the sections {', '.join(Config.model_fields)}, got {shown(content)}.")
     merged = {
         name: {key: value for key, value in section.items() if not had_no_effect(f"{name}.{key}", value)}
         if isinstance(section, dict)
+        else {}
+        if section is None
         else section
         for name, section in content.items()
     }
@@ -63,8 +68,8 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
             problems.append(is_section(name))
         elif name not in legal_names() and section != "space":
             problems.append(unknown(name))
-        elif isinstance(merged.get(section), dict):
-            merged[section][key] = value
+        elif isinstance(inside := merged.setdefault(section, {}), dict):
+            inside[key] = value
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:

@@ -30,17 +30,17 @@ class Data(Section):
 
     role: ClassVar = Role("data", not_searched="all trials are compared on the same images")
 
-    name: Literal["cifar10", "digits", "folder"]
+    name: Literal["cifar10", "digits", "folder"] = "cifar10"
     """The data set: cifar10, digits (ships inside scikit-learn), or folder (one directory of images per class)."""
-    url: str | None
+    url: str | None = None
     """Where to get it: a URL, a file:// URL or a path; null: the official address. folder needs one."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the archive at data.url; null: the official checksum for cifar10, no check for folder."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] | None
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Side in pixels that images of a folder are resized to; null for the other data sets."""
-    test_share: Share
+    test_share: Share = 0.2
     """Share of the images that becomes the test set, for digits and for a folder without train/ and test/."""
-    test_seed: Seed
+    test_seed: Seed = 0
     """Seed of that split."""
 
     @model_validator(mode="after")
@@ -70,29 +70,29 @@ class Model(Section):
 
     role: ClassVar = HYPERPARAMETER
 
-    family: FamilyName
+    family: FamilyName = "speed"
     """resnet and plain (He et al. 2015, section 4.2, with and without shortcuts), resnet18 to 152 (section 4.1),
     vgg11 to 19 (Simonyan & Zisserman 2014, with batch norms), pretrained (a ResNet with ImageNet's weights), speed
     (few wide stages after a whitening layer, in the manner of Jordan 2024)."""
-    depth: Annotated[int, Field(ge=5, le=1202)]
+    depth: Annotated[int, Field(ge=5, le=1202)] = 8
     """Layers with weights: 6n+2 for resnet and plain (20, 32, 44, 56, 110, ...), 3n+2 for speed (5, 8, 11, ...)."""
-    width: Annotated[int, Field(ge=1, le=512)]
+    width: Annotated[int, Field(ge=1, le=512)] = 48
     """Channels of the first stage; in the papers: 16 for resnet and plain, 64 for resnet18 to 152 and for vgg."""
-    shortcut: Literal["identity", "projection"]
+    shortcut: Literal["identity", "projection"] = "identity"
     """Shortcuts of resnet where the shape changes: identity (zeros for new channels, option A), projection (B)."""
-    stem: Literal["small", "imagenet"]
+    stem: Literal["small", "imagenet"] = "small"
     """First layers of resnet18 to 152: small (a 3x3 convolution), imagenet (7x7 with stride 2, then pooling)."""
-    stages: Literal["doubling", "wide"]
+    stages: Literal["doubling", "wide"] = "doubling"
     """Channels of the stages of speed, relative to the first: doubling (1, 2, 4), wide (1, 4, 4: Jordan 2024)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of features that are dropped before the last layer (Srivastava et al. 2014)."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet18"
     """For pretrained: which ResNet."""
-    weights: str | None
+    weights: str | None = None
     """For pretrained: a file of torchvision's weights (.pth) or of this project's; null: torchvision's own address."""
-    trained: Literal["head", "last_stage", "all"]
+    trained: Literal["head", "last_stage", "all"] = "all"
     """For pretrained: what is trained: head (the new last layer), last_stage (and the head), all."""
-    image_size: Annotated[int, Field(ge=32, le=1024)] | None
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = 224
     """For pretrained: pixels that images are resized to on the device; null: as they are."""
 
     @property
@@ -127,31 +127,31 @@ class Augment(Section):
 
     role: ClassVar = HYPERPARAMETER
 
-    policy: Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
+    policy: Literal["none", "flip", "crop_flip", "crop_flip_cutout"] = "crop_flip"
     """none, flip, crop_flip (pad and crop back), crop_flip_cutout (DeVries & Taylor 2017)."""
-    flip: Literal["random", "alternating"]
+    flip: Literal["random", "alternating"] = "alternating"
     """random, or alternating: by chance in the first epoch, then every other epoch (Jordan 2024, section 3.6)."""
-    padding: Annotated[float, Field(gt=0, le=0.5)]
+    padding: Annotated[float, Field(gt=0, le=0.5)] = 0.0625
     """Padding of the crop, as a share of the image's side: 0.125 is 4 of 32 pixels."""
-    padding_mode: Literal["constant", "reflect"]
+    padding_mode: Literal["constant", "reflect"] = "constant"
     """What the padding shows: constant (the mean colour of the data), reflect (the image mirrored at its border)."""
-    cutout: Share
+    cutout: Share = 0.5
     """Side of the square that cutout blanks, as a share of the image's side: 0.5 is 16 of 32 pixels."""
-    small_side: Annotated[float, Field(ge=0.25, le=1)]
+    small_side: Annotated[float, Field(ge=0.25, le=1)] = 0.75
     """Progressive resizing: side of the images in the first epochs, as a share of the full side; 1: no resizing."""
-    small_until: Annotated[float, Field(gt=0, lt=1)]
+    small_until: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the epochs that have small images."""
-    auto: Literal["none", "trivial", "rand"]
+    auto: Literal["none", "trivial", "rand"] = "none"
     """none, trivial (TrivialAugment, Mueller & Hutter 2021), rand (RandAugment, Cubuk et al. 2019)."""
-    operations: Annotated[int, Field(ge=1, le=10)]
+    operations: Annotated[int, Field(ge=1, le=10)] = 2
     """For rand: operations per image, the paper's N."""
-    magnitude: Annotated[int, Field(ge=0, le=30)]
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """For rand: strength of the operations, the paper's M."""
-    erasing: Annotated[float, Field(ge=0, le=1)]
+    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a rectangle of an image is erased (Zhong et al. 2017)."""
-    mixup: Annotated[float, Field(ge=0, le=2)]
+    mixup: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Alpha of mixup (Zhang et al. 2017); 0: no mixup."""
-    cutmix: Annotated[float, Field(ge=0, le=2)]
+    cutmix: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Alpha of cutmix (Yun et al. 2019); 0: no cutmix. With mixup too, each batch has one of the two, by chance."""
 
 
@@ -166,56 +166,56 @@ class Train(Section):
             "training",
             not_searched="a trial's seed follows from tune.seed and its number, and luck is no hyperparameter",
         ),
-    ]
+    ] = 0
     """Seed of the initial weights, the order of the images and the augmentation."""
-    validation_share: Annotated[float, Field(gt=0, le=0.5), SAME_IMAGES]
+    validation_share: Annotated[float, Field(gt=0, le=0.5), SAME_IMAGES] = 0.1
     """Share of the training set that is held out for validation, of each class."""
-    validation_seed: Annotated[Seed, SAME_IMAGES]
+    validation_seed: Annotated[Seed, SAME_IMAGES] = 0
     """Seed of that split, and of the folds."""
-    folds: Annotated[Annotated[int, Field(ge=2, le=20)] | None, SAME_IMAGES]
+    folds: Annotated[Annotated[int, Field(ge=2, le=20)] | None, SAME_IMAGES] = None
     """Cross-validation: one network per fold, each validated on its fold; null: one network, on validation_share."""
     epochs: Annotated[
         int,
         Field(ge=1, le=10_000),
         Role("training", not_searched="the scheduler decides how long a trial trains, train.epochs at most"),
-    ]
+    ] = 10
     """Passes over the training images."""
-    early_stopping: Annotated[int, Field(ge=1)] | None
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
     """Training stops after so many epochs without a better validation accuracy; null: never. The last epoch counts."""
-    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 500
     """Images per step."""
-    optimizer: Literal["sgd", "adam", "adamw", "muon"]
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "muon"
     """sgd (with Nesterov momentum), adam, adamw, muon (Jordan et al. 2024; vectors and the last layer by adamw)."""
-    learning_rate: Annotated[float, Field(gt=0, le=100)]
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.12
     """The highest learning rate of the schedule."""
-    head_learning_rate: Annotated[float, Field(gt=0, le=100)] | None
+    head_learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
     """The highest learning rate of the last layer; null: the same."""
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
     """Momentum of sgd and muon; the first beta of adam and adamw, also of the adamw inside muon."""
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
     """L2 penalty (sgd, adam) or decoupled decay (adamw, muon) of the weights; norms and biases have none."""
-    schedule: Literal["one_cycle", "cosine", "wsd", "step", "constant"]
+    schedule: Literal["one_cycle", "cosine", "wsd", "step", "constant"] = "wsd"
     """one_cycle (Smith & Topin 2017), cosine (Loshchilov & Hutter 2016), wsd (warm-up, stable, decay: Hu et al. 2024),
     step (at a half and at three quarters: He et al. 2015, section 4.2), constant."""
-    warmup: Annotated[float, Field(ge=0, lt=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the training in which the learning rate rises: along a cosine in one_cycle, else linearly."""
-    cooldown: Annotated[float, Field(gt=0, le=1)]
+    cooldown: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the training, at its end, in which wsd falls linearly to 0."""
-    step_factor: Share
+    step_factor: Share = 0.1
     """For the schedule step: what it multiplies the learning rate by, each time."""
-    clip_norm: Annotated[float, Field(gt=0)] | None
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of all gradients together, which are scaled down to it; null: no limit."""
-    ema: Annotated[float, Field(ge=0, lt=1)]
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay per step of the moving average of the weights, which is validated and saved; 0: no average."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the target that is spread over all classes (Szegedy et al. 2015, section 7)."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), MACHINE]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), MACHINE] = "auto"
     """auto (the first available of cuda, mps, cpu), cpu, mps, cuda, cuda:1, ..."""
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Role("training", not_searched="trials in different precisions don't compare")
-    ]
+    ] = "auto"
     """auto (bf16 autocast where the device has bf16 natively, else fp32), fp32, bf16."""
-    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, MACHINE]
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, MACHINE] = None
     """CPU threads; null: one per core. Another number can change the last digits of a result."""
 
 
@@ -224,13 +224,13 @@ class Evaluate(Section):
 
     role: ClassVar = Role("scoring", not_searched="the test set has no part in a search")
 
-    batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 500
     """Images per step of prediction."""
-    calibration_bins: Annotated[int, Field(ge=2, le=1000)]
+    calibration_bins: Annotated[int, Field(ge=2, le=1000)] = 15
     """Bins of equal width for the expected calibration error (Guo et al. 2017)."""
-    mistakes: Annotated[int, Field(ge=0, le=200)]
+    mistakes: Annotated[int, Field(ge=0, le=200)] = 24
     """Mistakes to keep for the report, the most confident ones."""
-    tta: Literal["none", "flip"]
+    tta: Literal["none", "flip"] = "none"
     """Test-time augmentation, reported separately: none, flip (mean prediction of the image and its mirror)."""
 
 
@@ -239,39 +239,39 @@ class Tune(Section):
 
     role: ClassVar = SEARCH
 
-    seed: Seed
+    seed: Seed = 0
     """Seed of the study: of its samples and, with a trial's number, of the trial's training."""
-    trials: Annotated[int, Field(ge=1), SET_BY_GRID]
+    trials: Annotated[int, Field(ge=1), SET_BY_GRID] = 50
     """Configurations of the study; --trials overrides."""
-    sampler: Annotated[Literal["auto", "tpe", "random", "grid", "gp"], SET_BY_GRID]
+    sampler: Annotated[Literal["auto", "tpe", "random", "grid", "gp"], SET_BY_GRID] = "auto"
     """What proposes configurations: auto (freeze_thaw's own model beside it, else tpe), tpe, random, grid, gp."""
-    scheduler: Annotated[Literal["freeze_thaw", "asha", "none"], SET_BY_GRID]
+    scheduler: Annotated[Literal["freeze_thaw", "asha", "none"], SET_BY_GRID] = "freeze_thaw"
     """Which trials resume: freeze_thaw (a model of learning curves), asha (Li et al. 2018), none (all train fully)."""
-    budget: Annotated[Annotated[float, Field(gt=0)] | None, SET_BY_GRID]
+    budget: Annotated[Annotated[float, Field(gt=0)] | None, SET_BY_GRID] = None
     """Full trainings that the study may spend; null: 0.4 per trial if the scheduler pauses, no limit for none."""
-    first_rung: Annotated[int, Field(ge=1), SET_BY_GRID]
+    first_rung: Annotated[int, Field(ge=1), SET_BY_GRID] = 1
     """For asha: epochs after which it compares trials for the first time."""
-    reduction_factor: Annotated[int, Field(ge=2), SET_BY_GRID]
+    reduction_factor: Annotated[int, Field(ge=2), SET_BY_GRID] = 3
     """For asha: one in so many trials resumes from each rung."""
-    first: Annotated[tuple[Mapping[str, AnyScalar], ...], Field(strict=False), SET_BY_GRID]
+    first: Annotated[tuple[Mapping[str, AnyScalar], ...], Field(strict=False), SET_BY_GRID] = ()
     """Configurations to try right after params.yaml's own: each a copy of it with these values, by dotted name."""
-    confirm: Annotated[int, Field(ge=0), SET_BY_GRID]
+    confirm: Annotated[int, Field(ge=0), SET_BY_GRID] = 3
     """How many of the best trials are retrained with new seeds before one is named."""
-    confirm_seeds: Annotated[int, Field(ge=1), SET_BY_GRID]
+    confirm_seeds: Annotated[int, Field(ge=1), SET_BY_GRID] = 3
     """Seeds that each of them is retrained with."""
-    retries: Annotated[int, Field(ge=0)]
+    retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial that crashed or timed out is retried."""
-    trial_timeout_s: Annotated[float, Field(gt=0)] | None
+    trial_timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds that a trial may train in all; null: no limit."""
-    epoch_timeout_s: Annotated[float, Field(gt=0)] | None
+    epoch_timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds that an epoch may take, over all folds; null: no limit."""
-    checkpoints_gb: Annotated[float, Field(gt=0)]
+    checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
-    workers: Annotated[int, Field(ge=1)] | None
+    workers: Annotated[int, Field(ge=1)] | None = None
     """Trials that train at a time; null: as many as suit the machine."""
-    workers_per_gpu: Annotated[int, Field(ge=1)]
+    workers_per_gpu: Annotated[int, Field(ge=1)] = 1
     """Trials that share a GPU."""
-    models: Literal["finished", "all", "none"]
+    models: Literal["finished", "all", "none"] = "finished"
     """Which trials keep their model in MLflow."""
 
 
@@ -280,28 +280,28 @@ class Grid(Section):
 
     space: Mapping[str, AnyAxis]
     """What the grid varies: keys by dotted name, each with choices or a range with steps."""
-    values: Mapping[str, AnyScalar]
+    values: Mapping[str, AnyScalar] = Field(default_factory=dict)
     """Values by dotted name, in place of those of the file."""
 
 
 class Params(Section):
     """The sections of params.yaml, each legal by itself; `Config` is what they are once checked together."""
 
-    data: Data
+    data: Data = Field(default_factory=Data)
     """Which images."""
-    model: Model
+    model: Model = Field(default_factory=Model)
     """Which network."""
-    augment: Augment
+    augment: Augment = Field(default_factory=Augment)
     """How training images are changed."""
-    train: Train
+    train: Train = Field(default_factory=Train)
     """How the network is trained."""
-    evaluate: Evaluate
+    evaluate: Evaluate = Field(default_factory=Evaluate)
     """How the test set is scored."""
-    space: Annotated[Mapping[str, AnyAxis], SEARCH]
+    space: Annotated[Mapping[str, AnyAxis], SEARCH] = Field(default_factory=dict)
     """What a study searches: keys by dotted name, each with a range or a list of choices."""
-    tune: Tune
+    tune: Tune = Field(default_factory=Tune)
     """How a study searches."""
-    study: Annotated[Mapping[str, Grid], SEARCH]
+    study: Annotated[Mapping[str, Grid], SEARCH] = Field(default_factory=dict)
     """Grids by name, for `python -m pipeline.study NAME`."""
 
     def values(self) -> dict[str, Scalar]:
