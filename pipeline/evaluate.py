@@ -23,7 +23,7 @@ def evaluate(project: Project) -> None:
 
     scored = score_model(project, settings, record)
     figures = scored.metrics.evaluate
-    with tracking.Tracker(project) as tracker:
+    with tracking.StageTracker(project) as tracker:
         run = tracker.open(record.key, name=record.name)
         # As tags: a model can be evaluated again with other values, and MLflow's params are for good.
         run.set_tags({key: value for key, value in settings.values().items() if config.decides_scoring(key)})

@@ -7,15 +7,18 @@
 A child ignores Ctrl-C and the other signals that ask a program to end: a terminal and a job scheduler send them to the
 parent too, which decides what they mean. It ends with its parent, however that ends: the pipe closes, and `main` must
 return when `recv` raises EOFError.
+
+Children that need the same heavy modules can be forked from a server that imports them once: see `prepare_forks`.
 """
 
 import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import TypeVarTuple
 
@@ -24,14 +27,45 @@ Arguments = TypeVarTuple("Arguments")
 _IGNORED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+_spawns = multiprocessing.get_context("spawn")
+CAN_FORK = sys.platform == "linux"
+"""Whether children can be forked. Apple's libraries don't survive a fork, Windows has none."""
+
+
+def prepare_forks(modules: Sequence[str]) -> None:
+    """Starts the server of this process that `modules` are imported in, and returns at once.
+
+    It imports them before it has any thread, and uses nothing of them: what must not be forked, such as CUDA, begins in
+    the children. Where nothing can be forked this does nothing.
+    """
+    if not CAN_FORK:
+        return
+    forkserver.set_forkserver_preload(list(modules))
+    # numpy's OpenBLAS starts threads when it is imported, unless it may have one only.
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    try:
+        with _signals_held():
+            forkserver.ensure_running()
+    finally:
+        os.environ.pop("OPENBLAS_NUM_THREADS")
+        if before is not None:
+            os.environ["OPENBLAS_NUM_THREADS"] = before
+
+
 class ChildProcess:
     """A running child process. Its parent talks to it over `connection`, which ends when the child does."""
 
-    def __init__(self, name: str, main: Callable[[Connection, *Arguments], None], *arguments: *Arguments) -> None:
-        """Starts a new interpreter that calls `main(connection, *arguments)`; all of them must be picklable."""
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_run, args=(main, theirs, arguments), name=name, daemon=True)
+    def __init__(
+        self, name: str, main: Callable[[Connection, *Arguments], None], *arguments: *Arguments, fork: bool = False
+    ) -> None:
+        """Starts an interpreter that calls `main(connection, *arguments)`; all of them must be picklable.
+
+        With `fork` it comes from the server of `prepare_forks`, where that is possible.
+        """
+        self.connection, theirs = multiprocessing.Pipe()
+        start = multiprocessing.get_context("forkserver").Process if fork and CAN_FORK else _spawns.Process
+        self._process = start(target=_run, args=(main, theirs, arguments), name=name, daemon=True)
         with _signals_held():
             self._process.start()
         theirs.close()  # so that the child's death ends the connection

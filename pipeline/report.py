@@ -22,7 +22,7 @@ def report(project: Project) -> None:
 
     found = results.read(project)
     index, *figures = page.write(project, found)
-    with tracking.Tracker(project) as tracker:
+    with tracking.StageTracker(project) as tracker:
         run = tracker.open(found.run.key, name=found.run.name)
         run.log_file(index, folder="report")
         for figure in figures:

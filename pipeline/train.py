@@ -57,12 +57,10 @@ def train(project: Project) -> None:
     if history:
         print(f"resuming after epoch {len(history)} of {settings.train.epochs}")
     made_from = provenance.collect(project)
-    with tracking.Tracker(project) as tracker:
+    with tracking.StageTracker(project) as tracker:
         run = tracker.open(start.key, name=name)
-        # Also ends the runs of trainings that were killed and not resumed.
-        tracker.send_leftovers()
         _describe(run, settings, meta, made_from, device.described(), counts)
-        # A killed process may have saved epochs that it did not record.
+        # A killed process may have saved epochs that it did not record. MLflow takes each once.
         _record(run, training, history)
         with (
             _outcome_recorded(run, start, history, settings.train.epochs),
@@ -100,7 +98,7 @@ def train(project: Project) -> None:
             records.write(record, project.run)
             run.log_metrics({"train.temperature": temperature})
             run.log_file(project.history)
-            run.log_model(training.network, images.pixels[:2].transpose(0, 3, 1, 2))
+            run.log_weights(project.model, project.meta, settings.model, images.pixels[:2].transpose(0, 3, 1, 2))
         run.finish(Outcome.FINISHED)
     start.forget()
     if len(history) < settings.train.epochs:
@@ -125,31 +123,31 @@ def _describe(
 ) -> None:
     """Records the values, tags and data set of a run, before its first epoch."""
     values = _values(settings, meta)
-    run.log_params({key: value for key, value in values.items() if not config.decides_scoring(key)})
-    run.set_tags(
-        provenance.tags(made_from)
-        | {f"device.{key}": str(value) for key, value in asdict(device).items()}
-        | {"seed": str(settings.train.seed)}
-        | meta.tags()
-    )
-    run.log_dataset(
-        name=meta.name,
-        digest=meta.digest,
-        source=meta.source,
-        counts=counts,
-        shape=meta.shape,
-        classes=len(meta.classes),
-        context="training",
-    )
+    with run.batch():
+        run.log_params({key: value for key, value in values.items() if not config.decides_scoring(key)})
+        run.set_tags(
+            provenance.tags(made_from)
+            | {f"device.{key}": str(value) for key, value in asdict(device).items()}
+            | {"seed": str(settings.train.seed)}
+            | meta.tags()
+        )
+        run.log_dataset(
+            name=meta.name,
+            digest=meta.digest,
+            source=meta.source,
+            counts=counts,
+            shape=meta.shape,
+            classes=len(meta.classes),
+            context="training",
+        )
 
 
 def _record(run: tracking.Run, training: "Training", epochs: Sequence[Epoch]) -> None:
     for epoch in epochs:
-        if epoch.number not in run.logged_steps:
-            figures = {f"train.{key}": value for key, value in asdict(epoch).items() if key != "number"}
-            if len(training.parts) > 1:
-                figures["train.folds.sd"] = statistics.stdev(training.accuracies(epoch.number))
-            run.log_metrics(figures, step=epoch.number)
+        figures = {f"train.{key}": value for key, value in asdict(epoch).items() if key != "number"}
+        if len(training.parts) > 1:
+            figures["train.folds.sd"] = statistics.stdev(training.accuracies(epoch.number))
+        run.log_metrics(figures, step=epoch.number)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def disturbed(command: list[str], folder: Path, seed: int, kills: int) -> int:
 
 def _victims(owner: psutil.Popen, draw: random.Random) -> list[psutil.Process]:
     try:
-        children = [child for child in owner.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+        # The exporter, the server that workers are forked from, and the workers.
+        children = [child for child in owner.children(recursive=True) if "multiprocessing" in " ".join(child.cmdline())]
         if not owner.is_running() or owner.status() == psutil.STATUS_ZOMBIE:
             return []
     except psutil.NoSuchProcess:

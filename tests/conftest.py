@@ -59,6 +59,13 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.fixture(autouse=True)
+def no_process_in_the_background(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of this process start none that sends to MLflow: `deliveries.deliver` sends, without importing it anew."""
+    if "background" not in request.keywords:
+        monkeypatch.setattr("pipeline.tracking.handover.serve_in_background", lambda project, store: None)
+
+
 @pytest.fixture
 def settings() -> Config:
     """The example's, a training of seconds."""

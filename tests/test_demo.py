@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from deliveries import deliver
 from places import REPOSITORY
 
 from pipeline import config
@@ -83,6 +84,7 @@ def test_the_demo_leaves_the_root_untouched(printed: str, clone: Path) -> None:
 
 
 def test_each_repro_is_one_finished_run_in_mlflow_with_all_that_was_recorded(printed: str, clone: Path) -> None:
+    deliver(clone / "demo")
     client = mlflow.MlflowClient(f"sqlite:///{clone / 'demo' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline")
     runs = client.search_runs([experiment.experiment_id], "metrics.`evaluate.accuracy` > 0")
@@ -140,15 +142,18 @@ def test_an_experiment_with_another_value_runs_what_depends_on_it(printed: str, 
 
 def test_an_experiment_in_a_temporary_copy_records_in_the_projects_own_store(printed: str, clone: Path) -> None:
     demo = clone / "demo"
+    deliver(demo)
     client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline").experiment_id
     before = len(client.search_runs([experiment]))
     run(demo, "dvc", "exp", "run", "--temp", "-S", "train.epochs=2", clone=clone)
+    deliver(demo)
     assert len(client.search_runs([experiment])) == before + 1
 
 
 def test_a_changed_evaluation_adds_to_the_run_of_its_training(printed: str, clone: Path) -> None:
     demo = clone / "demo"
+    deliver(demo)
     client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline").experiment_id
     before = len(client.search_runs([experiment]))
@@ -156,6 +161,7 @@ def test_a_changed_evaluation_adds_to_the_run_of_its_training(printed: str, clon
     params.write_text(params.read_text().replace("calibration_bins: 15", "calibration_bins: 10"))
     out = run(demo, "dvc", "repro", clone=clone)
     assert "Stage 'train' didn't change, skipping" in out
+    deliver(demo)
     runs = client.search_runs([experiment])
     assert len(runs) == before
     assert "10" in {found.data.tags.get("evaluate.calibration_bins") for found in runs}

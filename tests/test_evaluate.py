@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from deliveries import deliver
 
 from pipeline import config, evaluate, networks, train
 from pipeline.batches.images import load_images
@@ -131,6 +132,7 @@ def test_figures_with_flips_and_of_folds_stand_beside_the_plain_ones_under_names
     np.testing.assert_allclose(pair[0][0], np.load(evaluated.probabilities), rtol=1e-6)
     assert plain["evaluate"]["nll"] != pytest.approx(flip["nll"])  # a mirrored digit is another image
 
+    deliver(evaluated.home)
     client = mlflow.MlflowClient(f"sqlite:///{evaluated.home / 'mlflow.db'}")
     [run] = client.search_runs([client.get_experiment_by_name("pipeline").experiment_id])
     logged = run.data.metrics

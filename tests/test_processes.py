@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import psutil
 import pytest
 from places import REPOSITORY
 
-from pipeline.processes import ChildProcess
+from pipeline.processes import CAN_FORK, ChildProcess
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
@@ -37,9 +38,14 @@ def blocked_signals(parent: Connection) -> None:
     parent.send(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
-@pytest.fixture
-def child() -> Iterator[ChildProcess]:
-    child = ChildProcess("child", echo, "hello")
+def surroundings(parent: Connection) -> None:
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    parent.send(("statistics" in sys.modules, threads, str(Path.cwd()), signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+
+@pytest.fixture(params=[False, True], ids=["spawned", "forked"])
+def child(request: pytest.FixtureRequest) -> Iterator[ChildProcess]:
+    child = ChildProcess("child", echo, "hello", fork=request.param)
     yield child
     child.kill()
 
@@ -48,7 +54,7 @@ def test_a_child_gets_its_arguments_and_talks_over_its_pipe(child: ChildProcess)
     assert child.connection.recv() == "hello"
     child.connection.send(17)
     assert child.connection.recv() == 17
-    assert psutil.Process(child.pid).ppid() == os.getpid()
+    assert os.getpid() in [process.pid for process in psutil.Process(child.pid).parents()]
 
 
 def test_signals_that_are_meant_for_the_parent_do_not_end_a_child_at_any_moment(child: ChildProcess) -> None:
@@ -114,14 +120,33 @@ def test_killing_a_child_ends_it_at_once(child: ChildProcess) -> None:
     assert process.is_running()
 
 
+@pytest.mark.skipif(not CAN_FORK, reason="nothing can be forked here")
+def test_forked_children_have_the_modules_of_the_server_no_threads_and_their_parents_folder(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "from pipeline.processes import ChildProcess, prepare_forks\n"
+        "from test_processes import surroundings\n"
+        "if __name__ == '__main__':\n"
+        "    prepare_forks(['numpy', 'statistics', 'not_there'])\n"
+        f"    os.chdir({str(tmp_path)!r})\n"
+        "    child = ChildProcess('child', surroundings, fork=True)\n"
+        "    print(child.connection.recv(), os.environ.get('OPENBLAS_NUM_THREADS'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    environment.pop("OPENBLAS_NUM_THREADS", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == (f"(True, 1, {str(tmp_path)!r}, set()) None\n", "")
+
+
+@pytest.mark.parametrize("fork", [False, True])
 @pytest.mark.parametrize("end", ["raise SystemExit", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_a_child_ends_with_its_parent(end: str) -> None:
+def test_a_child_ends_with_its_parent(end: str, fork: bool) -> None:
     code = (
         "import os, signal\n"
         "from pipeline.processes import ChildProcess\n"
         "from test_processes import echo\n"
         "if __name__ == '__main__':\n"
-        "    child = ChildProcess('child', echo, 'hello')\n"
+        f"    child = ChildProcess('child', echo, 'hello', fork={fork})\n"
         "    child.connection.recv()\n"
         "    print(child.pid, flush=True)\n"
         f"    {end}\n"

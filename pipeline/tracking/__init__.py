@@ -1,6 +1,6 @@
-"""Runs in MLflow. A run is recorded on disk first and sent by a background thread: no store can delay a training.
+"""Runs in MLflow. A run is recorded on disk first and sent in the background: no store can delay a training.
 
-    with Tracker(project) as tracker:
+    with StageTracker(project) as tracker:
         run = tracker.open(key, name="resnet20 on cifar10")
         run.log_metrics({"train.validation_accuracy": 0.5}, step=3)
         run.finish(Outcome.FINISHED)
@@ -10,9 +10,12 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
 `python -m pipeline.tracking` sends it.
 
     __main__.py      the command that sends what is left
-    tracker.py       the runs of a process: opens them, finishes them at its end
+    tracker.py       the runs of a process, of a stage or of a long command: opens them, finishes them at its end
     run.py           what can be recorded in a run
     confusion.py     a confusion matrix as an image and as a table
+    parts.py         the records of a stage's run, cut into outboxes that are handed over one after the other
+    handover.py      hands them to the sending process, which it starts
+    serving.py       the sending process
     sender.py        the thread that sends outboxes to MLflow
     delivery.py      operations of an outbox -> calls of MLflow
     linked.py        what MLflow links to a run: dataset, model, the model's version in the registry
@@ -29,6 +32,6 @@ Importing this package imports neither MLflow nor torch.
 from pipeline.tracking.delivery import Recorded
 from pipeline.tracking.run import Run
 from pipeline.tracking.timing import Timing
-from pipeline.tracking.tracker import Tracker, is_gone
+from pipeline.tracking.tracker import StageTracker, Tracker, is_gone
 
-__all__ = ["Recorded", "Run", "Timing", "Tracker", "is_gone"]
+__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "is_gone"]

@@ -3,20 +3,31 @@
     python -m pipeline.tracking            sends all records that wait for the store that MLFLOW_TRACKING_URI names
     python -m pipeline.tracking --list     lists the runs that wait, and since when
 
+The stages of `dvc repro` wait for no store: a process in the background sends what they record, up to some seconds
+longer than they run. Where nothing may run on after the last command, as in a container or a batch job, end with
+`python -m pipeline.tracking`: it returns when MLflow has everything.
+
 Runs that wait for another store are left alone. To send them, set MLFLOW_TRACKING_URI (and MLFLOW_EXPERIMENT_NAME, if
 it was set) to its value at the time of their recording. The exit code is 1 if something could not be sent.
 """
 
 import argparse
+import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pipeline.cli import guarded
 from pipeline.errors import TrackingError
 from pipeline.files import Project
 from pipeline.tracking import Tracker
+from pipeline.tracking.handover import is_served
 from pipeline.tracking.outbox import Kept, kept
+from pipeline.tracking.serving import serve
 from pipeline.tracking.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def send(project: Project) -> None:
@@ -25,11 +36,14 @@ def send(project: Project) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     store = Store.of(project)
-    show(project)
+    console = Console(soft_wrap=True)
+    _wait_for_the_background(project, store, console)
+    if kept(project.outbox):
+        show(project)
     before = kept(project.outbox, store.id)
     if not before:
+        print(f"MLflow at {store} has all that was recorded.")
         return
-    console = Console(soft_wrap=True)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("operations"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("sending", total=sum(outbox.waiting for outbox in before))
@@ -41,6 +55,13 @@ def send(project: Project) -> None:
     if left:
         raise TrackingError(f"Runs that could not be sent whole: {len(left)} of {len(before)}.")
     print(f"MLflow at {store} has all that was recorded.")
+
+
+def _wait_for_the_background(project: Project, store: Store, console: "Console") -> None:
+    """Returns when the process in the background has sent what the stages recorded, or has given up."""
+    with console.status("sending in the background", spinner="line"):
+        while kept(project.outbox, store.id, parts=True) and is_served(project, store):
+            time.sleep(0.1)
 
 
 def show(project: Project) -> None:
@@ -70,8 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="list the runs that wait, and send nothing")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # what the stages start
     arguments = parser.parse_args(argv)
-    return guarded(lambda: (show if arguments.list else send)(Project.here()))
+    work = show if arguments.list else serve if arguments.serve else send
+    return guarded(lambda: work(Project.here()))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.exporting import trained
 from pipeline.exporting.environment import quiet
 from pipeline.outcome import Outcome
 from pipeline.tracking import internals, linked
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 Point = tuple[str, int, str]
 """A metric's name, step and value, the value as text so that nan equals nan."""
 
+_ALONE = ("open", "weights", "model", "register")
+"""Kinds of operations that begin a batch."""
 _BATCH = 200
 """The most operations that are sent at once."""
 
@@ -78,11 +82,11 @@ def batch(operations: Sequence[Operation]) -> list[Operation]:
     paused = False
     for operation in operations:
         resumes = paused and operation.kind == "open"
-        if len(taken) == _BATCH or (taken and operation.kind in ("open", "model", "register") and not resumes):
+        if len(taken) == _BATCH or (taken and operation.kind in _ALONE and not resumes):
             break
         taken.append(operation)
         paused = operation.kind == "finish" and operation.content["ended"] == Outcome.PAUSED
-        if operation.kind in ("model", "register") or (operation.kind == "finish" and not paused):
+        if operation.kind in ("weights", "model", "register") or (operation.kind == "finish" and not paused):
             break
     return taken
 
@@ -150,17 +154,13 @@ class Delivery:
                         linked.log_model(
                             self._client, self._experiment_id, run.id, folder / content["path"], operation.id
                         )
+                    case "weights":
+                        self._weights(run, request, folder / content["path"], operation.id)
                     case "register":
                         linked.register(self._client, self._experiment_id, run.id, content["name"], content["alias"])
             self._send(run, request)
             if ends:
                 self._finish(opening.content["key"], run, operations[-1])
-
-    def steps(self, key: str) -> set[int]:
-        """The steps at which MLflow has a metric of a run."""
-        with self._explained():
-            run = self._find(key)
-            return {step for _, step, _ in self._points(run)} if run else set()
 
     def children(self, key: str) -> dict[str, Recorded]:
         """The runs under a run, by key."""
@@ -321,6 +321,15 @@ class Delivery:
         if entry not in tables:
             request.tables = [*tables, entry]
             request.tags[internals.TABLES_TAG] = json.dumps(request.tables)
+
+    def _weights(self, run: _Known, request: _Request, kept: Path, id: str) -> None:
+        """Makes the model of what exporting.trained has kept, and logs it."""
+        target = kept.with_name("model")
+        shutil.rmtree(target, ignore_errors=True)  # of an attempt that was interrupted
+        if reason := trained.make(kept, target):
+            request.tags["model.error"] = reason
+        else:
+            linked.log_model(self._client, self._experiment_id, run.id, target, id)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -5,6 +5,8 @@
                      /files/           the files to upload
                      /holder.json      the process that records or sends the run
 .outbox/<key>@<store>.lock             locked by that process
+
+A run of a stage has several in a row, <key>@<store>+<time> (parts.py).
 """
 
 import json
@@ -15,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +28,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import TrackingError
 
+ENDINGS = ("finish", "continued")
+"""The kinds of an outbox's last operation: the run ends, or another outbox continues it."""
 _AHEAD = 256
 """The most operations that are read from the journal in advance."""
 
@@ -35,7 +39,7 @@ class Operation:
     """One change in MLflow. Sending it twice has the effect of once, as its time and `id` are recorded with it."""
 
     kind: str
-    """open, params, metrics, tags, file, dataset, model, register, finish"""
+    """open, params, metrics, tags, file, dataset, weights, model, register, finish, continued"""
     time_ms: int
     """When it was recorded: milliseconds since 1970, UTC."""
     id: str
@@ -61,12 +65,10 @@ class Outbox:
         """Opens or creates `folder`. Raises Held if another process still has it after `wait_s` seconds."""
         self.folder = folder
         self.journal = folder / "journal.jsonl"
-        self.steps: set[int] = set()
-        """The steps of all metrics in the journal."""
         self.opening: Operation | None = None
         """The first operation; None in a new outbox."""
         self.ended = False
-        """Whether the last operation is `finish`."""
+        """Whether the last operation is one of ENDINGS."""
         self.is_new = False
         """Whether MLflow is sure to have no run of this key."""
         self.recorded_count = 0
@@ -76,7 +78,7 @@ class Outbox:
         self._ahead: deque[Operation] = deque()
         folder.parent.mkdir(parents=True, exist_ok=True)
         # For all threads of the process: the sender's thread may release what the main thread acquired.
-        self._lock = FileLock(_lock_path(folder), thread_local=False)
+        self._lock = FileLock(lock_path(folder), thread_local=False)
         try:
             self._lock.acquire(timeout=wait_s, poll_interval=0.1)
         except Timeout:
@@ -144,11 +146,9 @@ class Outbox:
         raise TrackingError(f"{self.journal} can't be written: {reason}.")
 
     def _count(self, operations: Sequence[Operation]) -> None:
-        opening, ended = self.opening or operations[0], operations[-1].kind == "finish"
+        opening, ended = self.opening or operations[0], operations[-1].kind in ENDINGS
         recorded_count = self.recorded_count + len(operations)
-        steps = {operation.content["step"] for operation in operations if operation.kind == "metrics"} - {None}
         # Python raises KeyboardInterrupt between calls. There is none below: what the sender saw counted must stay so.
-        self.steps |= steps
         self.opening, self.ended, self.recorded_count = opening, ended, recorded_count
 
     def new_folder(self) -> Path:
@@ -190,7 +190,7 @@ class Outbox:
         self.journal.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         # Before the release, so that a waiting process finds the folder gone and makes a new one.
-        _lock_path(self.folder).unlink(missing_ok=True)
+        lock_path(self.folder).unlink(missing_ok=True)
         self._lock.release()
 
     def close(self) -> None:
@@ -220,16 +220,21 @@ class Kept:
         return _holder(self.folder)
 
 
-def kept(root: Path, store_id: str | None = None) -> list[Kept]:
-    """The outboxes in `root`, of one store or of all, in the order in which their runs were opened first."""
+def kept(root: Path, store_id: str = "", parts: bool = False, known: Container[Path] = ()) -> list[Kept]:
+    """The outboxes in `root`, of one store or of all, in the order in which their runs were opened first.
+
+    With `parts` only those of stages; those whose folders are `known` are left out.
+    """
     found = []
-    for folder in root.glob(f"*@{store_id or '*'}"):
+    for folder in root.glob(f"*@{store_id}*{'+*' if parts else ''}"):
+        if folder in known:
+            continue
         # Another process may remove it at any moment.
         with suppress(OSError):
             operations = [operation for operation, _ in _read(folder / "journal.jsonl")]
             if operations:
                 found.append(Kept(folder, operations[0], max(0, len(operations) - _sent_count(folder))))
-    return sorted(found, key=lambda outbox: outbox.opening.time_ms)
+    return sorted(found, key=lambda outbox: (outbox.opening.time_ms, outbox.folder.name))
 
 
 def sweep(root: Path) -> None:
@@ -272,7 +277,8 @@ def _sent_count(folder: Path) -> int:
         return 0
 
 
-def _lock_path(folder: Path) -> Path:
+def lock_path(folder: Path) -> Path:
+    """The lock of the outbox in `folder`."""
     return folder.with_name(f"{folder.name}.lock")
 
 

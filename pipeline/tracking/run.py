@@ -4,22 +4,22 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Scalar
+from pipeline.config import Model, Scalar
+from pipeline.exporting import trained
 from pipeline.outcome import Outcome
 from pipeline.tracking.outbox import Operation, Outbox
-from pipeline.tracking.sender import Sender, say
+from pipeline.tracking.parts import Parts
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import nn
 
 _REGISTERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 
@@ -27,25 +27,15 @@ _REGISTERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 class Run:
     """A run in MLflow. Its methods return when the record is on disk, and raise TrackingError if that fails."""
 
-    def __init__(self, store: Store, sender: Sender, outbox: Outbox) -> None:
-        self._store = store
-        self._sender = sender
-        self._outbox = outbox
-        self._earlier_steps: set[int] | None = None
+    def __init__(self, store: Store, outbox: Outbox | Parts, append: Callable[[Sequence[Operation]], None]) -> None:
+        """`append` records operations in `outbox`."""
+        self._store, self._outbox, self._append_all = store, outbox, append
         self._batch: list[Operation] | None = None
         self.finished = False
 
     @property
     def key(self) -> str:
         return self._outbox.key
-
-    @property
-    def logged_steps(self) -> set[int]:
-        """The steps for which metrics were recorded, by this process or an earlier one."""
-        if self._earlier_steps is None:
-            nothing: set[int] = set()
-            self._earlier_steps = self._sender.ask(lambda delivery: delivery.steps(self.key), default=nothing)
-        return self._earlier_steps | self._outbox.steps
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -61,7 +51,7 @@ class Run:
         finally:
             operations, self._batch = self._batch, None
             if operations:
-                self._sender.append(self._outbox, operations)
+                self._append_all(operations)
 
     def log_params(self, values: Mapping[str, Scalar]) -> None:
         """Logs params under their dotted names, with values written as in YAML. MLflow keeps a param's first value."""
@@ -134,22 +124,16 @@ class Run:
             context=context,
         )
 
-    def log_model(self, network: "nn.Module", example: "npt.NDArray[np.uint8]") -> None:
-        """Logs the run's model, with signature and input example, in a format without pickle.
+    def log_weights(self, weights: Path, meta: Path, model: Model, example: "npt.NDArray[np.uint8]") -> None:
+        """Logs the run's model, which who sends the record makes: with signature and input example, without pickle.
 
-        `network` (on any device, left unchanged) takes uint8 pixels [N, C, H, W] and returns logits [N, classes].
-        `example` holds at least 2 such images. If the network can't be exported, a line on stderr says so.
+        `weights` is a file of pipeline.networks.save, of the network that `model` and the data set of `meta` (a
+        meta.json) describe. `example` holds at least 2 images, uint8 [N, C, H, W]. All are copied. If the network can't
+        be exported, the tag model.error says why. As of log_saved_model, MLflow gets the first model of a run only.
         """
-        from pipeline.exporting import mlflow_model
-
-        folder = self._outbox.new_folder() / "model"
-        try:
-            mlflow_model.save(network, example, folder)
-        except Exception as error:
-            shutil.rmtree(folder.parent)
-            say(f"The model can't be exported for MLflow, which gets all the rest: {mlflow_model.reason(error)}")
-        else:
-            self._append("model", path=self._relative(folder))
+        folder = self._outbox.new_folder() / "weights"
+        trained.keep(folder, weights, meta, model, example)
+        self._record(replace(Operation.now("weights", path=self._relative(folder)), id="saved"))
 
     def log_saved_model(self, folder: Path) -> None:
         """Logs the run's model. `folder` holds an MLflow model, as pipeline.exporting writes it, and is moved away.
@@ -193,7 +177,7 @@ class Run:
         if self.finished:
             raise RuntimeError(f"the run {self.key} is finished: open it again to add to it")
         if self._batch is None:
-            self._sender.append(self._outbox, [operation])
+            self._append_all([operation])
         else:
             self._batch.append(operation)
 

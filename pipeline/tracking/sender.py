@@ -40,6 +40,8 @@ class Sender:
         self._outboxes: dict[Path, Outbox] = {}
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
         self._sending: Outbox | None = None
+        self._making = False
+        """Whether a model is being made of weights, which is no silence of the store."""
         self._thread: threading.Thread | None = None
         self._awaited = False
         """Whether a caller has waited for the first answer; only the first one does."""
@@ -113,6 +115,12 @@ class Sender:
                 outbox.close()
 
     @property
+    def folders(self) -> set[Path]:
+        """Those of the outboxes that are not sent yet."""
+        with self._changed:
+            return set(self._outboxes)
+
+    @property
     def waiting(self) -> int:
         """The number of operations that MLflow does not have yet."""
         with self._changed:
@@ -163,7 +171,7 @@ class Sender:
                 if silent and self._attempts > attempts:
                     return
                 rest_s = (self._timing.away_patience_s if silent else patience_s) - (time.monotonic() - begun)
-                if not self._changed.wait_for(partial(self._moved, seen), max(rest_s, 0)):
+                if not self._changed.wait_for(partial(self._moved, seen), max(rest_s, 0)) and not self._making:
                     return
                 if not self._failures:
                     begun = time.monotonic()
@@ -214,10 +222,11 @@ class Sender:
         with self._changed:
             outbox = self._sending = self._next()
             operations = batch(outbox.peek()) if outbox else []
+            self._making = bool(operations) and operations[0].kind == "weights"
         if outbox:
             sent = self._deliver(outbox, operations)
             with self._changed:
-                self._sending = None
+                self._sending, self._making = None, False
                 if self._stopped:
                     return
                 outbox.sent(sent)
@@ -274,7 +283,7 @@ class Sender:
         with self._changed:
             self._failures += 1
             self._attempts += 1
-            self._sending = None
+            self._sending, self._making = None, False
             failures = self._failures
             while self._questions:
                 self._questions.pop()[0].set_exception(Unreachable(reason))

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from deliveries import deliver
 from PIL import Image
 
 from pipeline import report
@@ -676,6 +677,7 @@ def test_the_stage_adds_page_and_images_to_the_run_in_mlflow(
     monkeypatch.chdir(tmp_path)
     assert report.main([]) == 0
     assert capsys.readouterr().out == "wrote results/report/index.html: open it in a browser\n"
+    deliver(tmp_path)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("pipeline")
     [run] = client.search_runs([experiment.experiment_id])

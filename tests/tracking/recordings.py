@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow_runs import history
 from torch import nn
 
+from pipeline.exporting import mlflow_model
 from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.tracking import Run, Timing
@@ -36,20 +38,19 @@ class Network(nn.Module):
         return logits
 
 
-class Undecided(Network):
-    """A network that can't be exported: its control flow depends on the pixels."""
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().forward(pixels if pixels.float().mean() > 1 else 255 - pixels)
-
-
 def unsent_run(project: Project, key: str, **content: Any) -> tuple[Run, Outbox]:
     """A run that is recorded on disk and not sent, with its outbox; `content` goes into its first operation."""
     store = Store.of(project)
     sender = Sender(store, Timing())
     opening = {"key": key, "name": None, "parent": None, "store": str(store), "experiment": store.experiment}
     outbox = sender.open(project.outbox / f"{key}@{store.id}", **(opening | content))
-    return Run(store, sender, outbox), outbox
+    return Run(store, outbox, partial(sender.append, outbox)), outbox
+
+
+def log_model(run: Run, network: nn.Module, folder: Path) -> None:
+    """`folder` is for a moment the place of the MLflow model."""
+    mlflow_model.save(network, EXAMPLE, folder / "model")
+    run.log_saved_model(folder / "model")
 
 
 def record_everything(run: Run, folder: Path) -> None:
@@ -72,7 +73,7 @@ def record_everything(run: Run, folder: Path) -> None:
         classes=5,
         context="training",
     )
-    run.log_model(Network(), EXAMPLE)
+    log_model(run, Network(), folder)
     run.finish(Outcome.FINISHED)
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from mlflow_runs import client, only_run, runs, wait_until
-from recordings import EXAMPLE, Network, Undecided, unsent_run
+from recordings import EXAMPLE, Network, log_model, unsent_run
 
+from pipeline import networks, records
+from pipeline.config import Config
 from pipeline.exporting import mlflow_model
 from pipeline.files import Project
 from pipeline.outcome import Outcome
+from pipeline.records import Meta, load_meta
 from pipeline.tracking import Tracker
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.outbox import Operation
@@ -30,10 +33,10 @@ def network() -> Network:
 
 
 @pytest.fixture
-def location(network: Network, project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
+def location(network: Network, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of the network's model in a run, and MLflow's environment set so that it finds it."""
     with Tracker(project) as tracker:
-        tracker.open("a").log_model(network, EXAMPLE)
+        log_model(tracker.open("a"), network, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.home}/mlflow.db")
     (output,) = only_run(project).outputs.model_outputs
     return f"models:/{output.model_id}"
@@ -62,17 +65,41 @@ def test_a_model_has_signature_example_and_no_pickle(location: str, monkeypatch:
     mlflow.pytorch.load_model(location)
 
 
-def test_a_model_that_cannot_be_exported_is_reported_and_all_the_rest_is_recorded(
-    project: Project, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_the_model_is_made_of_the_weights_by_who_sends_them(
+    project: Project, tmp_path: Path, settings: Config, is_sound: bool
 ) -> None:
+    meta = load_meta(write_meta(tmp_path / "meta.json"))
+    network = networks.build(settings.model, meta, seed=0)
+    networks.save(network, tmp_path / "model.safetensors")
+    if not is_sound:
+        (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with Tracker(project) as tracker:
-        run = tracker.open("a")
-        run.log_model(Undecided(), EXAMPLE)
-        run.log_metrics({"loss": 1.0})
-    assert capfd.readouterr().err.splitlines()[-1].startswith("The model can't be exported for MLflow")
+        for _ in range(2):  # a training that was killed before it ended logs its model again
+            run = tracker.open("a")
+            run.log_weights(tmp_path / "model.safetensors", tmp_path / "meta.json", settings.model, EXAMPLE)
+            run.log_metrics({"loss": 1.0})
+            run.finish(Outcome.FINISHED)
+        (tmp_path / "model.safetensors").unlink()
     run_after = only_run(project)
     assert run_after.data.metrics == {"loss": 1.0}
-    assert not run_after.outputs.model_outputs
+    assert not list(project.outbox.iterdir())
+    if not is_sound:
+        assert not run_after.outputs.model_outputs
+        assert "model.safetensors" in run_after.data.tags["model.error"]
+        return
+    (output,) = run_after.outputs.model_outputs
+    model = client(project).get_logged_model(output.model_id)
+    assert model.status == "READY"
+    with torch.no_grad():
+        loaded = mlflow.pytorch.load_model(model.artifact_location)
+        torch.testing.assert_close(loaded(torch.from_numpy(EXAMPLE)), network.eval()(torch.from_numpy(EXAMPLE)))
+
+
+def write_meta(path: Path) -> Path:
+    meta = Meta("stripes", ("low", "high"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3, {"train": 9, "test": 1}, "sha256:0", "")
+    records.write(meta, path)
+    return path
 
 
 def test_a_saved_model_is_logged_once_although_it_was_recorded_three_times(project: Project, tmp_path: Path) -> None:
@@ -112,9 +139,9 @@ def test_a_model_can_be_registered_under_an_alias_that_moves(
     assert [run.info.run_id for run in runs(client(project))] == [first.run_id, second.run_id]
 
 
-def test_a_model_is_registered_once_although_it_is_delivered_twice(project: Project) -> None:
+def test_a_model_is_registered_once_although_it_is_delivered_twice(project: Project, tmp_path: Path) -> None:
     run, outbox = unsent_run(project, "a")
-    run.log_model(Network(), EXAMPLE)
+    log_model(run, Network(), tmp_path)
     run.register_model("digits-search", "best")
     lines = [json.loads(line) for line in outbox.journal.read_text().splitlines()]
     assert outbox.opening

@@ -11,7 +11,7 @@ from browser import headless_browser
 from mlflow import MlflowClient
 from mlflow_runs import wait_until
 from PIL import Image
-from recordings import EXAMPLE, Network
+from recordings import Network, log_model
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from servers import free_port, mlflow_server
@@ -116,7 +116,7 @@ def record(project: Project) -> None:
             run.log_metrics(figures, step=epoch)
         run.log_file(image, folder="plots")
         run.log_table({"class": ["aeroplane", "bird"], "precision": [0.5, 1.0]}, "per_class.json")
-        run.log_model(Network(), EXAMPLE)
+        log_model(run, Network(), project.root)
         run.finish(Outcome.FINISHED)
 
 

@@ -29,7 +29,7 @@ def test_the_command_sends_what_is_left(project: Project, tmp_path: Path, capsys
     assert "MLflow at mlflow.db has all that was recorded." in capsys.readouterr().out
     assert_has_everything(client(project), only_run(project))
     assert main([]) == 0
-    assert capsys.readouterr().out == "Runs that wait for mlflow.db, experiment pipeline: 0\n"
+    assert capsys.readouterr().out == "MLflow at mlflow.db has all that was recorded.\n"
 
 
 def test_the_command_fails_if_the_store_is_away_and_keeps_everything(

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from pipeline.outcome import Outcome
-from pipeline.processes import ChildProcess
+from pipeline.processes import ChildProcess, prepare_forks
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.worker import Pause, Ready, Unfit, WorkerSpec
@@ -35,6 +35,11 @@ class _WorkerHandle:
     """In a row, before it was ready."""
 
 
+def prepare() -> None:
+    """Begins to load what workers need, once for all of them. Returns at once; an engine that starts later is ready."""
+    prepare_forks(worker.LOADED)
+
+
 @dataclass
 class LocalEngine:
     """Processes of this machine. They start at once; the first orders wait until they have loaded."""
@@ -46,6 +51,7 @@ class LocalEngine:
     _messages: deque[Message] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        prepare()
         self._handles = [_WorkerHandle(spec, self._start(spec)) for spec in self.specs]
 
     @property
@@ -140,7 +146,7 @@ class LocalEngine:
         handle.ready = False
 
     def _start(self, spec: WorkerSpec) -> ChildProcess:
-        return ChildProcess("worker", self.main, spec)
+        return ChildProcess("worker", self.main, spec, fork=True)
 
     @property
     def processes(self) -> list[int]:

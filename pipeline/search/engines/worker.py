@@ -5,6 +5,7 @@ after that: a worker must end also if its owner is killed while it loads.
 """
 
 import errno
+import importlib
 import os
 import queue
 import signal
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
     from pipeline.batches.images import Images
     from pipeline.records import Meta
+
+LOADED = ("torch._dynamo", "pipeline.batches.images", "pipeline.networks", "pipeline.training.cross_validation")
+"""Modules that a worker needs, heavy ones among them. PyTorch's optimisers import _dynamo at their first step although
+nothing is compiled, which takes a second."""
 
 # Errors that a retry on another worker would meet too.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -135,15 +140,12 @@ class _Trainer:
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Raises DataError and ConfigError."""
-        # Everything that an order needs is imported now, so that no epoch waits for it. PyTorch's optimisers import
-        # _dynamo at their first step although nothing is compiled, which takes two seconds.
-        import torch._dynamo  # noqa: F401
-
-        from pipeline import networks  # noqa: F401
+        # Everything that an order needs is imported now, so that no epoch waits for it.
+        for module in LOADED:
+            importlib.import_module(module)
         from pipeline.batches.images import load_images
         from pipeline.machine import Machine
         from pipeline.records import load_meta
-        from pipeline.training import cross_validation  # noqa: F401
         from pipeline.training.device import Device
 
         self._meta: Meta = load_meta(spec.meta)

@@ -12,6 +12,7 @@ from pipeline.errors import TrackingError
 from pipeline.exporting.process import Exporter
 from pipeline.machine import Machine, placements
 from pipeline.outcome import Outcome
+from pipeline.search.engines import local
 from pipeline.search.engines.base import Engine, Stuck
 from pipeline.search.engines.local import LocalEngine
 from pipeline.search.engines.worker import WorkerSpec
@@ -36,10 +37,10 @@ class StudyResources:
 
     def __enter__(self) -> "StudyResources":
         with ExitStack() as stack:
-            # Workers take seconds to start, so they start first. A study that is complete may need none.
+            # What workers need takes seconds to load, as MLflow does. A study that is complete may need none.
             stack.callback(self._close_engine)
             if not self._search.about.get("concluded"):
-                _ = self.engine
+                local.prepare()
             project = self._spec.project
             if self._spec.settings.tune.models != "none":
                 self.models = Models(stack.enter_context(closing(Exporter(project.meta, project.training_data))))
