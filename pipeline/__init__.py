@@ -1,6 +1,7 @@
 """Hyperparameter optimization and experiment tracking for image classifiers.
 
-Stages of `dvc repro`. File, command, stage and section of params.yaml have one name:
+Stages of `dvc repro`. File, command, stage and section of params.yaml have one name. The package config is the first
+stage: it writes the values in effect.
 
     download.py     fetches, verifies, writes the images as arrays
     train.py        trains the values of params.yaml, writes the model

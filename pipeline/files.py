@@ -51,6 +51,13 @@ class Project:
         """JSON: the metrics of a run by stage, which `dvc metrics diff` compares."""
         return self.root / "metrics.json"
 
+    # Written by config.
+
+    @property
+    def resolved(self) -> Path:
+        """YAML, one file per section: the values that the stages depend on, default or not."""
+        return self.root / "results" / "config"
+
     # Written by download.
 
     @property

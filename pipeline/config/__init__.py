@@ -10,6 +10,10 @@ files.py      YAML as plain dicts and lists; the file of model.weights
 messages.py   sentences about what is wrong
 checks.py     whether a search and the keys that it varies fit each other
 loading.py    `Config`: reads and checks a file
+resolved.py   the values that the stages depend on, default or not, as files
+reference.py  every key with its default, its range and its sentence; docs/reference.md
+scalars.py    a value as a person would write it in YAML
+adding.py     where keys that a file lacks are added to it
 writing.py    writes values into a file and changes nothing else in it
 """
 

@@ -305,8 +305,12 @@ class Params(Section):
     """Grids by name, for `python -m pipeline.study NAME`."""
 
     def values(self) -> dict[str, Scalar]:
-        """The values of one training and its scoring by dotted name, in the order of the file."""
-        return dict(_flat(self.model_dump(exclude={"space", "tune", "study"})))
+        """The values of one training and its scoring by dotted name, in the order of the schema."""
+        return dict(_flat(self.by_section()))
+
+    def by_section(self) -> dict[str, dict[str, Scalar]]:
+        """The values of one training and its scoring by section and key."""
+        return self.model_dump(exclude={"space", "tune", "study"})
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
