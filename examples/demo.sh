@@ -28,7 +28,7 @@ show dvc repro
 commit "The first result"
 
 step "2. Change one value, and run what depends on it"
-sed -i.before 's/^  width: 4  /  width: 16 /' params.yaml && rm params.yaml.before
+python -m pipeline.config --set model.width=16
 show dvc params diff
 show dvc repro
 

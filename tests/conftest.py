@@ -131,12 +131,21 @@ def project(_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def change(project: Project) -> Callable[[str, str], None]:
-    """Replaces a line's value in the project's params.yaml: change("epochs: 6", "epochs: 3")."""
+    """Sets a value in the project's params.yaml, where it may be a default: change("epochs: 6", "epochs: 3")."""
 
     def changed(old: str, new: str) -> None:
         text = project.params.read_text()
-        assert text.count(f" {old} ") == 1, old
-        project.params.write_text(text.replace(f" {old} ", f" {new} "))
+        if f" {old} " in text:  # also to a value that no search would try
+            assert text.count(f" {old} ") == 1, old
+            project.params.write_text(text.replace(f" {old} ", f" {new} "))
+            return
+        key, _, before = old.partition(": ")
+        (name,) = [
+            name
+            for name, value in config.load(project.params).values().items()
+            if name.endswith(f".{key}") and value == config.parse_value(before, name)
+        ]
+        config.write_values(project.params, {name: config.parse_value(new.partition(": ")[2], name)})
 
     return changed
 

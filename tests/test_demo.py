@@ -157,8 +157,7 @@ def test_a_changed_evaluation_adds_to_the_run_of_its_training(printed: str, clon
     client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline").experiment_id
     before = len(client.search_runs([experiment]))
-    params = demo / "params.yaml"
-    params.write_text(params.read_text().replace("calibration_bins: 15", "calibration_bins: 10"))
+    config.write_values(demo / "params.yaml", {"evaluate.calibration_bins": 10})
     out = run(demo, "dvc", "repro", clone=clone)
     assert "Stage 'train' didn't change, skipping" in out
     deliver(demo)

@@ -2,11 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from PIL import Image
 from places import REPOSITORY
 
 from pipeline import config
-from pipeline.config import Scalar
+from pipeline.config import Config, Scalar
 from pipeline.search.space.space import Space
 
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -91,12 +91,6 @@ PINNED: dict[str, dict[str, Scalar]] = {
 example = pytest.mark.parametrize("name", PINNED)
 
 
-def keys(project: Path) -> dict[str, list[str]]:
-    """Of each section of params.yaml, in the order of the file."""
-    content: dict[str, dict[str, Any]] = config.read_yaml(project / "params.yaml")
-    return {section: list(values) for section, values in content.items() if section not in ("space", "study")}
-
-
 def test_every_example_is_tested() -> None:
     assert {path.parent.name for path in (REPOSITORY / "examples").glob("*/params.yaml")} == {*PINNED, "digits"}
 
@@ -108,8 +102,26 @@ def test_an_example_has_the_values_that_it_is_named_for(name: str) -> None:
 
 
 @example
-def test_an_example_has_the_keys_of_the_root_in_its_order(name: str) -> None:
-    assert keys(REPOSITORY / "examples" / name) == keys(REPOSITORY)
+def test_an_example_is_as_short_as_its_idea_and_says_what_each_value_is(name: str) -> None:
+    path = REPOSITORY / "examples" / name / "params.yaml"
+    content: dict[str, dict[str, Scalar]] = config.read_yaml(path)
+    named = {
+        f"{section}.{key}": value
+        for section, keys in content.items()
+        if section not in ("space", "tune", "study")
+        for key, value in keys.items()
+    }
+    defaults = Config().values()
+    assert list(named) == [key for key in defaults if key in named]
+    # A value that is the default stands there only if the example is named for it.
+    assert {key for key, value in named.items() if value == defaults[key]} <= set(PINNED[name])
+    lines = [line for line in path.read_text().splitlines() if re.match(r"  \w+:", line)]
+    assert all(re.search(r" # .", line) for line in lines)
+
+
+def test_the_quick_example_is_a_page_of_ten_lines_and_its_space() -> None:
+    text = (REPOSITORY / "examples" / "quick" / "params.yaml").read_text()
+    assert len([line for line in text.partition("space:")[0].splitlines() if line]) <= 10
 
 
 @example

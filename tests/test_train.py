@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from deliveries import deliver
 
-from pipeline import train
+from pipeline import config, train
 from pipeline.files import Project
 
 
@@ -30,7 +30,7 @@ def undisturbed(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     root = tmp_path_factory.mktemp("undisturbed") / "project"
     shutil.copytree(_digits, root)
     project = Project(root, root)
-    project.params.write_text(project.params.read_text().replace(" threads: null ", " threads: 1 "))
+    config.write_values(project.params, {"train.threads": 1})
     with start(project) as process:
         process.communicate(timeout=240)
     assert process.returncode == 0
@@ -102,8 +102,11 @@ def test_the_run_in_mlflow_has_values_figures_of_each_epoch_tags_data_and_model(
     (run,) = runs(short)
     client = mlflow.MlflowClient(f"sqlite:///{short.home / 'mlflow.db'}")
     assert run.info.status == "FINISHED"
+    values = config.load(short.params).values()
+    assert set(run.data.params) == {name for name in values if not config.decides_scoring(name)}
     assert run.data.params["train.epochs"] == "2"
-    assert run.data.params["train.learning_rate"] == "0.1"
+    assert "erasing" not in short.params.read_text()
+    assert run.data.params["augment.erasing"] == "0.0"  # a default that the file does not name
     history = client.get_metric_history(run.info.run_id, "train.validation_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [
         (int(row["epoch"]), pytest.approx(float(row["validation_accuracy"]))) for row in figures(short)

@@ -32,7 +32,7 @@ from pipeline.config.roles import (
 )
 from pipeline.config.schema import Augment, Data, Evaluate, Model, Train, Tune
 from pipeline.config.section import Scalar
-from pipeline.config.writing import write_values
+from pipeline.config.writing import fill, write_values
 
 __all__ = [
     "FAMILIES",
@@ -54,6 +54,7 @@ __all__ = [
     "check_search",
     "decides_scoring",
     "decides_training",
+    "fill",
     "fixed_in_grid",
     "grid",
     "had_no_effect",

@@ -8,16 +8,19 @@ import pytest
 from places import REPOSITORY
 
 from pipeline import config
-from pipeline.config import Choices, Range
+from pipeline.config import Choices, Config, Range
 from pipeline.config.__main__ import main
+from pipeline.config.names import legal_names
 from pipeline.errors import ConfigError
 
-SHIPPED = REPOSITORY / "examples" / "resnet20" / "params.yaml"
+FULL = Path(__file__).parent / "full.yaml"
+"""A file that names every key."""
+SECTIONS = ("data", "model", "augment", "train", "evaluate", "tune")
 
 
 def write(folder: Path, *changes: tuple[str, str]) -> Path:
-    """The shipped file with some text replaced."""
-    text = SHIPPED.read_text()
+    """The full file with some text replaced."""
+    text = FULL.read_text()
     for old, new in changes:
         assert old in text
         text = text.replace(old, new, 1)
@@ -32,17 +35,24 @@ def errors(path: Path) -> list[str]:
     return str(caught.value).splitlines()
 
 
-@pytest.mark.parametrize("path", ["params.yaml", "examples/digits/params.yaml"])
-def test_the_shipped_files_are_sound_and_every_value_has_a_comment(path: str) -> None:
-    settings = config.load(REPOSITORY / path)
-    names = [*settings.values(), *settings.tune.model_dump(), *settings.study]
-    lines = [line for line in (REPOSITORY / path).read_text().splitlines() if re.match(r"  \w+:", line)]
-    assert len(lines) == len(names)
+def test_the_shipped_file_has_the_defaults_and_says_what_each_is() -> None:
+    path = REPOSITORY / "params.yaml"
+    settings, defaults = config.load(path), Config()
+    assert settings.model_copy(update={"space": {}, "study": {}}) == defaults
+    lines = [line for line in path.read_text().splitlines() if re.match(r"  \w+:", line)]
+    assert 20 < len(lines) < 40
     assert all(re.search(r" # .", line) for line in lines)
 
 
+def test_a_file_that_names_every_key_and_one_that_names_what_differs_mean_the_same() -> None:
+    assert [f"{section}.{key}" for section in SECTIONS for key in config.read_yaml(FULL)[section]] == [*legal_names()]
+    short = REPOSITORY / "examples" / "resnet20" / "params.yaml"
+    assert len(short.read_text().splitlines()) < len(FULL.read_text().splitlines()) / 2
+    assert config.load(FULL) == config.load(short)
+
+
 def test_values_have_dotted_names_in_the_order_of_the_file() -> None:
-    values = config.load(SHIPPED).values()
+    values = config.load(FULL).values()
     assert list(values)[:2] == ["data.name", "data.url"]
     assert values["train.learning_rate"] == 0.2
 
@@ -82,7 +92,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
 def test_sections_and_keys_that_a_file_does_not_name_have_their_defaults(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    defaults = config.parse({}, {}, "nothing")
+    defaults = Config()
     assert config.load(path) == defaults.with_values({"train.ema": 0.9})
     assert (defaults.space, defaults.study) == ({}, {})
     assert config.load(path, {"model.width": 64, "space.model.width": [32, 64]}).space["model.width"].holds(32)
@@ -110,26 +120,26 @@ def test_a_missing_file_is_reported_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_overrides_are_checked_like_the_file() -> None:
-    assert config.load(SHIPPED, {"train.epochs": 3}).train.epochs == 3
+    assert config.load(FULL, {"train.epochs": 3}).train.epochs == 3
     with pytest.raises(ConfigError, match=r"train\.epochs must be at least 1, got 0"):
-        config.load(SHIPPED, {"train.epochs": 0})
+        config.load(FULL, {"train.epochs": 0})
     with pytest.raises(ConfigError, match=re.escape("train.epoch is not a key; did you mean train.epochs?")):
-        config.load(SHIPPED, {"train.epoch": 3})
+        config.load(FULL, {"train.epoch": 3})
 
 
 def test_a_search_can_be_overridden_too() -> None:
     changes = {"tune.trials": 7, "space.model.width": [16, 32], "space.train.momentum": {"low": 0.8, "high": 0.95}}
-    settings = config.load(SHIPPED, changes)
+    settings = config.load(FULL, changes)
     assert settings.tune.trials == 7
     assert settings.space["model.width"] == Choices(choices=(16, 32))
     assert settings.space["train.momentum"] == Range(low=0.8, high=0.95)
-    assert "train.momentum" not in config.load(SHIPPED).space
+    assert "train.momentum" not in config.load(FULL).space
     with pytest.raises(ConfigError, match=re.escape("tune.trial is not a key; did you mean tune.trials?")):
-        config.load(SHIPPED, {"tune.trial": 3})
+        config.load(FULL, {"tune.trial": 3})
 
 
 def test_the_values_of_a_training_are_without_those_of_a_search() -> None:
-    assert {name.partition(".")[0] for name in config.load(SHIPPED).values()} == {
+    assert {name.partition(".")[0] for name in config.load(FULL).values()} == {
         *("data", "model", "augment", "train", "evaluate")
     }
 
@@ -233,7 +243,7 @@ def test_a_bad_search_gets_a_sentence_with_its_name_value_and_what_is_allowed(
     key: str, axis: object, sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
-        config.check_search(config.load(SHIPPED, {f"space.{key}": axis}))
+        config.check_search(config.load(FULL, {f"space.{key}": axis}))
     assert str(caught.value).startswith("one thing is wrong")
 
 
@@ -277,12 +287,12 @@ def test_a_bad_search_gets_a_sentence_with_its_name_value_and_what_is_allowed(
 )
 def test_what_does_not_fit_together_in_a_search_is_reported(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        config.check_search(config.load(SHIPPED, changes))
+        config.check_search(config.load(FULL, changes))
 
 
 def test_a_value_outside_the_space_is_an_error_for_a_search_alone_and_only_where_it_has_a_part() -> None:
-    config.check_search(config.load(SHIPPED, {"augment.cutout": 0.7}))
-    outside = config.load(SHIPPED, {"augment.cutout": 0.7, "augment.policy": "crop_flip_cutout"})
+    config.check_search(config.load(FULL, {"augment.cutout": 0.7}))
+    outside = config.load(FULL, {"augment.cutout": 0.7, "augment.policy": "crop_flip_cutout"})
     with pytest.raises(ConfigError, match=r"augment\.cutout is 0\.7, outside"):
         config.check_search(outside)
     trained = outside.with_values({"augment.policy": "none", "model.depth": 110, "train.epochs": 1})
@@ -291,9 +301,9 @@ def test_a_value_outside_the_space_is_an_error_for_a_search_alone_and_only_where
 
 def test_a_condition_on_a_key_outside_the_space_is_met_by_its_own_value() -> None:
     adam = {"space.train.momentum": {"low": 0.8, "high": 0.95, "when": {"train.optimizer": ["adam", "adamw"]}}}
-    config.check_search(config.load(SHIPPED, adam | {"train.optimizer": "adam"}))
+    config.check_search(config.load(FULL, adam | {"train.optimizer": "adam"}))
     with pytest.raises(ConfigError, match="but the file fixes it at"):
-        config.check_search(config.load(SHIPPED, adam))
+        config.check_search(config.load(FULL, adam))
 
 
 def test_all_errors_of_a_search_are_reported_beside_those_of_the_values(tmp_path: Path) -> None:
@@ -316,7 +326,7 @@ def test_a_range_counts_its_values_without_the_noise_of_float_sums() -> None:
 
 
 def test_values_can_be_replaced_in_a_copy_and_nowhere_else() -> None:
-    shipped = config.load(SHIPPED)
+    shipped = config.load(FULL)
     assert shipped.with_values({"model.depth": 32}).model.depth == 32
     with pytest.raises(ConfigError, match="depth must be 6n"):
         shipped.with_values({"model.depth": 33})
@@ -400,7 +410,7 @@ def test_values_that_would_not_be_sound_are_not_written(tmp_path: Path, values: 
     path = write(tmp_path)
     with pytest.raises(ConfigError, match=r"wrong in .*params\.yaml with the values to write"):
         config.write_values(path, {"train.momentum": 0.5} | values)
-    assert path.read_text() == SHIPPED.read_text()
+    assert path.read_text() == FULL.read_text()
 
 
 def test_a_value_with_an_anchor_is_left_to_a_person(tmp_path: Path) -> None:
@@ -435,18 +445,18 @@ def test_the_command_checks_the_file_of_the_working_directory(
     ],
 )
 def test_a_bad_grid_is_an_error_of_the_file(grid: dict[str, Any], sentence: str) -> None:
-    content = config.read_yaml(SHIPPED)
+    content = config.read_yaml(FULL)
     content["study"]["depth"]["space"] = grid
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         config.parse(content, {}, "params.yaml")
 
 
 def test_a_grid_takes_the_place_of_the_space_and_is_searched_whole() -> None:
-    found = config.grid(config.load(SHIPPED), "depth")
+    found = config.grid(config.load(FULL), "depth")
     assert list(found.space) == ["model.family", "model.depth"]
     assert (found.tune.sampler, found.tune.scheduler, found.tune.confirm) == ("grid", "none", 0)
     with pytest.raises(ConfigError, match=r"study\.width is not a grid of params\.yaml; there are depth"):
-        config.grid(config.load(SHIPPED), "width")
+        config.grid(config.load(FULL), "width")
 
 
 @pytest.mark.parametrize(
@@ -464,24 +474,24 @@ def test_a_grid_takes_the_place_of_the_space_and_is_searched_whole() -> None:
 )
 def test_a_value_that_its_family_or_method_can_t_have_gets_its_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        config.load(SHIPPED, values)
+        config.load(FULL, values)
 
 
 def test_a_searched_depth_must_fit_all_families_that_it_can_occur_with() -> None:
     both = {"space.model.family": ["resnet", "speed"], "space.model.depth": [8, 11]}
     with pytest.raises(ConfigError, match=re.escape("model.depth must be 6n+2 for resnet (nearest: 8 and 14), got 11")):
-        config.load(SHIPPED, both)
+        config.load(FULL, both)
     beside_speed = {"choices": [8, 11], "when": {"model.family": ["speed"]}}
-    config.load(SHIPPED, both | {"space.model.depth": beside_speed})
+    config.load(FULL, both | {"space.model.depth": beside_speed})
 
 
 def test_a_file_of_an_older_version_loads_if_its_keys_that_are_gone_had_no_effect(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    text = SHIPPED.read_text().replace("  dropout: 0.0", "  halving: late\n  dropout: 0.0")
+    text = FULL.read_text().replace("  dropout: 0.0", "  halving: late\n  dropout: 0.0")
     path.write_text(
         text.replace("  ema: 0.95", "  hard_share: 1.0\n  hard_from: 0.3\n  convolutions: auto\n  ema: 0.95")
     )
-    assert config.load(path) == config.load(SHIPPED)
+    assert config.load(path) == config.load(FULL)
     path.write_text(text.replace("halving: late", "halving: early"))
     with pytest.raises(ConfigError, match=r"model\.halving is gone: .* remove it"):
         config.load(path)
@@ -529,7 +539,7 @@ def test_a_merge_conflict_is_named_with_its_lines(tmp_path: Path, begin: str, mi
 )
 def test_a_section_is_not_set_as_a_whole(name: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(SHIPPED, {name: {"train.learning_rate": [0.1]}})
+        config.load(FULL, {name: {"train.learning_rate": [0.1]}})
     (line,) = str(caught.value).splitlines()[1:]
     assert line.strip().startswith(sentence)
 
@@ -537,7 +547,7 @@ def test_a_section_is_not_set_as_a_whole(name: str, sentence: str) -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 def test_writing_keeps_the_ends_of_all_lines(tmp_path: Path, mixed: bool) -> None:
     path = tmp_path / "params.yaml"
-    text = SHIPPED.read_bytes().replace(b"\n", b"\r\n")
+    text = FULL.read_bytes().replace(b"\n", b"\r\n")
     if mixed:
         text = text.replace(b"\r\n", b"\n", 5)
     path.write_bytes(text)

@@ -6,10 +6,9 @@ import pytest
 from places import REPOSITORY
 
 from pipeline import config
-from pipeline.config import Scalar
+from pipeline.config import Config, Scalar
 from pipeline.config.__main__ import main
 from pipeline.config.reference import keys
-from pipeline.config.writing import fill
 from pipeline.errors import ConfigError
 
 SHORT = """# A short file
@@ -114,12 +113,12 @@ def test_filled_sections_have_all_keys_in_the_order_of_the_schema_and_mean_the_s
     assert list(content["data"]) == ["name"]
     assert main(["--fill"]) == 0
     assert {section: list(keys) for section, keys in config.read_yaml(path).items() if section != "space"} == {
-        section: list(keys) for section, keys in config.parse({}, {}, "").model_dump(exclude={"space", "study"}).items()
+        section: list(keys) for section, keys in Config().model_dump(exclude={"space", "study"}).items()
     }
     assert config.load(path) == before
     assert all(line in path.read_text().splitlines() for line in SHORT.splitlines())
     assert max(map(len, path.read_text().splitlines())) <= 120
-    assert fill(path) == []
+    assert config.fill(path) == []
     assert main(["--fill", "trian"]) == 1
     assert "name one of data, model, augment, train, evaluate, tune" in capsys.readouterr().err
 
@@ -143,6 +142,6 @@ def test_a_value_is_set_from_the_command_line(path: Path, capsys: pytest.Capture
 def test_the_shipped_file_keeps_its_lines_when_it_is_filled(path: Path) -> None:
     text = (REPOSITORY / "params.yaml").read_text()
     path.write_text(text)
-    fill(path)
+    config.fill(path)
     lines = iter(path.read_text().splitlines())
     assert all(line in lines for line in text.splitlines())

@@ -51,6 +51,15 @@ def test_a_removed_key_matters_only_if_its_recorded_value_had_an_effect(project:
             check(spec, ledger, "set it back")
 
 
+def test_a_study_that_was_begun_with_a_full_file_resumes_with_a_short_one(project: Project) -> None:
+    short = config.load(project.params)
+    config.fill(project.params)
+    assert len(config.read_yaml(project.params)["train"]) == len(config.Train.model_fields)
+    with Ledger.open(project, "main") as ledger:
+        check(StudySpec.of(project, "main", config.load(project.params)), ledger, "")
+        check(StudySpec.of(project, "main", short), ledger, "")
+
+
 def test_a_study_may_resume_on_another_machine(project: Project) -> None:
     settings = config.load(project.params)
     with Ledger.open(project, "main") as ledger:

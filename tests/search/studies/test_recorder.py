@@ -16,6 +16,7 @@ from chaos import mlflow_ledger, optuna_ledger
 from optuna.storages.journal import JournalFileBackend
 from searches import EPOCHS, SPACE, Halves, curve
 
+from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
 from pipeline.outcome import Outcome
@@ -94,6 +95,7 @@ def test_a_trial_is_a_child_run_with_all_its_epochs_and_its_confusion_matrix(
         assert run["ended"] == trial.outcome
         assert run["status"] == {"finished": "FINISHED", "pruned": "KILLED"}[trial.status]
         assert run["params"]["train.momentum"] == repr(trial.values["train.momentum"])
+        assert {name for name in Config().values() if not config.decides_scoring(name)} == set(run["params"])
         assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
     finished = [trial.scores[-1] for trial in owner.ledger.trials if trial.state == "finished"]
     best = runs["study"]["metrics"]["best.validation_accuracy"]
