@@ -30,12 +30,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "resnet20": {"model.family": "resnet", "model.depth": 20, "model.width": 16},
     "resnet56": {"model.family": "resnet", "model.depth": 56, "model.width": 16},
     "plain20": {"model.family": "plain", "model.depth": 20, "model.width": 16},
-    **{name: {"model.family": name, "model.width": 64} for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
-    "resnet152": {"model.family": "resnet152", "model.width": 64},
+    **{name: {"model.family": "torchvision", "model.name": name} for name in ("resnet18", "resnet34", "resnet50")},
     **{name: {"model.family": name, "model.width": 64} for name in ("vgg11", "vgg13", "vgg16", "vgg19")},
-    # Nothing is fetched: its weights don't change its speed.
-    "pretrained18": {"model.family": "pretrained", "model.backbone": "resnet18", "model.image_size": None},
-    "pretrained18-64": {"model.family": "pretrained", "model.backbone": "resnet18", "model.image_size": 64},
+    "resnet18-imagenet": {"model.family": "torchvision", "model.name": "resnet18", "model.stem": "imagenet"},
 }
 
 

@@ -30,17 +30,17 @@ ADAM: dict[str, Scalar] = {
 PINNED: dict[str, dict[str, Scalar]] = {
     "resnet18": ADAM
     | {
-        "model.family": "resnet18",
-        "model.width": 64,
+        "model.family": "torchvision",
+        "model.name": "resnet18",
         "model.stem": "small",
         "train.batch_size": 64,
         "evaluate.batch_size": 100,
     },
     "transfer": ADAM
     | {
-        "model.family": "pretrained",
-        "model.backbone": "resnet18",
-        "model.weights": None,
+        "model.family": "torchvision",
+        "model.name": "resnet18",
+        "model.weights": "default",
         "model.trained": "all",
         "model.image_size": None,
         "train.batch_size": 128,
@@ -173,7 +173,6 @@ def test_an_example_runs_by_dvc_repro_on_a_small_folder_of_images(tmp_path: Path
         "data.name": "folder",
         "data.url": str(tmp_path / "images"),
         "data.image_size": 16,
-        "model.width": 8,
         "train.epochs": 1,
         "train.device": "cpu",
         "train.threads": 1,

@@ -18,10 +18,10 @@ writing.py    writes values into a file and changes nothing else in it
 """
 
 from pipeline.config.axes import Axis, Choices, Number, Range, active
-from pipeline.config.families import FAMILIES, Family
+from pipeline.config.families import FAMILIES, ZOO, Family
 from pipeline.config.files import WEIGHTS_KEYS, parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import Config, check_search, grid, load, parse, schema
-from pipeline.config.names import had_no_effect
+from pipeline.config.names import defaults, had_no_effect
 from pipeline.config.roles import (
     decides_scoring,
     decides_training,
@@ -37,6 +37,7 @@ from pipeline.config.writing import fill, write_values
 __all__ = [
     "FAMILIES",
     "WEIGHTS_KEYS",
+    "ZOO",
     "Augment",
     "Axis",
     "Choices",
@@ -54,6 +55,7 @@ __all__ = [
     "check_search",
     "decides_scoring",
     "decides_training",
+    "defaults",
     "fill",
     "fixed_in_grid",
     "grid",

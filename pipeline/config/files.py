@@ -15,7 +15,7 @@ from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 from pipeline.files import Project
 
-WEIGHTS_KEYS = ("model.family", "model.backbone", "model.weights")
+WEIGHTS_KEYS = ("model.family", "model.name", "model.stem", "model.weights")
 """The keys that decide which weights a training begins with."""
 
 _MARKER = re.compile(r"<{7} |={7}$|>{7} |\|{7} ")
@@ -57,7 +57,7 @@ def weights_file(name: str) -> Path:
     path = Project.here().given_path(name)
     if not path.is_file():
         raise ConfigError(
-            f"model.weights: there is no file {path}: correct the path, or set it to null, for "
+            f"model.weights: there is no file {path}: correct the path, or set it to default, for "
             "torchvision's own address.",
             keys=WEIGHTS_KEYS,
         )
@@ -65,11 +65,11 @@ def weights_file(name: str) -> Path:
 
 
 def weights_digest(model: Model) -> str | None:
-    """SHA-256 of the file of model.weights; None for null, and for a family that does not read it.
+    """SHA-256 of the file of model.weights; None without a file, and for a family that does not read it.
 
     Raises ConfigError if the file is missing.
     """
-    if "weights" not in FAMILIES[model.family].reads or model.weights is None:
+    if "weights" not in FAMILIES[model.family].reads or model.weights in (None, "default"):
         return None
-    with weights_file(model.weights).open("rb") as file:
+    with weights_file(str(model.weights)).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipeline.config.checks import SearchCheck
 from pipeline.config.files import read_yaml
-from pipeline.config.messages import all_of, is_section, sentence, shown, unknown
-from pipeline.config.names import had_no_effect, legal_names
+from pipeline.config.messages import all_of, is_section, replaced, sentence, shown, unknown
+from pipeline.config.names import had_no_effect, legal_names, todays
 from pipeline.config.roles import searchable
 from pipeline.config.schema import Grid, Params
 from pipeline.config.section import Scalar
@@ -62,6 +62,10 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
         for name, section in content.items()
     }
     problems = []
+    old = content.get("model")
+    if isinstance(old, dict) and (today := todays(old)):
+        problems.append(replaced(old, today))
+        merged["model"] |= today
     for name, value in overrides.items():
         section, _, key = name.partition(".")
         if name in Config.model_fields:

@@ -2,17 +2,21 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from pipeline.config.axes import Axis, Choices, Range
-from pipeline.config.names import GONE, legal_names, section_of
+from pipeline.config.names import GONE, TORCHVISIONS, legal_names, section_of
 from pipeline.config.roles import searchable
 from pipeline.config.schema import Params
 from pipeline.errors import ConfigError
+
+_MOST_LISTED = 20
+"""Legal names that a sentence lists; of more it says the nearest."""
 
 
 def sentence(details: ErrorDetails, called: str | None = None) -> str:
@@ -28,6 +32,12 @@ def sentence(details: ErrorDetails, called: str | None = None) -> str:
         return f"{name} is not a key; allowed are {', '.join(form.model_fields)}" if form else unknown(name)
     if kind == "missing":
         return f"{name} is missing"
+    if kind == "literal_error" and name.endswith("model.family") and details["input"] in TORCHVISIONS:
+        return f"{name} {details['input']} is gone: it is torchvision's, by model.name (docs/networks.md)"
+    if kind == "literal_error" and len(legal := re.findall(r"'([^']*)'", context["expected"])) > _MOST_LISTED:
+        near = difflib.get_close_matches(str(details["input"]), legal, n=1, cutoff=0.4)
+        hint = f" (nearest: {near[0]})" if near else ""
+        return f"{name} must be one of {len(legal)} names{hint}, got {shown(details['input'])}"
     allowed = {
         "int_type": "be a whole number",
         "float_type": "be a number",
@@ -65,6 +75,8 @@ def shown(value: Any) -> str:
 
 def unknown(name: str) -> str:
     """The sentence about a name that is no key. It suggests the nearest key, first of the same section, then of all."""
+    if name.endswith("model.backbone"):
+        return f"{name} is called {name.replace('backbone', 'name')} today, beside model.family torchvision"
     if name.removeprefix("space.") in GONE:
         return f"{name} is gone: it brought nothing when it was measured (docs/results.md); remove it"
     section, _, key = name.rpartition(".")
@@ -77,6 +89,14 @@ def unknown(name: str) -> str:
         if near := difflib.get_close_matches(key, by_key, n=1, cutoff=0.7):
             return f"{name} is not a key; did you mean {by_key[near[0]]}?"
     return f"{name} is not a key; allowed are {', '.join(inside or Params.model_fields)}"
+
+
+def replaced(old: Mapping[str, Any], today: Mapping[str, Any]) -> str:
+    """The sentence about a section model whose family has another name today."""
+    lines = ", ".join(f"{key}: {shown(value).strip(chr(34))}" for key, value in today.items())
+    width = old.get("width", 64) if old["family"] != "pretrained" else 64
+    aside = f" (of 64 channels, not {width}; the family resnet has a width)" if width != 64 else ""
+    return f"model.family {old['family']} is one of torchvision's networks today{aside}: write {lines}"
 
 
 def is_section(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import Field, model_validator
 
 from pipeline.config.axes import AnyAxis, AnyScalar
-from pipeline.config.families import FAMILIES
+from pipeline.config.families import FAMILIES, ZOO
 from pipeline.config.section import Role, Scalar, Section, broken_rule
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -15,8 +15,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 if TYPE_CHECKING:
     FamilyName: TypeAlias = str
-else:
-    FamilyName = Literal[tuple(FAMILIES)]  # a type checker wants the names written out
+    ZooName: TypeAlias = str
+else:  # a type checker wants the names written out
+    FamilyName = Literal[tuple(FAMILIES)]
+    ZooName = Literal[ZOO]
 
 HYPERPARAMETER = Role("training")
 SAME_IMAGES = Role("training", not_searched="all trials are scored on the same images")
@@ -71,33 +73,34 @@ class Model(Section):
     role: ClassVar = HYPERPARAMETER
 
     family: FamilyName = "speed"
-    """resnet and plain (He et al. 2015, section 4.2, with and without shortcuts), resnet18 to 152 (section 4.1),
-    vgg11 to 19 (Simonyan & Zisserman 2014, with batch norms), pretrained (a ResNet with ImageNet's weights), speed
-    (few wide stages after a whitening layer, in the manner of Jordan 2024)."""
+    """resnet and plain (He et al. 2015, section 4.2, with and without shortcuts), vgg11 to 19 (Simonyan & Zisserman
+    2014, with batch norms), torchvision (one of its 80 networks: model.name), speed (few wide stages after a whitening
+    layer, in the manner of Jordan 2024)."""
+    name: ZooName = "resnet18"
+    """For torchvision: which of its classification networks, such as convnext_tiny."""
     depth: Annotated[int, Field(ge=5, le=1202)] = 8
     """Layers with weights: 6n+2 for resnet and plain (20, 32, 44, 56, 110, ...), 3n+2 for speed (5, 8, 11, ...)."""
     width: Annotated[int, Field(ge=1, le=512)] = 48
-    """Channels of the first stage; in the papers: 16 for resnet and plain, 64 for resnet18 to 152 and for vgg."""
+    """Channels of the first stage; in the papers: 16 for resnet and plain, 64 for vgg."""
     shortcut: Literal["identity", "projection"] = "identity"
     """Shortcuts of resnet where the shape changes: identity (zeros for new channels, option A), projection (B)."""
-    stem: Literal["small", "imagenet"] = "small"
-    """First layers of resnet18 to 152: small (a 3x3 convolution), imagenet (7x7 with stride 2, then pooling)."""
+    stem: Literal["small", "imagenet"] | None = None
+    """For torchvision: first layers that keep the size of an image (small) or leave a quarter of each side (imagenet);
+    null: small for images under 64 pixels with random weights, else imagenet."""
     stages: Literal["doubling", "wide"] = "doubling"
     """Channels of the stages of speed, relative to the first: doubling (1, 2, 4), wide (1, 4, 4: Jordan 2024)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of features that are dropped before the last layer (Srivastava et al. 2014)."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet18"
-    """For pretrained: which ResNet."""
     weights: str | None = None
-    """For pretrained: a file of torchvision's weights (.pth) or of this project's; null: torchvision's own address."""
+    """For torchvision: null (random), default (ImageNet's, from torchvision's address), or a file of such weights."""
     trained: Literal["head", "last_stage", "all"] = "all"
-    """For pretrained: what is trained: head (the new last layer), last_stage (and the head), all."""
-    image_size: Annotated[int, Field(ge=32, le=1024)] | None = 224
-    """For pretrained: pixels that images are resized to on the device; null: as they are."""
+    """For torchvision with weights: what is trained: head (the new last layer), last_stage (and the head), all."""
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    """For torchvision: pixels that images are resized to on the device; null: as they are."""
 
     @property
     def label(self) -> str:
-        """What a person calls the network: resnet20, vgg11, pretrained resnet18."""
+        """What a person calls the network: resnet20, vgg11, convnext_tiny."""
         return FAMILIES[self.family].label.format(**self.model_dump())
 
     def in_use(self) -> dict[str, Scalar]:

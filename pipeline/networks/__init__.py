@@ -17,7 +17,8 @@ initial.py       initial weights
 
 from pipeline.networks.classifier import Classifier
 from pipeline.networks.cost import macs, parameters
-from pipeline.networks.registry import SIZE_KEYS, build
+from pipeline.networks.network import SIZE_KEYS
+from pipeline.networks.registry import build
 from pipeline.networks.weights import load, save
 
 __all__ = ["SIZE_KEYS", "Classifier", "build", "load", "macs", "parameters", "save"]

@@ -36,7 +36,7 @@ class Classifier(nn.Module):
     @property
     def head(self) -> list[nn.Parameter]:
         """The parameters of the last layer."""
-        return list(self.network.classify.parameters())
+        return self.network.last_layer
 
     def prepare(self, images: Tensor) -> None:
         """Lets the network set weights by some training images, uint8 [N, C, H, W], before the training."""

@@ -5,6 +5,10 @@ from typing import Protocol, TypedDict
 from torch import Tensor, nn
 
 from pipeline.config import Model
+from pipeline.records import Meta
+
+SIZE_KEYS = ("model.family", "model.name", "model.weights", "model.stem", "model.image_size")
+"""The keys that decide how small an image a network takes."""
 
 
 class Network(nn.Module):
@@ -13,8 +17,8 @@ class Network(nn.Module):
     A family overrides the hooks that it has a use for.
     """
 
-    classify: nn.Linear
-    """The last layer."""
+    classify: nn.Module
+    """The last layer, in the families of this project."""
     least_side: int
     """Pixels, to a side, that images must have, so that one is left after all that halves them."""
     smaller_by: str | None = None
@@ -25,6 +29,15 @@ class Network(nn.Module):
     """Of each channel, for pixels scaled to 0..1: how images have to be normalised. None: by the data set's mean."""
     std: tuple[float, ...] | None = None
     """The standard deviation that goes with `mean`."""
+
+    @property
+    def last_layer(self) -> list[nn.Parameter]:
+        """The parameters of the last layer: the logits are proportional to them."""
+        return list(self.classify.parameters())
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether the network leaves at least one pixel of images of such sides."""
+        return min(height, width) >= self.least_side
 
     def load_initial_weights(self, file: str | None) -> None:
         """Loads weights to start the training from, by `file` (model.weights) if the family has such a choice.
@@ -43,9 +56,14 @@ class Ends(TypedDict):
     classes: int
 
 
+def ends(meta: Meta) -> Ends:
+    """The channels and the classes of a data set."""
+    return Ends(channels=meta.shape[0], classes=len(meta.classes))
+
+
 class FamilyModule(Protocol):
     """The module of a family."""
 
-    def build(self, model: Model, ends: Ends) -> Network:
-        """An untrained network with random weights drawn from PyTorch's global generator."""
+    def build(self, model: Model, meta: Meta) -> Network:
+        """An untrained network for the images of `meta`, with weights drawn from PyTorch's global generator."""
         ...

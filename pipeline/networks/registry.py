@@ -8,7 +8,7 @@ import torch
 from pipeline.config import FAMILIES, Model
 from pipeline.errors import ConfigError
 from pipeline.networks.classifier import Classifier
-from pipeline.networks.network import Ends, FamilyModule, Network
+from pipeline.networks.network import SIZE_KEYS, FamilyModule, Network
 from pipeline.networks.resnet import ResNet
 from pipeline.records import Meta
 
@@ -23,42 +23,27 @@ def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Class
     family = cast(FamilyModule, importlib.import_module(f"pipeline.networks.{FAMILIES[model.family].module}"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = family.build(model, Ends(channels=meta.shape[0], classes=len(meta.classes)))
-    _check_channels(network, model, meta)
+        network = family.build(model, meta)
     _check_sides(network, model, meta)
     if initial:
         network.load_initial_weights(model.weights)
     return Classifier(network, network.mean or meta.mean, network.std or meta.std, meta.description)
 
 
-SIZE_KEYS = ("model.family", "model.stem", "model.image_size")
-"""The keys that decide how small an image a network takes."""
-
-
-def _check_channels(network: Network, model: Model, meta: Meta) -> None:
-    """Raises ConfigError unless the normalisation of the network's own fits the channels of the images."""
-    channels = meta.shape[0]
-    if network.mean is not None and channels not in (1, len(network.mean)):
-        raise ConfigError(
-            f"model.family {model.family} takes images of 1 or {len(network.mean)} channels, those of {meta.name} have "
-            f"{channels}: set model.family to one that is trained from scratch, such as resnet18.",
-            keys=["model.family"],
-        )
-
-
 def _check_sides(network: Network, model: Model, meta: Meta) -> None:
     """Raises ConfigError unless the network leaves at least one pixel of an image."""
-    sides = meta.shape[1:] if network.image_size is None else (network.image_size,)
-    least = network.least_side
-    if min(sides) >= least:
+    sides = meta.shape[1:] if network.image_size is None else (network.image_size,) * 2
+    if network.takes(*sides):
         return
+    least = network.least_side
     remedy = ""
     if network.smaller_by is not None:
         remedy = f"set {network.smaller_by}, or "
     elif min(sides) >= ResNet.least_side:
         remedy = f"set model.family to resnet, which needs {ResNet.least_side}, or "
+    called = f"name {model.name}" if model.family == "torchvision" else f"family {model.family}"
     raise ConfigError(
-        f"model.family {model.family} halves images until {least} x {least} pixels are one, so they must have at least "
+        f"model.{called} halves images until {least} x {least} pixels are one, so they must have at least "
         f"as many; those of {meta.name} have {' x '.join(map(str, sides))}: {remedy}take larger images "
         "(data.image_size, of a folder).",
         keys=SIZE_KEYS,

@@ -7,16 +7,17 @@ from torch.nn import functional as F
 
 from pipeline.config import Model
 from pipeline.networks.initial import he_normal
-from pipeline.networks.network import Ends, Network
+from pipeline.networks.network import Network, ends
 from pipeline.networks.projection import Projection
+from pipeline.records import Meta
 
 Shortcut = Literal["identity", "projection", "none"]
 
 
-def build(model: Model, ends: Ends) -> "ResNet":
+def build(model: Model, meta: Meta) -> "ResNet":
     """The families resnet and plain."""
     shortcut: Shortcut = "none" if model.family == "plain" else model.shortcut
-    return ResNet(model.depth, model.width, shortcut=shortcut, dropout=model.dropout, **ends)
+    return ResNet(model.depth, model.width, shortcut=shortcut, dropout=model.dropout, **ends(meta))
 
 
 class ResNet(Network):

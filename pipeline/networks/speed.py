@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from pipeline.config import Model
 from pipeline.networks import fourier
-from pipeline.networks.network import Ends, Network
+from pipeline.networks.network import Network, ends
+from pipeline.records import Meta
 
 PATCH = 2
 """Pixels, to a side, of a patch, which is what the first layer looks at."""
@@ -24,9 +25,9 @@ _LEAST_VARIANCE = 5e-4
 """Added to the variance of each component, for images with unit variance. It keeps components of noise small."""
 
 
-def build(model: Model, ends: Ends) -> "Speed":
+def build(model: Model, meta: Meta) -> "Speed":
     """The family speed."""
-    return Speed(model.depth, model.width, stages=model.stages, dropout=model.dropout, **ends)
+    return Speed(model.depth, model.width, stages=model.stages, dropout=model.dropout, **ends(meta))
 
 
 class Speed(Network):

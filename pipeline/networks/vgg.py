@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from pipeline.config import Model
 from pipeline.networks.initial import he_normal
-from pipeline.networks.network import Ends, Network
+from pipeline.networks.network import Network, ends
+from pipeline.records import Meta
 
 CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -16,9 +17,9 @@ CONVOLUTIONS = {
 _WIDTHS = (1, 2, 4, 8, 8)
 
 
-def build(model: Model, ends: Ends) -> "VGG":
+def build(model: Model, meta: Meta) -> "VGG":
     """The families vgg11 to vgg19."""
-    return VGG(model.family, model.width, dropout=model.dropout, **ends)
+    return VGG(model.family, model.width, dropout=model.dropout, **ends(meta))
 
 
 class VGG(Network):

@@ -35,7 +35,7 @@ def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, b
     }
     for parameter in network.parameters():
         if parameter.requires_grad:
-            members[apart and id(parameter) in head, parameter.ndim > 1].append(parameter)
+            members[apart and id(parameter) in head, _is_matrix(parameter)].append(parameter)
     groups: list[dict[str, Any]] = []
     for (of_head, decayed), parameters in members.items():
         group: dict[str, Any] = {"params": parameters, "lr": config.learning_rate}
@@ -54,6 +54,11 @@ def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, b
         return optim.SGD(groups, config.learning_rate, config.momentum, nesterov=nesterov, fused=fused)
     adam = optim.AdamW if config.optimizer == "adamw" else optim.Adam
     return adam(groups, config.learning_rate, betas=(config.momentum, 0.999), fused=fused)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Whether it has several outputs with several inputs each. A scale of shape [channels, 1, 1] is a vector."""
+    return parameter.ndim > 1 and len(parameter) > 1 and parameter[0].numel() > 1
 
 
 class Muon(optim.Optimizer):

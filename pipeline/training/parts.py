@@ -71,7 +71,7 @@ def _small_epochs(config: Config, classifier: Classifier, meta: Meta) -> int:
         return 0
     network = classifier.network
     side = round(config.augment.small_side * min(meta.shape[1:]))
-    if side < network.least_side and network.image_size is None:
+    if network.image_size is None and not network.takes(side, side):
         raise ConfigError(
             f"augment.small_side is {config.augment.small_side}, which makes images of {side} pixels a side, but "
             f"model.family {config.model.family} needs {network.least_side}: raise it, or set it to 1 to go without.",

@@ -379,7 +379,7 @@ def test_written_values_change_their_lines_alone_and_comments_stay_in_their_colu
         "learning_rate": "  learning_rate: 0.31      # the schedule's highest",
         "weight_decay": "  weight_decay: 0.00005    # 0 to 1: of weights, never of norms and biases",
         "schedule": "  schedule: 'cosine'       # one_cycle, cosine, wsd (warm-up, stable, decay), step, constant",
-        "width": "  width: 8                 # channels of the first stage (papers: 16; resnet18 to vgg19: 64)",
+        "width": "  width: 8                 # channels of the first stage (papers: 16; vgg: 64)",
         "policy": "  policy: flip             # none, flip, crop_flip, crop_flip_cutout",
         "label_smoothing": "  label_smoothing: 0.01234567890123 # 0 to 1: share of the target spread over all classes",
         "budget": "  budget: 20.5             # full trainings; null: no limit",
@@ -507,7 +507,7 @@ def test_weights_that_git_does_not_track_are_found_by_an_experiment_in_a_copy(
     monkeypatch.setenv("DVC_ROOT", str(home))  # what DVC sets for --temp and --queue
     monkeypatch.chdir(copy)
     model = config.load(REPOSITORY / "params.yaml").with_values(
-        {"model.family": "pretrained", "model.weights": "weights/own.pth"}
+        {"model.family": "torchvision", "model.weights": "weights/own.pth"}
     )
     assert config.weights_file("weights/own.pth") == home / "weights" / "own.pth"
     assert config.weights_digest(model.model) == hashlib.sha256(b"weights").hexdigest()

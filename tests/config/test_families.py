@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from pipeline import config
 from pipeline.config import FAMILIES, Config, Model, Scalar
 from pipeline.config.families import DepthRule
+from pipeline.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -42,9 +45,8 @@ def test_what_a_family_reads_are_keys_of_the_model() -> None:
     [
         ({"model.family": "plain", "model.depth": 20}, "plain20"),
         ({"model.family": "speed", "model.depth": 8}, "speed8"),
-        ({"model.family": "resnet50"}, "resnet50"),
         ({"model.family": "vgg11"}, "vgg11"),
-        ({"model.family": "pretrained", "model.backbone": "resnet34"}, "pretrained resnet34"),
+        ({"model.family": "torchvision", "model.name": "convnext_tiny"}, "convnext_tiny"),
     ],
 )
 def test_a_network_is_called_by_its_family_and_its_size(
@@ -57,3 +59,54 @@ def test_keys_that_the_family_does_not_read_are_not_in_use(settings: Config) -> 
     vgg = settings.with_values({"model.family": "vgg11", "model.width": 8}).model
     assert vgg.in_use() == {"family": "vgg11", "width": 8, "dropout": 0.0}
     assert vgg.in_use() == vgg.model_copy(update={"depth": 32, "stem": "imagenet"}).in_use()
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (
+            "{family: pretrained, backbone: resnet50, weights: null, trained: head}",
+            (
+                "model.family pretrained is one of torchvision's networks today: write family: torchvision, "
+                "name: resnet50, weights: default, stem: imagenet"
+            ),
+        ),
+        (
+            "{family: resnet34, width: 16, stem: small}",
+            (
+                "model.family resnet34 is one of torchvision's networks today (of 64 channels, not 16; the family "
+                "resnet has a width): write family: torchvision, name: resnet34, stem: small"
+            ),
+        ),
+        (
+            "{family: torchvision, name: convnet_tiny}",
+            'model.name must be one of 80 names (nearest: convnext_tiny), got "convnet_tiny"',
+        ),
+    ],
+)
+def test_a_family_of_older_versions_and_a_misspelt_network_are_one_sentence_with_what_to_write(
+    tmp_path: Path, model: str, sentence: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"model: {model}\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert str(caught.value) == f"one thing is wrong in {path}:\n  {sentence}"
+
+
+def test_a_file_of_an_older_version_that_has_no_use_for_the_backbone_loads(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("model: {family: speed, backbone: resnet50}\n")
+    assert config.load(path).model == Model()
+    with pytest.raises(ConfigError, match=r"model\.backbone is called model\.name today"):
+        config.load(path, {"model.backbone": "resnet18"})
+
+
+def test_networks_can_be_searched_by_name_and_a_misspelt_one_is_said_with_the_nearest() -> None:
+    def searched(*names: str) -> Config:
+        path = REPOSITORY / "examples" / "digits" / "params.yaml"
+        return config.load(path, {"model.family": "torchvision", "space.model.name": names})
+
+    assert searched("resnet18", "swin_t").space["model.name"].holds("swin_t")
+    with pytest.raises(ConfigError, match=r"space\.model\.name holds .* one of 80 names \(nearest: swin_t"):
+        searched("resnet18", "swim_t")

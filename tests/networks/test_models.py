@@ -13,16 +13,13 @@ from pipeline.config import FAMILIES, Config
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.records import Meta
 
-DEEP = ("resnet50", "resnet101", "resnet152", "pretrained")
-"""Those that take seconds."""
-
 
 def built(
     settings: Config, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0, **values: Any
 ) -> networks.Classifier:
     """An untrained network of few weights for images of three classes."""
     meta = Meta("noise", ("a", "b", "c"), shape, (0.5,) * shape[0], (0.25,) * shape[0], {}, "", "")
-    values = {"width": 4, "backbone": "resnet18", "image_size": None} | values
+    values = {"width": 4, "image_size": None, "stem": None} | values
     model = settings.with_values({f"model.{key}": value for key, value in values.items()}).model
     return networks.build(model, meta, seed, initial=False)
 
@@ -43,9 +40,7 @@ def test_a_classifier_takes_raw_pixels_and_normalises_them_itself(settings: Conf
     torch.testing.assert_close(classifier(pixels), classifier.network(normalised))
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=pytest.mark.slow) if family in DEEP else family for family in FAMILIES]
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_a_logit_per_class_also_in_bf16_and_channels_last_and_equal_seeds_give_equal_weights(
     settings: Config, family: str
 ) -> None:
@@ -65,7 +60,7 @@ def test_every_family_gives_a_logit_per_class_also_in_bf16_and_channels_last_and
     assert all(parameter.grad is not None for parameter in first.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in DEEP])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "torchvision"])  # test_zoo.py has its
 def test_dropout_is_before_the_last_layer_of_every_family_and_the_head_is_that_layer(
     settings: Config, family: str
 ) -> None:
@@ -89,11 +84,9 @@ def test_dropout_is_before_the_last_layer_of_every_family_and_the_head_is_that_l
     [
         {"family": "resnet", "shortcut": "projection"},
         {"family": "plain"},
-        {"family": "resnet18"},
-        {"family": "resnet50", "stem": "imagenet"},
         {"family": "vgg11"},
-        {"family": "pretrained"},
-        {"family": "pretrained", "image_size": 48},
+        {"family": "torchvision"},
+        {"family": "torchvision", "image_size": 48},
         {"family": "speed"},
     ],
 )
@@ -110,8 +103,6 @@ def test_families_can_be_exported_for_batches_of_any_size(settings: Config, valu
     ("values", "sides", "remedy"),
     [
         ({"family": "vgg11"}, (32, 31), "32 x 31: set model.family to resnet, which needs 4, or take larger"),
-        ({"family": "resnet18", "stem": "imagenet"}, (8, 8), "8 x 8: set model.stem to small, or take larger"),
-        ({"family": "resnet18"}, (7, 9), "7 x 9: set model.family to resnet"),
         ({"family": "plain"}, (3, 8), "3 x 8: take larger"),
         ({"family": "speed"}, (8, 8), "8 x 8: "),
     ],
@@ -119,7 +110,7 @@ def test_families_can_be_exported_for_batches_of_any_size(settings: Config, valu
 def test_images_too_small_for_the_halvings_of_a_family_are_reported(
     settings: Config, values: dict[str, Any], sides: tuple[int, int], remedy: str
 ) -> None:
-    least = {"vgg11": 32, "resnet18": 32 if "stem" in values else 8, "plain": 4, "speed": 9}[values["family"]]
+    least = {"vgg11": 32, "plain": 4, "speed": 9}[values["family"]]
     with pytest.raises(
         ConfigError, match=rf"{values['family']} halves .* until {least} x {least} .*noise have {remedy}"
     ):
@@ -127,14 +118,11 @@ def test_images_too_small_for_the_halvings_of_a_family_are_reported(
     built(settings, (1, least, least), **values).eval()(torch.zeros(1, 1, least, least, dtype=torch.uint8))
 
 
-def test_macs_of_a_resnet_18_on_cifar_images_and_a_vgg_16_are_those_that_are_known(settings: Config) -> None:
-    """0.56 and 0.31 billion, as published for the usual CIFAR-10 networks of these names."""
+def test_macs_of_a_vgg_16_on_cifar_images_are_those_that_are_known(settings: Config) -> None:
+    """0.31 billion, as published for the usual CIFAR-10 network of this name."""
     cifar = Meta("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
-    found = []
-    for family in ("resnet18", "vgg16"):
-        model = settings.with_values({"model.family": family, "model.width": 64}).model
-        found.append(round(networks.macs(networks.build(model, cifar, 0), cifar) / 1e9, 2))
-    assert found == [0.56, 0.31]
+    model = settings.with_values({"model.family": "vgg16", "model.width": 64}).model
+    assert round(networks.macs(networks.build(model, cifar, 0), cifar) / 1e9, 2) == 0.31
 
 
 def test_macs_of_a_resnet_20_on_cifar_images_are_the_published_41_million(settings: Config, meta: Meta) -> None:

@@ -81,7 +81,7 @@ def test_the_fingerprint_covers_the_images_and_the_content_of_the_file_of_weight
     settings: Config, meta: Meta, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights.pth"
-    pretrained = settings.with_values({"model.family": "pretrained", "model.weights": str(weights)})
+    pretrained = settings.with_values({"model.family": "torchvision", "model.weights": str(weights)})
     found = []
     for content in ("one", "one", "another"):
         weights.write_text(content)

@@ -56,7 +56,12 @@ def _given(search: Ledger) -> list[str]:
 
 
 def _differences(part: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line per value that has changed. Keys that are gone don't count if their value had no effect."""
+    """A line per value that has changed.
+
+    Keys that are gone don't count if their value had no effect. Keys that are new had their default before.
+    """
+    if part == "values":
+        before = {name: value for name, value in config.defaults().items() if name in now} | before
     return [
         f"  {part} {name}: it was {_shown(before, name)}, it is {_shown(now, name)}"
         for name in dict.fromkeys([*before, *now])

@@ -268,10 +268,14 @@ NO_NETWORK = {"model.family": "vgg11"}
     ("searched", "values", "sentence"),
     [
         (("model.family",), NO_NETWORK, "model.family vgg11 halves images until 32 x 32 pixels are one"),
-        (("model.stem", "model.width"), {"model.family": "resnet18", "model.stem": "imagenet"}, "halves images until"),
+        (
+            ("model.stem", "model.width"),
+            {"model.family": "torchvision", "model.stem": "imagenet"},
+            "halves images until",
+        ),
         (("augment.small_side",), {"augment.small_side": 0.25}, "augment.small_side is 0.25, which makes images of 2"),
-        (("model.weights",), {"model.family": "pretrained", "model.weights": "none.pth"}, "there is no file"),
-        (("model.backbone",), {"model.family": "pretrained", "model.weights": "params.yaml"}, "can't be read as weig"),
+        (("model.weights",), {"model.family": "torchvision", "model.weights": "none.pth"}, "there is no file"),
+        (("model.name",), {"model.family": "torchvision", "model.weights": "params.yaml"}, "can't be read as weig"),
     ],
 )
 def test_a_searched_value_that_can_not_work_ends_its_trial_and_the_worker_stays_alive(
@@ -292,7 +296,7 @@ def test_a_searched_value_that_can_not_work_ends_its_trial_and_the_worker_stays_
     [
         (NO_NETWORK, "model.family vgg11 halves images until 32 x 32 pixels are one"),
         ({"augment.small_side": 0.25}, "augment.small_side is 0.25"),
-        ({"model.family": "pretrained", "model.weights": "none.pth"}, "there is no file"),
+        ({"model.family": "torchvision", "model.weights": "none.pth"}, "there is no file"),
         ({"train.folds": 20}, r"Too few training images of 3 \(2\): each of 20 folds"),
         ({}, r"Too few training images of 3 \(1\): one of each class is held out"),
     ],

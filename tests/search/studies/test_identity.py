@@ -25,7 +25,7 @@ def test_other_data_under_the_same_name_is_another_study(project: Project) -> No
 
 def test_other_weights_to_begin_with_under_the_same_name_are_another_study(project: Project, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    values = {"model.family": "pretrained", "model.weights": str(weights)}
+    values = {"model.family": "torchvision", "model.weights": str(weights)}
     settings = config.load(project.params).with_values(values)
     with Ledger.open(project, "main") as ledger:
         for content in ("one", "one", "another"):
@@ -58,6 +58,20 @@ def test_a_study_that_was_begun_with_a_full_file_resumes_with_a_short_one(projec
     with Ledger.open(project, "main") as ledger:
         check(StudySpec.of(project, "main", config.load(project.params)), ledger, "")
         check(StudySpec.of(project, "main", short), ledger, "")
+
+
+def test_a_new_key_matters_only_if_its_value_is_not_the_default(project: Project) -> None:
+    settings = config.load(project.params)
+    spec, other = (
+        StudySpec.of(project, "main", settings.with_values({"model.name": name})) for name in ("resnet18", "swin_t")
+    )
+    values = identity(spec)["values"]
+    with Ledger.open(project, "main") as ledger:
+        check(spec, ledger, "")
+        ledger.note(values={key: value for key, value in values.items() if key != "model.name"})
+        check(spec, ledger, "")
+        with pytest.raises(PipelineError, match=r"values model\.name: it was resnet18, it is swin_t"):
+            check(other, ledger, "")
 
 
 def test_a_study_may_resume_on_another_machine(project: Project) -> None:
