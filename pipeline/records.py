@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.config import Scalar
+from pipeline.config import SOURCES, Scalar
 from pipeline.errors import DataError, PipelineError
 from pipeline.files import atomic_write
 
@@ -55,15 +55,25 @@ class Duplicates:
     test: int
     """Test images that equal an earlier test image."""
     leaked: int
-    """Test images that equal a training image."""
+    """Test images that equal a training or validation image."""
     conflicting: int
     """Images that equal an image of another class."""
+    validation: int = 0
+    """Images of the data's own validation part that equal an earlier one of it."""
+    leaked_into_validation: int = 0
+    """Those that equal a training image."""
     examples: dict[str, list[str]] = field(default_factory=dict)
-    """A few pairs each of what is `leaked`, `conflicting` and `copies` (in one part): "a.png = b.png"."""
+    """A few pairs each of what is `leaked`, `leaked_into_validation` and `conflicting`, and of `copies` in one part:
+    "a.png = b.png"."""
 
     @property
     def any(self) -> bool:
-        return bool(self.training or self.test or self.leaked or self.conflicting)
+        return bool(self.copies or self.leaked or self.leaked_into_validation or self.conflicting)
+
+    @property
+    def copies(self) -> int:
+        """Images that equal an earlier one of the same part."""
+        return self.training + self.validation + self.test
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,13 @@ class Meta:
     """Of each channel over the training set, pixels scaled to 0..1; `std` likewise."""
     std: tuple[float, ...]
     counts: dict[str, int]
-    """Images in `train` and in `test`."""
+    """Images in `train` and in `test`, and in `validation` if the data has a validation part of its own."""
     digest: str
     """SHA-256 of all images, labels and class names."""
     source: str
     """Where it came from, without user, password and query."""
     per_class: dict[str, list[int]] = field(default_factory=dict)
-    """Images of each class in `train` and in `test`."""
+    """Images of each class, by part likewise."""
     archive_sha256: str | None = None
     fingerprint: str | None = None
     """Of the local folder or archive that it was made from. None for others and those that an earlier version made."""
@@ -100,7 +110,8 @@ class Meta:
     @property
     def description(self) -> dict[str, Any]:
         """What a model of this data takes and gives, for those who have only the model."""
-        resize = "centre square, bilinear with antialiasing" if self.name == "folder" else "none"
+        resized = self.name in SOURCES and SOURCES[self.name].resized
+        resize = "centre square, bilinear with antialiasing" if resized else "none"
         return {"classes": list(self.classes), "shape": list(self.shape), "resize": resize}
 
 

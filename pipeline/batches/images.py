@@ -20,10 +20,12 @@ class Images(NamedTuple):
     """[N]"""
     groups: Groups | None = None
     """Of equal images, which stay together in splits; None where all images differ."""
+    validation: npt.NDArray[np.bool_] | None = None
+    """[N], true for the data's own validation images; None where it has none."""
 
 
 def load_images(folder: Path, meta: Meta) -> Images:
-    """Memory-maps images.npy and reads labels.npy, and groups.npy if there is one.
+    """Memory-maps images.npy and reads labels.npy, and groups.npy and validation.npy if they are there.
 
     Raises DataError if they are missing, damaged or don't fit `meta`.
     """
@@ -31,7 +33,9 @@ def load_images(folder: Path, meta: Meta) -> Images:
         # Copy on write, since PyTorch asks for writable memory. Nothing is written to the file.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy")
-        groups = np.load(folder / "groups.npy") if (folder / "groups.npy").exists() else None
+        groups, validation = (
+            np.load(folder / name) if (folder / name).exists() else None for name in ("groups.npy", "validation.npy")
+        )
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: run `dvc repro`, or `python -m pipeline.download`.") from error
     except (OSError, ValueError) as error:
@@ -42,6 +46,7 @@ def load_images(folder: Path, meta: Meta) -> Images:
             f"{folder / 'images.npy'} holds {images.dtype} {list(images.shape)}, but meta.json and labels.npy promise "
             f"uint8 {[len(labels), height, width, channels]}: run `dvc repro -f download`."
         )
-    if groups is not None and groups.shape != labels.shape:
-        raise DataError(f"{folder / 'groups.npy'} does not fit labels.npy: run `dvc repro -f download`.")
-    return Images(images, labels, groups)
+    for name, optional in (("groups.npy", groups), ("validation.npy", validation)):
+        if optional is not None and optional.shape != labels.shape:
+            raise DataError(f"{folder / name} does not fit labels.npy: run `dvc repro -f download`.")
+    return Images(images, labels, groups, validation)

@@ -6,11 +6,26 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batches.images import Images
+from pipeline.config import Train
 from pipeline.errors import DataError
 from pipeline.grouping import Groups, class_text, deal, hold_out
 
 Positions: TypeAlias = npt.NDArray[np.int64]
 """Positions of images in the whole training set, in ascending order."""
+
+KEYS = ("validation", "validation_share", "validation_seed")
+"""The keys of the section train that `held_out` reads."""
+
+
+def held_out(images: Images, train: Train, classes: Sequence[str] = ()) -> tuple[Positions, Positions]:
+    """The training and the validation part of a training without folds: the data's own, or the split by a share.
+
+    Raises DataError like `split`.
+    """
+    if images.validation is not None and train.validation == "folder":
+        return np.flatnonzero(~images.validation), np.flatnonzero(images.validation)
+    return split(images.labels, train.validation_share, train.validation_seed, images.groups, classes)
 
 
 def split(

@@ -3,6 +3,7 @@
 section.py    what all sections have in common; the role of a key
 axes.py       what a search may vary: ranges and choices
 families.py   the families of networks: module, label, the keys that they read, legal depths
+sources.py    the data sets: files, checksums, what reads them
 schema.py     all keys, each with its type, its bounds, what it does and its role
 names.py      the dotted names of the keys, and of those of older versions
 roles.py      what a key is: searchable, decides a training, of the machine, fixed in a grid
@@ -32,10 +33,12 @@ from pipeline.config.roles import (
 )
 from pipeline.config.schema import Augment, Data, Evaluate, Model, Train, Tune
 from pipeline.config.section import Scalar
+from pipeline.config.sources import SOURCES, Source
 from pipeline.config.writing import fill, write_values
 
 __all__ = [
     "FAMILIES",
+    "SOURCES",
     "WEIGHTS_KEYS",
     "ZOO",
     "Augment",
@@ -49,6 +52,7 @@ __all__ = [
     "Number",
     "Range",
     "Scalar",
+    "Source",
     "Train",
     "Tune",
     "active",

@@ -9,15 +9,18 @@ from pydantic import Field, model_validator
 from pipeline.config.axes import AnyAxis, AnyScalar
 from pipeline.config.families import FAMILIES, ZOO
 from pipeline.config.section import Role, Scalar, Section, broken_rule
+from pipeline.config.sources import SOURCES, Source
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 if TYPE_CHECKING:
     FamilyName: TypeAlias = str
+    SourceName: TypeAlias = str
     ZooName: TypeAlias = str
 else:  # a type checker wants the names written out
     FamilyName = Literal[tuple(FAMILIES)]
+    SourceName = Literal[tuple(SOURCES)]
     ZooName = Literal[ZOO]
 
 HYPERPARAMETER = Role("training")
@@ -32,31 +35,55 @@ class Data(Section):
 
     role: ClassVar = Role("data", not_searched="all trials are compared on the same images")
 
-    name: Literal["cifar10", "digits", "folder"] = "cifar10"
-    """The data set: cifar10, digits (ships inside scikit-learn), or folder (one directory of images per class)."""
+    name: SourceName = "cifar10"
+    """The data set: one that is published (cifar10, mnist, flowers102, ...), digits (ships inside scikit-learn), or
+    folder (one directory of images per class)."""
     url: str | None = None
-    """Where to get it: a URL, a file:// URL or a path; null: the official address. folder needs one."""
+    """Where to get it: a URL, a file:// URL or a path; of several files: that of their folder; null: the official
+    address. folder needs one."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """SHA-256 of the archive at data.url; null: the official checksum for cifar10, no check for folder."""
+    """SHA-256 of the archive at data.url; null: the official checksum of a published data set, no check for folder."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
-    """Side in pixels that images of a folder are resized to; null for the other data sets."""
+    """Side in pixels that image files are resized to; null for data sets whose images have a size of their own."""
     test_share: Share = 0.2
-    """Share of the images that becomes the test set, for digits and for a folder without train/ and test/."""
+    """Share of the images that becomes the test set, where the data has none of its own."""
     test_seed: Seed = 0
     """Seed of that split."""
 
+    @property
+    def source(self) -> Source:
+        """What is known of the data set."""
+        return SOURCES[self.name]
+
+    @property
+    def side(self) -> int | None:
+        """Side in pixels that image files are resized to; None for data sets without image files."""
+        return self.image_size or self.source.side
+
     @model_validator(mode="after")
     def _keys_fit_each_other(self) -> Self:
+        source = self.source
         if self.name == "folder" and self.url is None:
             raise broken_rule("data.url", "{key} must name a directory or an archive when data.name is folder")
-        if self.name == "folder" and self.image_size is None:
-            raise broken_rule("data.image_size", "{key} must be given when data.name is folder, got null")
-        if self.name != "folder" and self.image_size is not None:
+        if source.resized and self.side is None:
             raise broken_rule(
                 "data.image_size",
-                "{key} must be null unless data.name is folder ({name} has a size of its own), got {size}",
+                "{key} must be given when data.name is {name}, whose images have many sizes, got null",
+                name=self.name,
+            )
+        if not source.resized and self.image_size is not None:
+            raise broken_rule(
+                "data.image_size",
+                "{key} must be null for {name}, whose images have a size of their own, got {size}",
                 name=self.name,
                 size=self.image_size,
+            )
+        if len(source.files) > 1 and self.sha256 is not None:
+            raise broken_rule(
+                "data.sha256",
+                "{key} must be null for {name}, whose {count} files have official checksums",
+                name=self.name,
+                count=len(source.files),
             )
         if self.name == "digits":
             for key, value in {"data.url": self.url, "data.sha256": self.sha256}.items():
@@ -171,12 +198,15 @@ class Train(Section):
         ),
     ] = 0
     """Seed of the initial weights, the order of the images and the augmentation."""
+    validation: Annotated[Literal["folder", "share"], SAME_IMAGES] = "folder"
+    """Which images validate: folder (those of val/, where the data has some, else a share), share (images of val/ are
+    mixed with the training images, and a share of all is held out)."""
     validation_share: Annotated[float, Field(gt=0, le=0.5), SAME_IMAGES] = 0.1
-    """Share of the training set that is held out for validation, of each class."""
+    """That share of the training set, of each class."""
     validation_seed: Annotated[Seed, SAME_IMAGES] = 0
     """Seed of that split, and of the folds."""
     folds: Annotated[Annotated[int, Field(ge=2, le=20)] | None, SAME_IMAGES] = None
-    """Cross-validation: one network per fold, each validated on its fold; null: one network, on validation_share."""
+    """Cross-validation: one network per fold of all images, those of val/ too; null: one network, by validation."""
     epochs: Annotated[
         int,
         Field(ge=1, le=10_000),

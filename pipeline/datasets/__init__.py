@@ -2,13 +2,15 @@
 
 prepare.py      the data set that params.yaml names -> arrays in data/: what the stage download does
 dataset.py      what every data set gives: two parts of labelled images
-cifar10.py      CIFAR-10, from its archive
+cifar.py        CIFAR-10 and CIFAR-100, from their archives
+torchvision_sets.py  the published data sets that torchvision reads
 digits.py       the digits that ship with scikit-learn
 folder.py       a folder or an archive of images, one directory per class
 listing.py      the images of a folder by part and class
 layout.py       which directories of a folder are train/ and test/
 class_names.py  names of directories as names of classes
 signatures.py   the format of a file by its first bytes
+decoding.py     the parts of a data set from image files
 images.py       image files -> uint8 RGB of one size
 wide.py         images of more than 8 bits, one scale for a data set
 arrays.py       a data set -> arrays and meta.json

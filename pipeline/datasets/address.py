@@ -45,6 +45,13 @@ class Address:
                 )
         return address
 
+    def below(self, name: str) -> "Address":
+        """The file `name` in the folder that this address names."""
+        if "://" not in self.url:
+            return Address(str(Path(self.url, name)))
+        parts = urlsplit(self.url)
+        return Address(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
+
     @property
     def request_url(self) -> str:
         """The URL with the values of the environment variables that it names as ${NAME}. Only a request may use it.

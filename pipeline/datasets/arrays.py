@@ -1,4 +1,6 @@
-"""A `DataSet` on disk: two arrays per part, and meta.json.
+"""A `DataSet` on disk: arrays of images and labels, and meta.json.
+
+data/train has the training images, and after them the data's own validation images, which validation.npy marks.
 
 meta.json is written last and removed first, so the arrays are complete wherever it exists.
 """
@@ -7,8 +9,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +34,7 @@ def clear(project: Project) -> None:
         *(
             folder / name
             for folder in (project.training_data, project.test_data)
-            for name in ("images.npy", "labels.npy", "groups.npy")
+            for name in ("images.npy", "labels.npy", "groups.npy", "validation.npy")
         ),
     ):
         path.unlink(missing_ok=True)
@@ -45,45 +48,46 @@ def write(project: Project, dataset: DataSet) -> Meta:
     """Writes the arrays and meta.json. Returns what meta.json holds. Raises DataError if the disk is full.
 
     The digest is the SHA-256 of all arrays and the class names. Each array enters it as a line with its name, dtype and
-    shape, followed by its bytes. The class names enter it as JSON. If training images are equal, groups.npy has their
-    groups. If equal images are in both parts of a split of this program, the split and the arrays are made again.
+    shape, followed by its bytes. The class names enter it as JSON. If images of data/train are equal, groups.npy has
+    their groups. If equal images are in both parts of a split of this program, the split and the arrays are made again.
     """
     meta, hashes = _write(project, dataset)
-    if dataset.split_again and not set(hashes[0]).isdisjoint(hashes[1]):
+    if dataset.split_again and not set(hashes["train"]).isdisjoint(hashes["test"]):
         print("some images are equal: splitting again, so that they are in one part", flush=True)
-        meta, _ = _write(project, dataset.split_again(*hashes))
+        meta, _ = _write(project, dataset.split_again(hashes["train"], hashes["test"]))
     records.write(meta, project.meta)
     return meta
 
 
-def _write(project: Project, dataset: DataSet) -> tuple[Meta, tuple[list[bytes], list[bytes]]]:
-    """Writes the arrays. Returns the record for meta.json, and the hashes of the training and of the test images."""
+def _write(project: Project, dataset: DataSet) -> tuple[Meta, dict[str, list[bytes]]]:
+    """Writes the arrays. Returns the record for meta.json, and the hashes of the images of each part."""
     channels, height, width = dataset.shape
-    counts = {"train": len(dataset.training.labels), "test": len(dataset.test.labels)}
+    given = {"train": dataset.training, "validation": dataset.validation, "test": dataset.test}
+    parts = {name: part for name, part in given.items() if part is not None}
+    counts = {name: len(part.labels) for name, part in parts.items()}
     needed_bytes = sum(counts.values()) * (channels * height * width + 8)
     disk.require(needed_bytes, project.data, "the arrays")
     digest = hashlib.sha256()
     histogram = np.zeros((channels, 256), dtype=np.int64)
-    parts = (("train", project.training_data, dataset.training), ("test", project.test_data, dataset.test))
-    hashes: tuple[list[bytes], list[bytes]] = ([], [])
+    hashes: dict[str, list[bytes]] = {name: [] for name in parts}
+    folders = {project.training_data: ["train", "validation"], project.test_data: ["test"]}
     with disk.disk_errors("writing the arrays", project.data, needed_bytes):
-        for (name, folder, part), found in zip(parts, hashes, strict=True):
-            shape = (len(part.labels), height, width, channels)
-            digest.update(f"{name}/images uint8 {list(shape)}\n".encode())
-            with atomic_write(folder / "images.npy") as aside:
-                _write_images(aside, shape, part.chunks, digest, found, histogram if name == "train" else None)
-            labels = np.ascontiguousarray(part.labels, dtype="<i8")
-            digest.update(f"{name}/labels int64 {list(labels.shape)}\n".encode())
+        for folder, names in folders.items():
+            inside = [name for name in names if name in parts]
+            shape = (sum(counts[name] for name in inside), height, width, channels)
+            digest.update(f"{names[0]}/images uint8 {list(shape)}\n".encode())
+            with atomic_write(folder / "images.npy") as aside, aside.open("wb") as file:
+                # A full disk must raise an error, so this is no memory map, which would end the process by a signal.
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                for name in inside:
+                    counted = histogram if name == "train" else None
+                    _write_images(file, parts[name], dataset.shape, digest, hashes[name], counted)
+            labels = np.concatenate([parts[name].labels for name in inside]).astype("<i8")
+            digest.update(f"{names[0]}/labels int64 {list(labels.shape)}\n".encode())
             digest.update(labels.data)
-            with atomic_write(folder / "labels.npy") as aside, aside.open("wb") as file:
-                np.save(file, labels)
-        if (groups := groups_of(hashes[0])) is not None:
-            digest.update(f"train/groups int64 {list(groups.shape)}\n".encode())
-            digest.update(groups.astype("<i8").data)
-            with atomic_write(project.training_data / "groups.npy") as aside, aside.open("wb") as file:
-                np.save(file, groups.astype("<i8"))
-        else:
-            (project.training_data / "groups.npy").unlink(missing_ok=True)
+            _save(folder / "labels.npy", labels)
+        _optional(project.training_data / "groups.npy", _groups(hashes), digest, "train/groups int64")
+        _optional(project.training_data / "validation.npy", _validation(counts), digest, "train/validation bool")
         digest.update(json.dumps(dataset.classes).encode())
         mean, deviation = _mean_and_deviation(histogram)
         meta = Meta(
@@ -95,43 +99,71 @@ def _write(project: Project, dataset: DataSet) -> tuple[Meta, tuple[list[bytes],
             counts=counts,
             digest=f"sha256:{digest.hexdigest()}",
             source=dataset.source,
-            per_class={name: _per_class(part, len(dataset.classes)) for name, _, part in parts},
+            per_class={name: _per_class(part, len(dataset.classes)) for name, part in parts.items()},
             archive_sha256=dataset.archive_sha256,
             fingerprint=dataset.fingerprint,
-            duplicates=duplicates.find(dataset.training, dataset.test, hashes),
+            duplicates=duplicates.find(parts, hashes),
         )
     return meta, hashes
 
 
 def _write_images(
-    path: Path,
-    shape: tuple[int, int, int, int],
-    chunks: Iterable[npt.NDArray[np.uint8]],
+    file: IO[bytes],
+    part: Part,
+    shape: tuple[int, int, int],
     digest: "hashlib._Hash",
     hashes: list[bytes],
     histogram: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Writes an .npy file of `shape` [N, H, W, C] chunk by chunk.
+    """Appends the images of a part to the file, chunk by chunk; `shape` is theirs: channels, height, width.
 
-    Adds its bytes to the digest, a hash of each image to `hashes`, and its values to the histogram [C, 256]. A full
-    disk must raise an error, so this writes to a file: a memory map would end the process by a signal.
+    Adds their bytes to the digest, a hash of each image to `hashes`, and their values to the histogram [C, 256].
     """
+    channels, height, width = shape
     count = 0
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for chunk in chunks:
-            contiguous = np.ascontiguousarray(chunk)
-            file.write(contiguous.data)
-            digest.update(contiguous.data)
-            hashes += duplicates.hashes(contiguous)
-            count += len(contiguous)
-            if histogram is not None:
-                pixels = contiguous.reshape(-1, shape[3])
-                for start in range(0, len(pixels), _PIXELS_PER_COUNT):
-                    for channel, values in enumerate(pixels[start : start + _PIXELS_PER_COUNT].T):
-                        histogram[channel] += np.bincount(values, minlength=256)
-    if count != shape[0]:
-        raise AssertionError(f"{path.name} should have {shape[0]} images and has {count}")
+    for chunk in part.chunks:
+        contiguous = np.ascontiguousarray(chunk)
+        if contiguous.shape[1:] != (height, width, channels):
+            raise AssertionError(f"the images should be {(height, width, channels)} and are {contiguous.shape[1:]}")
+        file.write(contiguous.data)
+        digest.update(contiguous.data)
+        hashes += duplicates.hashes(contiguous)
+        count += len(contiguous)
+        if histogram is not None:
+            pixels = contiguous.reshape(-1, channels)
+            for start in range(0, len(pixels), _PIXELS_PER_COUNT):
+                for channel, values in enumerate(pixels[start : start + _PIXELS_PER_COUNT].T):
+                    histogram[channel] += np.bincount(values, minlength=256)
+    if count != len(part.labels):
+        raise AssertionError(f"a part should have {len(part.labels)} images and has {count}")
+
+
+def _optional(path: Path, array: npt.NDArray[Any] | None, digest: "hashlib._Hash", what: str) -> None:
+    """Writes an array that not every data set has, and adds it to the digest."""
+    if array is None:
+        path.unlink(missing_ok=True)
+        return
+    digest.update(f"{what} {list(array.shape)}\n".encode())
+    digest.update(array.data)
+    _save(path, array)
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.save(file, array)
+
+
+def _groups(hashes: Mapping[str, list[bytes]]) -> npt.NDArray[np.int64] | None:
+    """The groups of equal images of data/train; None if all differ."""
+    groups = groups_of([*hashes["train"], *hashes.get("validation", [])])
+    return None if groups is None else groups.astype("<i8")
+
+
+def _validation(counts: Mapping[str, int]) -> npt.NDArray[np.bool_] | None:
+    """[N], true for the images of data/train that are the data's own validation images; None if it has none."""
+    if "validation" not in counts:
+        return None
+    return np.repeat([False, True], [counts["train"], counts["validation"]])
 
 
 def _mean_and_deviation(histogram: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

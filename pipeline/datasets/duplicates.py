@@ -1,7 +1,7 @@
 """Equal images of a data set: how many, of which kinds, examples, and warnings. Compared are decoded images."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -25,14 +25,17 @@ class _Image(NamedTuple):
     name: str
 
 
-def find(training: Part, test: Part, hashes: tuple[Sequence[bytes], Sequence[bytes]]) -> Duplicates:
-    """Counts of equal images, with examples. `hashes` are those of the training and of the test images."""
-    counts = dict.fromkeys(("training", "test", "leaked", "conflicting"), 0)
-    examples: dict[str, list[str]] = {"leaked": [], "conflicting": [], "copies": []}
-    if len({*hashes[0], *hashes[1]}) == len(hashes[0]) + len(hashes[1]):
+def find(parts: Mapping[str, Part], hashes: Mapping[str, Sequence[bytes]]) -> Duplicates:
+    """Counts of equal images, with examples. Both go by part: train, test, and validation if the data has one."""
+    keys = ("training", "test", "leaked", "conflicting", "validation", "leaked_into_validation")
+    counts = dict.fromkeys(keys, 0)
+    examples: dict[str, list[str]] = {
+        kind: [] for kind in ("leaked", "leaked_into_validation", "conflicting", "copies")
+    }
+    if len(set().union(*hashes.values())) == sum(map(len, hashes.values())):
         return Duplicates(**counts, examples=examples)
     equal: dict[bytes, list[tuple[str, int]]] = {}
-    for part, found in zip(("train", "test"), hashes, strict=True):
+    for part, found in hashes.items():
         for place, hash_ in enumerate(found):
             equal.setdefault(hash_, []).append((part, place))
 
@@ -40,20 +43,23 @@ def find(training: Part, test: Part, hashes: tuple[Sequence[bytes], Sequence[byt
         if len(examples[kind]) < _MOST_EXAMPLES:
             examples[kind].append(f"{one.name} = {other.name}")
 
-    parts = {"train": training, "test": test}
     for places in equal.values():
         if len(places) < 2:
             continue
         images = [_image(part, parts[part], place) for part, place in places]
-        in_training = [image for image in images if image.part == "train"]
-        in_test = [image for image in images if image.part == "test"]
-        for key, same in (("training", in_training), ("test", in_test)):
+        in_training, in_validation, in_test = (
+            [image for image in images if image.part == part] for part in ("train", "validation", "test")
+        )
+        for key, same in (("training", in_training), ("validation", in_validation), ("test", in_test)):
             counts[key] += max(len(same) - 1, 0)
             if len(same) > 1:
                 example("copies", same[0], same[1])
-        if in_training and in_test:
+        if in_training and in_validation:
+            counts["leaked_into_validation"] += len(in_validation)
+            example("leaked_into_validation", in_training[0], in_validation[0])
+        if (learned := [*in_training, *in_validation]) and in_test:
             counts["leaked"] += len(in_test)
-            example("leaked", in_training[0], in_test[0])
+            example("leaked", learned[0], in_test[0])
         if other := next((image for image in images if image.label != images[0].label), None):
             counts["conflicting"] += len(images)
             example("conflicting", images[0], other)
@@ -69,13 +75,20 @@ def warn(found: Duplicates, counts: dict[str, int]) -> None:
             f"accuracy look better than it is. Remove them from one part, {again}",
             found.examples["leaked"],
         )
+    if found.leaked_into_validation:
+        _warn(
+            f"{found.leaked_into_validation:,} of {counts['validation']:,} validation images are also among the "
+            f"training images, which makes the validation accuracy look better than it is. Remove them from one part, "
+            f"{again}",
+            found.examples["leaked_into_validation"],
+        )
     if found.conflicting:
         _warn(
             f"{found.conflicting:,} images are equal to an image of another class, so at least one label is wrong. "
             f"Keep each in the class that is right, {again}",
             found.examples["conflicting"],
         )
-    if copies := found.training + found.test:
+    if copies := found.copies:
         _warn(
             f"{copies:,} images are copies of another one in the same part. Copies stay on one side of every split, "
             "and weigh as much as other images",

@@ -29,6 +29,8 @@ class Checksum:
     algorithm: Literal["md5", "sha256"]
     value: str
     """Lower-case hexadecimal digits."""
+    replaceable: bool = True
+    """Whether data.sha256 may name another one in its place."""
 
     def __str__(self) -> str:
         return f"{'MD5' if self.algorithm == 'md5' else 'SHA-256'} {self.value}"
@@ -55,7 +57,7 @@ class Archive:
 
 
 def fetch(address: Address, project: Project, expected: Checksum | None, name: str) -> Archive:
-    """The archive at `address`. A remote one is stored as `name` in downloads/.
+    """The file at `address`. A remote one is stored as `name` in downloads/, which may name a folder too.
 
     Raises DataError for a missing file, a wrong checksum or a full disk, DownloadError if it can't be fetched.
     """
@@ -64,16 +66,16 @@ def fetch(address: Address, project: Project, expected: Checksum | None, name: s
         if path.is_dir():
             raise DataError(f"data.url names {path}, which is a directory where an archive is needed.")
         return _users_own(path, expected, _checksums(path, expected))
-    with disk.disk_errors("fetching the archive", project.downloads):
-        project.downloads.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(project.downloads / f"{name}.lock")
+    path = project.downloads / name
+    with disk.disk_errors("fetching the archive", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
             print(f"waiting for another process that fetches {name}", flush=True)
             held = lock.acquire()
         with held:
-            path = project.downloads / name
             return _present(address, path, expected) or _download(address, path, expected)
 
 
@@ -97,8 +99,8 @@ def _users_own(path: Path, expected: Checksum | None, found: dict[str, str]) -> 
     if expected and not _matches(found, expected):
         raise DataError(
             f"{path} has the wrong checksum: expected {expected}, found {found[expected.algorithm]}. It was not "
-            "unpacked and was left where it is. Put the right file in its place (or delete it), or, if this is the one "
-            f"you want, set data.sha256 in params.yaml to {found['sha256']}."
+            "unpacked and was left where it is. Put the right file in its place (or delete it)"
+            f"{_accept(expected, found)}."
         )
     return Archive(path, found["sha256"], fetched=False)
 
@@ -124,8 +126,7 @@ def _download(address: Address, path: Path, expected: Checksum | None) -> Archiv
         raise DataError(
             f"the file from {address} has the wrong checksum: expected {expected}, found {found[expected.algorithm]}. "
             f"It was not unpacked and was moved to {rejected}. The next run fetches it again. If the checksum stays "
-            "wrong, set data.url to another copy, or, if this is the one you want, set data.sha256 in params.yaml to "
-            f"{found['sha256']}."
+            f"wrong, set data.url to another copy{_accept(expected, found)}."
         )
     # The order matters, since a file without a matching record counts as the user's own.
     path.unlink(missing_ok=True)
@@ -137,12 +138,20 @@ def _download(address: Address, path: Path, expected: Checksum | None) -> Archiv
     return Archive(path, found["sha256"], fetched=True)
 
 
+def _accept(expected: Checksum, found: dict[str, str]) -> str:
+    """The last way out of a wrong checksum, for a message; empty where there is none."""
+    if not expected.replaceable:
+        return ""
+    return f", or, if this is the one you want, set data.sha256 in params.yaml to {found['sha256']}"
+
+
 def _ways_out(path: Path, expected: Checksum | None) -> str:
     wanted = f" (its {expected.algorithm.upper()} is {expected.value})" if expected else ""
+    what = "local file" if expected is None or expected.replaceable else "folder that holds the files"
     return (
         "Three ways out:\n"
-        "  a mirror: set data.url in params.yaml to another address or to a local file;\n"
-        f"  by hand: put the archive at {path}{wanted} and run again;\n"
+        f"  a mirror: set data.url in params.yaml to another address or to a {what};\n"
+        f"  by hand: put the file at {path}{wanted} and run again;\n"
         "  no download: set data.name to digits, which ship with scikit-learn, or to folder with your own images."
     )
 

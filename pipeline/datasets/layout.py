@@ -1,4 +1,4 @@
-"""Which directories of a folder are its parts: train/ and test/ under any of their usual names.
+"""Which directories of a folder are its parts: train/, val/ and test/ under any of their usual names.
 
 A name is recognised whatever its case: Train, training, train_set, TrainImages, flowers-train, train2017.
 """
@@ -6,7 +6,7 @@ A name is recognised whatever its case: Train, training, train_set, TrainImages,
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.datasets.class_names import composed, readable
@@ -38,9 +38,9 @@ class Parts:
     """The directories of a folder that has parts."""
 
     train: str
-    test: str
-    unused: list[str] = field(default_factory=list)
-    """Of validation images."""
+    test: str | None
+    """None: there is a val, and a test part is to be split off from train."""
+    val: str | None = None
 
 
 def find_parts(names: Collection[str], source: str) -> Parts | None:
@@ -66,23 +66,23 @@ def find_parts(names: Collection[str], source: str) -> Parts | None:
             "and test/, each with one directory per class."
         )
     roles = complete[0]
-    if "test" not in roles and "eval" in roles:
-        roles = {("test" if role == "eval" else role): same for role, same in roles.items()}
-    if "test" not in roles:
-        raise _incomplete(source, sorted(names))
-    for role in ("train", "test"):
-        if len(same := roles[role]) > 1:
+    evaluation = "val" if "test" in roles else "test"
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for role, alike in roles.items():
+        parts[evaluation if role == "eval" else role] += alike
+    for part, alike in parts.items():
+        if len(alike) > 1:
             raise DataError(
-                f"{source} has {listed(same)}, each of which may be the {role} part. Leave or rename all but one."
+                f"{source} has {listed(alike)}, each of which may be the {part} part. Leave or rename all but one."
             )
-    train, test = roles["train"][0], roles["test"][0]
-    unused = sorted([*roles.get("val", []), *roles.get("eval", [])])
-    if unknown := sorted(set(names) - {train, test, *unused}):
+    known = [name for alike in parts.values() for name in alike]
+    if unknown := sorted(set(names) - set(known)):
+        given = " and ".join(f"{name}/" for name in known)
         raise DataError(
-            f"{source} has {train}/ and {test}/ and beside them {listed(unknown)}: are these classes or parts? Leave "
-            f"only {train}/ and {test}/ (and val/), or only directories of classes."
+            f"{source} has {given} and beside them {listed(unknown)}: are these classes or parts? Leave only train/ "
+            "and test/ (and val/), or only directories of classes."
         )
-    return Parts(train, test, unused)
+    return Parts(parts["train"][0], *(next(iter(parts[part]), None) for part in ("test", "val")))
 
 
 def refuse_parts_inside(inner: Mapping[str, Collection[str]], where: str) -> None:

@@ -1,7 +1,7 @@
 """The images of a folder by part and class.
 
-- Either train/ and test/ hold the classes (layout.py has their other names), or the classes are at the top and a test
-  part is split off. A val/ beside train/ is not used, since validation images are split from the training part.
+- Either train/, val/ and test/ hold the classes (layout.py has their other names), or the classes are at the top. Where
+  there is no test/, a test part is split off.
 - A single directory that wraps all this is entered.
 - Images may be at any depth inside the directory of their class.
 - Hidden files, and files that are not images by their ending, are skipped. A file without an ending is an image if its
@@ -11,46 +11,20 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.datasets import layout
 from pipeline.datasets.class_names import class_name, composed, is_utf8, natural_key, readable
-from pipeline.datasets.dataset import FEWEST_TEST, FEWEST_TRAINING, test_split
+from pipeline.datasets.dataset import FEWEST_TEST, FEWEST_TRAINING, Files, Labelled, Split
 from pipeline.datasets.images import ENDINGS
 from pipeline.datasets.layout import listed
 from pipeline.datasets.signatures import READABLE, format_of
 from pipeline.errors import DataError
-from pipeline.grouping import Groups, groups_of
-
-Labelled = tuple[list[Path], npt.NDArray[np.int64]]
-"""Paths of images with their labels [N]."""
 
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-@dataclass(frozen=True)
-class _Split:
-    """The images of a folder without parts, of which a share becomes the test part."""
-
-    paths: list[Path]
-    labels: npt.NDArray[np.int64]
-    share: float
-    seed: int
-
-    def parts(self, classes: Sequence[str], groups: Groups | None = None) -> tuple[Labelled, Labelled]:
-        in_test = test_split(self.labels, self.share, self.seed, groups, classes)
-        return _selected(self.paths, self.labels, ~in_test), _selected(self.paths, self.labels, in_test)
-
-    def groups(self, training: Sequence[bytes], test: Sequence[bytes]) -> Groups | None:
-        """The groups of equal images, from the hashes of both parts of the split without groups."""
-        in_test = test_split(self.labels, self.share, self.seed)
-        parts = {False: iter(training), True: iter(test)}
-        return groups_of([next(parts[is_test]) for is_test in in_test.tolist()])
 
 
 class Listing:
@@ -59,44 +33,33 @@ class Listing:
     def __init__(self, top: Path, source: str) -> None:
         self._top, self._source = top, source
         self._skipped: list[Path] = []
-        self._split: _Split | None = None
-        self.classes: list[str] = []
 
-    def parts(self, test_share: float, test_seed: int) -> tuple[Labelled, Labelled]:
-        """Paths and labels of the training and of the test part. Raises DataError if they can't be trained on."""
+    def files(self, test_share: float, test_seed: int) -> Files:
+        """The images by part and class. Raises DataError if they can't be trained on."""
         top = self._unwrapped(self._top)
         folders = {folder.name: folder for folder in self._folders(top)}
-        if parts := layout.find_parts(folders, self._source):
-            self._skip_files_of(top)
-            training, test = (self._by_class(self._unwrapped(folders[name])) for name in (parts.train, parts.test))
-            if parts.unused:
-                unused = ", ".join(parts.unused)
-                warn(f"{unused}/ in {self._source} is not used: validation is split from {parts.train}/")
-            self._check_same_classes({parts.train: set(training), parts.test: set(test)})
-            self._check_counts(training, f"{parts.train}/", FEWEST_TRAINING)
-            self._check_counts(test, f"{parts.test}/", FEWEST_TEST)
-            return self._labelled(training), self._labelled(test)
-        images = self._by_class(top)
-        self._check_counts(images, "", FEWEST_TRAINING + FEWEST_TEST)
-        self._split = _Split(*self._labelled(images), test_share, test_seed)
-        return self._split.parts(self.classes)
-
-    @property
-    def is_split(self) -> bool:
-        """Whether the test part was split off by `parts`, and did not come with the data."""
-        return self._split is not None
-
-    def split_again(self, training: Sequence[bytes], test: Sequence[bytes]) -> tuple[Labelled, Labelled]:
-        """Likewise, with equal images in one part, from the hashes of the images that `parts` returned.
-
-        Raises DataError if a class has too few different images.
-        """
-        assert self._split is not None
-        return self._split.parts(self.classes, self._split.groups(training, test))
-
-    def names(self, images: Labelled) -> list[str]:
-        """The images' paths in the folder."""
-        return [readable(path.relative_to(self._top).as_posix()) for path in images[0]]
+        parts = layout.find_parts(folders, self._source)
+        if parts is None:
+            images = self._by_class(top)
+            self._check_counts(images, "", FEWEST_TRAINING + FEWEST_TEST)
+            return Files.splitting(*self._split(images, test_share, test_seed))
+        self._skip_files_of(top)
+        given = [name for name in (parts.train, parts.val, parts.test) if name]
+        images_of = {name: self._by_class(self._unwrapped(folders[name])) for name in given}
+        for name in given[1:]:
+            self._check_same_classes({given[0]: set(images_of[given[0]]), name: set(images_of[name])})
+        fewest = FEWEST_TRAINING + (0 if parts.test else FEWEST_TEST)
+        self._check_counts(images_of[parts.train], f"{parts.train}/", fewest)
+        for name in given[1:]:
+            self._check_counts(images_of[name], f"{name}/", FEWEST_TEST)
+        training = images_of[parts.train]
+        validation = _labelled(images_of[parts.val]) if parts.val else None
+        if parts.test is None:
+            print(
+                f"{self._source} has no test part: a share of {test_share:g} of {parts.train}/ becomes it", flush=True
+            )
+            return Files.splitting(*self._split(training, test_share, test_seed), validation)
+        return Files(_classes(training), _labelled(training), _labelled(images_of[parts.test]), validation)
 
     def name_of(self, path: Path) -> str:
         return f"{self._source}: {readable(path.relative_to(self._top).as_posix())}"
@@ -182,11 +145,8 @@ class Listing:
     def _folders(self, folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
-    def _labelled(self, images: dict[str, list[Path]]) -> Labelled:
-        self.classes = sorted(images, key=natural_key)
-        counts = [len(images[name]) for name in self.classes]
-        labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        return [path for name in self.classes for path in images[name]], labels
+    def _split(self, images: dict[str, list[Path]], share: float, seed: int) -> tuple[list[str], Split]:
+        return _classes(images), Split(*_labelled(images), share, seed)
 
     def _check_same_classes(self, classes: dict[str, set[str]]) -> None:
         (train, training), (test, testing) = classes.items()
@@ -225,6 +185,17 @@ class Listing:
         return ""
 
 
+def _classes(images: Mapping[str, list[Path]]) -> list[str]:
+    return sorted(images, key=natural_key)
+
+
+def _labelled(images: Mapping[str, list[Path]]) -> Labelled:
+    """The images in the order of their classes."""
+    ordered = [images[name] for name in _classes(images)]
+    labels = np.repeat(np.arange(len(ordered), dtype=np.int64), [len(paths) for paths in ordered])
+    return [path for paths in ordered for path in paths], labels
+
+
 def files_below(folder: Path, seen: set[str]) -> Iterator[Path]:
     """The files at any depth, without hidden ones. Links are followed, but each directory is visited once: `seen` holds
     those that were. Raises OSError for a directory that can't be read."""
@@ -255,10 +226,6 @@ def _endings(paths: Iterable[Path]) -> str:
     """How many files have which ending: ".csv (1), no ending (2)"."""
     counts = Counter(readable(path.suffix.lower()) or "no ending" for path in paths)
     return ", ".join(f"{ending} ({count})" for ending, count in sorted(counts.items()))
-
-
-def _selected(paths: list[Path], labels: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> Labelled:
-    return [paths[index] for index in np.flatnonzero(mask)], labels[mask]
 
 
 def is_hidden(name: str) -> bool:

@@ -29,14 +29,18 @@ def prepare(project: Project, data: Data) -> Meta:
 
 def _open_dataset(data: Data, project: Project) -> AbstractContextManager[DataSet]:
     """The data set, readable inside the block. Only its own module is imported."""
-    if data.name == "cifar10":
-        from pipeline.datasets import cifar10
+    if data.name in ("cifar10", "cifar100"):
+        from pipeline.datasets import cifar
 
-        return nullcontext(cifar10.read(data, project))
+        return nullcontext(cifar.read(data, project))
     if data.name == "digits":
         from pipeline.datasets import digits
 
         return nullcontext(digits.read(data))
+    if data.source.torchvision:
+        from pipeline.datasets import torchvision_sets
+
+        return torchvision_sets.open_dataset(data, project)
     from pipeline.datasets import folder
 
     return folder.open_dataset(data, project)

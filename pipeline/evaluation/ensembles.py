@@ -13,7 +13,7 @@ from pipeline import networks
 from pipeline.batches import splits
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import load_images
-from pipeline.config import Config, Model, Scalar
+from pipeline.config import Config, Model, Scalar, Train
 from pipeline.errors import PipelineError
 from pipeline.evaluation import inference, metrics, soup, test_set
 from pipeline.evaluation.metrics import Floats, Ints
@@ -117,17 +117,17 @@ class Combiner:
         project: Project,
         settings: Config,
         meta: Meta,
-        validation: tuple[float, int],
+        train: Train,
         members: Sequence[Member],
         announce: Callable[[str], None],
     ) -> None:
-        """`validation` is the share and the seed of the validation part.
+        """`train` says which images validate.
 
         Raises ConfigError and DataError; PipelineError where weights don't fit.
         """
         self._project, self._settings, self._members, self._announce = project, settings, members, announce
         images = load_images(project.training_data, meta)
-        trained_on, held_out = splits.split(images.labels, *validation, images.groups, meta.classes)
+        trained_on, held_out = splits.held_out(images, train, meta.classes)
         self.labels = images.labels[held_out]
         self._device = inference.prepared_device(settings)
         size, device = settings.evaluate.batch_size, self._device.handle

@@ -38,14 +38,12 @@ class Parts(NamedTuple):
     ) -> "Parts":
         """An untrained network, prepared by training images, and both parts of the training set `images`.
 
-        `positions` are those of the training and of the validation images; None: the split by train.validation_share.
+        `positions` are those of the training and of the validation images; None: those of `splits.held_out`.
         `seed` is that of the initial weights, the order and the augmentation; None: train.seed. Raises DataError and
         ConfigError.
         """
         train = config.train
-        training, validation = positions or splits.split(
-            images.labels, train.validation_share, train.validation_seed, images.groups, meta.classes
-        )
+        training, validation = positions or splits.held_out(images, train, meta.classes)
         seed = train.seed if seed is None else seed
         network = networks.build(config.model, meta, seed)
         network.prepare(_sample(images, training))

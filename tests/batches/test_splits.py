@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline.batches import splits
+from pipeline.batches.images import Images
+from pipeline.config import Train
 from pipeline.errors import DataError
 
 
@@ -25,6 +27,20 @@ def test_every_class_is_in_both_parts_of_a_split_however_small() -> None:
         assert set(labels[training]) == set(labels[validation]) == {0, 1}
     with pytest.raises(DataError, match="Class 1 has a single training image"):
         splits.split(np.array([0, 0, 1]), 0.1, 0)
+
+
+def test_images_that_came_as_validation_images_validate_unless_a_share_is_asked_for() -> None:
+    labels = np.repeat([0, 1], [30, 20])
+    own = np.arange(50) % 10 == 3
+    images = Images(np.zeros((50, 1, 1, 1), dtype=np.uint8), labels, validation=own)
+    training, validation = splits.held_out(images, Train())
+    assert validation.tolist() == [3, 13, 23, 33, 43]
+    assert sorted([*training, *validation]) == list(range(50))
+    by_share = splits.held_out(images, Train(validation="share", validation_share=0.2))
+    for given, expected in zip(by_share, splits.split(labels, 0.2, seed=0), strict=True):
+        assert np.array_equal(given, expected)
+    without = splits.held_out(images._replace(validation=None), Train(validation_share=0.2))
+    assert np.array_equal(without[1], by_share[1])
 
 
 def test_folds_validate_each_image_once_with_classes_as_even_as_can_be() -> None:

@@ -73,7 +73,8 @@ def test_values_have_dotted_names_in_the_order_of_the_file() -> None:
         ("width: 16 ", "epochs: 16 ", "model.epochs is not a key; did you mean train.epochs?"),
         ("evaluate:", "evaluation:", "evaluation is not a key; did you mean evaluate?"),
         ("name: cifar10", "name: folder", "data.url must name a directory or an archive when data.name is folder"),
-        ("image_size: null", "image_size: 64", "data.image_size must be null unless data.name is folder"),
+        ("image_size: null", "image_size: 64", "data.image_size must be null for cifar10, whose images have a size"),
+        ("name: cifar10", "name: dtd", "data.image_size must be given when data.name is dtd, whose images have many"),
     ],
 )
 def test_a_bad_value_gets_a_sentence_with_its_name_value_and_what_is_allowed(

@@ -23,7 +23,8 @@ def test_the_keys_that_decide_a_training_are_those_of_model_augment_and_train_wi
 
 
 def test_a_search_may_vary_all_that_decides_a_training_but_for_a_few_keys() -> None:
-    fixed = {f"train.{key}" for key in ("seed", "folds", "epochs", "validation_share", "validation_seed", "precision")}
+    split = ("folds", "validation", "validation_share", "validation_seed")
+    fixed = {f"train.{key}" for key in ("seed", "epochs", "precision", *split)}
     assert set(config.searchable()) == {key for key in KEYS if config.decides_training(key)} - fixed
     assert all(config.why_not_searchable(key) for key in fixed)
 

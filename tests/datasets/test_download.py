@@ -81,8 +81,8 @@ def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
         "archive_sha256": None,
         "fingerprint": None,
         "duplicates": {
-            **dict.fromkeys(("training", "test", "leaked", "conflicting"), 0),
-            "examples": {"leaked": [], "conflicting": [], "copies": []},
+            **dict.fromkeys(("training", "validation", "test", "leaked", "leaked_into_validation", "conflicting"), 0),
+            "examples": {"leaked": [], "leaked_into_validation": [], "conflicting": [], "copies": []},
         },
     }
 

@@ -65,6 +65,27 @@ def test_test_images_that_are_in_the_training_set_are_counted_and_named(
     assert "`dvc repro -f download`" in line
 
 
+def test_leaks_into_and_out_of_a_validation_part_are_counted_apart(
+    run: Run, parts: Path, make_images: MakeImages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(parts / "val", {"wasps": 2, "ants": 2})
+    for name, right in (("wasps", "dog"), ("ants", "cat")):
+        (parts / "val" / name).rename(parts / "val" / right)
+    shutil.copy(parts / "train" / "dog" / "000.png", parts / "val" / "dog" / "again.png")
+    shutil.copy(parts / "val" / "cat" / "001.png", parts / "test" / "cat" / "again.png")
+    found = run()["duplicates"]
+    assert {key: found[key] for key in ("training", "validation", "test", "leaked", "leaked_into_validation")} == {
+        "training": 0,
+        "validation": 0,
+        "test": 0,
+        "leaked": 1,
+        "leaked_into_validation": 1,
+    }
+    assert found["examples"]["leaked"] == ["val/cat/001.png = test/cat/again.png"]
+    assert found["examples"]["leaked_into_validation"] == ["train/dog/000.png = val/dog/again.png"]
+    assert "1 of 5 validation images are also among the training images" in capsys.readouterr().err
+
+
 def test_an_image_under_two_classes_is_counted_and_named(
     run: Run, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +117,7 @@ def test_groups_are_those_of_the_training_images(run: Run, images: Path, written
     shutil.copy(images / "cat" / "003.png", images / "cat" / "x.png")
     shutil.copy(images / "cat" / "004.png", images / "cat" / "y.png")
     plain = run()["digest"]
-    pixels, labels, groups = load_images(written.training_data, load_meta(written.meta))
+    pixels, labels, groups, _ = load_images(written.training_data, load_meta(written.meta))
     if groups is None:  # both pairs are in the test part
         assert len(set(duplicates.hashes(pixels))) == len(labels)
     else:

@@ -60,7 +60,7 @@ def test_without_network_the_error_names_every_address_and_three_ways_out(dead_u
     text = str(error.value)
     assert f"{dead_url} could not be fetched: no connection: " in text
     assert "set data.url in params.yaml to another address" in text
-    assert f"put the archive at {project.downloads / 'a.zip'} (its SHA256 is {sha256(BODY).value})" in text
+    assert f"put the file at {project.downloads / 'a.zip'} (its SHA256 is {sha256(BODY).value})" in text
     assert "set data.name to digits" in text
     assert capsys.readouterr().err.count("trying again") == transfer.ATTEMPTS - 1
     assert downloaded(project) == set()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,11 +44,47 @@ def test_train_and_test_directories_are_used_as_they_are(run, parts):
     assert meta["per_class"] == {"train": [3, 5], "test": [1, 2]}
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_validation_part_is_not_used_and_a_warning_says_so(run, parts, name, capsys):
-    shutil.copytree(parts / "train", parts / name)
-    assert run()["counts"] == {"train": 8, "test": 3}
-    assert f"{name}/ in {parts} is not used: validation is split from train/" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+def test_images_of_a_validation_directory_follow_the_training_images_and_are_marked(run, parts, tmp_path, name):
+    plain = run()
+    (parts / name / "dog").mkdir(parents=True)
+    (parts / name / "cat").mkdir(parents=True)
+    for number, path in enumerate(("dog/a.png", "dog/b.png", "cat/c.png")):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(parts / name / path)
+    meta = run()
+    assert meta["counts"] == {"train": 8, "validation": 3, "test": 3}
+    assert meta["per_class"]["validation"] == [1, 2]
+    assert (meta["mean"], meta["std"]) == (plain["mean"], plain["std"])
+    assert meta["digest"] != plain["digest"]
+    folder = tmp_path / "project" / "data" / "train"
+    assert np.load(folder / "validation.npy").tolist() == [False] * 8 + [True] * 3
+    assert np.load(folder / "images.npy")[8:, 0, 0, 0].tolist() == [2, 0, 1]  # in the order of the classes
+    assert np.load(folder / "labels.npy")[8:].tolist() == [0, 1, 1]
+    shutil.rmtree(parts / name)
+    assert run()["digest"] == plain["digest"]
+    assert not (folder / "validation.npy").exists()
+
+
+def test_without_a_test_directory_a_share_of_the_training_images_is_split_off(run, parts, capsys):
+    shutil.rmtree(parts / "test")
+    make = Image.new("RGB", (9, 9))
+    for name in ("dog", "cat"):
+        (parts / "valid" / name).mkdir(parents=True)
+        make.save(parts / "valid" / name / "1.png")
+    meta = run(test_share=0.4)
+    assert meta["per_class"] == {"train": [2, 3], "validation": [1, 1], "test": [1, 2]}
+    assert "has no test part: a share of 0.4 of train/ becomes it" in capsys.readouterr().out
+
+
+def test_a_validation_directory_must_have_the_classes_of_the_training_directory(run, parts, make_images):
+    make_images(parts / "val", {"dog": 2})
+    with pytest.raises(DataError, match="at least 2 classes"):
+        run()
+    make_images(parts / "val", {"bee": 2})
+    with pytest.raises(
+        DataError, match=r"train/ and val/ in .* must have the same classes; only in train/: cat/; only in val/: bee/"
+    ):
+        run()
 
 
 @pytest.mark.parametrize("layout", ["images", "parts"])
@@ -310,7 +347,7 @@ def test_no_class_is_not_enough(run, tmp_path):
         run()
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("test", "val"), ("train", "valid")])
+@pytest.mark.parametrize("names", [("test", "val"), ("test", "valid")])
 def test_parts_without_a_training_or_test_part_are_not_taken_for_classes(run, tmp_path, make_images, names):
     for name in names:
         make_images(tmp_path / "images" / name, {"cat": 3, "dog": 3})

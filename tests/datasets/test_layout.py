@@ -40,7 +40,12 @@ def test_the_usual_names_of_parts_are_recognised(train: str, test: str) -> None:
 
 
 def test_eval_is_the_validation_part_beside_a_test_part() -> None:
-    assert find_parts(["train", "eval", "test", "dev"], "here") == Parts("train", "test", ["dev", "eval"])
+    assert find_parts(["train", "eval", "test"], "here") == Parts("train", "test", "eval")
+
+
+@pytest.mark.parametrize("names", [["train", "val"], ["Train", "VALID"], ["training", "validation_set"]])
+def test_a_test_part_may_be_missing_beside_a_validation_part(names: list[str]) -> None:
+    assert find_parts(names, "here") == Parts(names[0], None, names[1])
 
 
 @pytest.mark.parametrize(
@@ -63,12 +68,13 @@ def test_names_that_only_resemble_parts_are_classes(names: list[str]) -> None:
     ("names", "words"),
     [
         (["Train", "train", "test"], "Train/, train/, each of which may be the train part"),
-        (["train", "Val"], "has Val/, train/ but not both train/ and test/"),
+        (["test", "Val"], "has Val/, test/ but not both train/ and test/"),
+        (["train", "eval", "test", "dev"], "dev/, eval/, each of which may be the val part"),
         (["Training", "Testing", "bee"], "has Training/ and Testing/ and beside them bee/: are these classes or parts"),
         (["seg_train", "seg_test", "seg_pred"], "beside them seg_pred/"),
         (["cat_train", "cat_test", "dog_train", "dog_test"], "several directories are named like a training part"),
         (["train_cat", "test_cat", "train_dog", "test_dog"], "several directories are named like a training part"),
-        (["train", "val", "bee"], "but not both train/ and test/"),
+        (["train", "val", "bee"], "has train/ and val/ and beside them bee/: are these classes or parts"),
     ],
 )
 def test_names_that_could_mean_two_things_are_refused(names: list[str], words: str) -> None:

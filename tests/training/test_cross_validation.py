@@ -46,6 +46,22 @@ def equal(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor
     )
 
 
+def test_the_datas_own_validation_images_validate_and_are_dealt_to_the_folds_like_all_others(
+    settings: Config, short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
+) -> None:
+    own = images._replace(validation=np.arange(64) >= 50)
+    training = Training.of(settings, meta, own, cpu, tmp_path)
+    assert training.parts[0].validation.positions.tolist() == list(range(50, 64))
+    assert training.parts[0].training.positions.tolist() == list(range(50))
+    assert training.counts == {"training": 50, "validation": 14}
+    for part, without in zip(
+        Training.of(short, meta, own, cpu, tmp_path).parts,
+        Training.of(short, meta, images, cpu, tmp_path).parts,
+        strict=True,
+    ):
+        assert part.validation.positions.tolist() == without.validation.positions.tolist()
+
+
 def test_every_image_is_validated_once_by_a_network_that_was_not_trained_on_it(
     short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def combine(project: Project, options: EnsembleOptions, console: Console) -> dic
     meta = load_meta(project.meta)
     study = finished.read(project, options.study, meta, settings.model)
     members = _members(study, options, console)
-    validation = (study.validation_share, study.validation_seed)
+    validation = settings.train.model_copy(update=study.validation)
     with console.status("reading the networks") as status:
         combiner = Combiner(project, settings, meta, validation, members, status.update)
         single, ensemble = combiner.single(), combiner.ensemble()

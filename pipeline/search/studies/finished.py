@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import config
+from pipeline.batches import splits
 from pipeline.config import Model, Scalar
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.ensembles import Member
@@ -27,9 +28,8 @@ class Study:
     name: str
     key: str
     """In MLflow its run is study-{key}."""
-    validation_share: float
-    validation_seed: int
-    """Share and seed of the validation part, which is the same in all trials."""
+    validation: Mapping[str, Scalar]
+    """The keys of the section train that decide which images validate, the same in all trials."""
     trials: Sequence[Member]
     """The best one first."""
     confirmed: Sequence[Member]
@@ -78,8 +78,7 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
     return Study(
         name,
         search.about["key"],
-        fixed["train.validation_share"],
-        fixed["train.validation_seed"],
+        {key: fixed[f"train.{key}"] for key in splits.KEYS if f"train.{key}" in fixed},
         [_trained(f"trial {one.number}", one, one.number, folder / "trials", fixed, own) for one in finished],
         [
             _trained(f"confirm {one.number}", one, one.attributes["of"], folder / "confirm", fixed, own)
