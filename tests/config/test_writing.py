@@ -107,7 +107,7 @@ def test_filled_sections_have_all_keys_in_the_order_of_the_schema_and_mean_the_s
     path.write_text(SHORT)
     before = config.load(path)
     assert main(["--fill", "train"]) == 0
-    assert "wrote 21 keys into params.yaml" in capsys.readouterr().out
+    assert f"wrote {len(config.Train.model_fields) - 1} keys into params.yaml" in capsys.readouterr().out
     content = config.read_yaml(path)
     assert list(content["train"]) == list(config.Train.model_fields)
     assert list(content["data"]) == ["name"]
