@@ -1,6 +1,6 @@
 """Whether the sections space and tune fit the keys that they name, and each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -133,13 +133,13 @@ class SearchCheck:
 
         return next((found for name in self.axes if (found := walk([name])) and len(found) > 1), [])
 
-    def check_own_values(self) -> list[str]:
-        """The file's own values that lie outside the space, though trial 0 is to have them."""
+    def check_own_values(self, names: Collection[str] | None = None) -> list[str]:
+        """The file's own values, of all keys or of `names`, that lie outside the space, though trial 0 has them."""
         why = "trial 0 trains the file's own values, so widen the one or change the other"
         return [
             f"{name} is {shown(value)}, outside space.{name} ({described(self.axes[name])}); {why}"
             for name, value in active(self.axes, self.own).items()
-            if not self.axes[name].holds(value)
+            if not self.axes[name].holds(value) and (names is None or name in names)
         ]
 
     def _check_first(self) -> list[str]:

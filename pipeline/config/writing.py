@@ -29,7 +29,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
     source = f"{path} with the values to write"
     settings = parse(read_yaml(path), values, source)
     problems = [f"{name} is written by hand: it is no single value" for name in values if name not in legal_names()]
-    if problems := problems or SearchCheck(settings.model_dump()).check_own_values():
+    if problems := problems or SearchCheck(settings.model_dump()).check_own_values(values):
         raise all_of(problems, source)
     _rewrite(path, values)
 
