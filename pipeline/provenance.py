@@ -6,7 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +66,19 @@ def code_digest(stage: str, package: Path = Path(__file__).parent) -> str:
             digest.update(f"{source.relative_to(package).as_posix()}\n".encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def unlisted(project: Project, files: Iterable[Path]) -> list[str]:
+    """Those of the files that dvc.yaml does not have among the deps of the stage train: `dvc repro` overlooks them."""
+    try:
+        listed = [project.root / str(dep) for dep in read_yaml(project.root / "dvc.yaml")["stages"]["train"]["deps"]]
+    except (OSError, ConfigError, KeyError, TypeError):
+        return []
+    return [
+        file.relative_to(project.root).as_posix()
+        for file in files
+        if file.is_relative_to(project.root) and not any(file.is_relative_to(dep) for dep in listed)
+    ]
 
 
 def tags(made_from: Provenance) -> dict[str, str]:

@@ -176,6 +176,8 @@ class RunRecord:
     """What the logits of the model were divided by after the last epoch, so that its probabilities are calibrated."""
     macs: int | None = None
     """Multiply-accumulate operations per image. None: of an older version, which did not count them."""
+    code: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of the code of a network of the user's, by its value of model.family."""
     device: DeviceRecord
     platform: str
     provenance: Provenance

@@ -9,6 +9,7 @@ are means over the folds, run.json has those of each fold, and the model is that
 """
 
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -41,6 +42,7 @@ def train(project: Project) -> None:
 
     meta = records.load_meta(project.meta)
     warn_of_change(project, meta)
+    _warn_of_unlisted_code(project, settings)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
     device.prepare()
     images = load_images(project.training_data, meta)
@@ -89,6 +91,7 @@ def train(project: Project) -> None:
                 folds=training.folds,
                 temperature=temperature,
                 macs=networks.macs(training.network, meta),
+                code=config.code_digests(settings),
                 device=device.described(),
                 platform=made_from.platform,
                 provenance=made_from,
@@ -106,6 +109,15 @@ def train(project: Project) -> None:
     if folds := training.folds:
         print(f"{folds.count} folds: validation accuracy {folds.mean:.2%} ± {folds.sd:.2%} (sd)")
     print(f"wrote {project.model.relative_to(project.root)} after {elapsed_s:,.0f} s of training")
+
+
+def _warn_of_unlisted_code(project: Project, settings: Config) -> None:
+    if unlisted := provenance.unlisted(project, [file for file, _ in config.code_places(settings)]):
+        print(
+            f"warning: the stage train in dvc.yaml does not depend on {', '.join(unlisted)}, so `dvc repro` does not "
+            f"see when that changes: write `- {unlisted[0]}` under its deps.",
+            file=sys.stderr,
+        )
 
 
 def _values(settings: Config, meta: Meta) -> dict[str, config.Scalar]:
@@ -129,6 +141,7 @@ def _describe(
             provenance.tags(made_from)
             | {f"device.{key}": str(value) for key, value in asdict(device).items()}
             | {"seed": str(settings.train.seed)}
+            | {f"code.{family}": digest for family, digest in config.code_digests(settings).items()}
             | meta.tags()
         )
         run.log_dataset(
@@ -140,6 +153,8 @@ def _describe(
             classes=len(meta.classes),
             context="training",
         )
+    for file, place in config.code_places(settings):
+        run.log_file(file, place)
 
 
 def _record(run: tracking.Run, training: "Training", epochs: Sequence[Epoch]) -> None:

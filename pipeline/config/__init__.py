@@ -5,6 +5,8 @@ axes.py       what a search may vary: ranges and choices
 families.py   the families of networks: module, label, the keys that they read, legal depths
 sources.py    the data sets: files, checksums, what reads them
 schema.py     all keys, each with its type, its bounds, what it does and its role
+own_network.py  the user's own network: its file, its digest, the keys that its function takes
+extra.py      the values of those keys, with their defaults, and what is wrong with them
 names.py      the dotted names of the keys, and of those of older versions
 roles.py      what a key is: searchable, decides a training, of the machine, fixed in a grid
 files.py      YAML as plain dicts and lists; the file of model.weights
@@ -19,10 +21,19 @@ writing.py    writes values into a file and changes nothing else in it
 """
 
 from pipeline.config.axes import Axis, Choices, Number, Range, active
+from pipeline.config.extra import code_digests, code_places
 from pipeline.config.families import FAMILIES, ZOO, Family
 from pipeline.config.files import WEIGHTS_KEYS, parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import Config, check_search, grid, load, parse, schema
-from pipeline.config.names import defaults, had_no_effect
+from pipeline.config.names import defaults, had_no_effect, todays
+from pipeline.config.own_network import (
+    code_digest,
+    code_root,
+    extra_keys,
+    is_own,
+    source_file,
+    with_defaults,
+)
 from pipeline.config.roles import (
     decides_scoring,
     decides_training,
@@ -57,23 +68,32 @@ __all__ = [
     "Tune",
     "active",
     "check_search",
+    "code_digest",
+    "code_digests",
+    "code_places",
+    "code_root",
     "decides_scoring",
     "decides_training",
     "defaults",
+    "extra_keys",
     "fill",
     "fixed_in_grid",
     "grid",
     "had_no_effect",
     "is_of_the_machine",
+    "is_own",
     "load",
     "parse",
     "parse_value",
     "read_yaml",
     "schema",
     "searchable",
+    "source_file",
+    "todays",
     "weights_digest",
     "weights_file",
     "why_not_searchable",
+    "with_defaults",
     "write_values",
     "yaml_text",
 ]

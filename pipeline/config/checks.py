@@ -1,16 +1,19 @@
 """Whether the sections space and tune fit the keys that they name, and each other."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.config.axes import Axis, Choices, Range, active, is_choices
+from pipeline.config.extra import EXTRA, declared
 from pipeline.config.messages import described, sentence, shown, unknown
 from pipeline.config.names import kind_of, legal_names, section_of
 from pipeline.config.roles import searchable, why_not_searchable
 from pipeline.config.schema import Params
-from pipeline.config.section import Scalar
+from pipeline.config.section import Scalar, Section
+from pipeline.errors import ConfigError
 
 
 class SearchCheck:
@@ -27,11 +30,16 @@ class SearchCheck:
                 self.axes[name] = (Choices if is_choices(axis) else Range).model_validate(axis)
             except ValidationError:
                 continue  # the check of the whole file reports it
+        self.extra: Mapping[str, type[Section]] | None = None  # None: a function is missing, as `completed` says
+        with suppress(ConfigError):
+            self.extra = declared(content)
         self.own: dict[str, Any] = {}  # the legal ones of the file's own values and of the defaults
         for name in legal_names():
             section, _, key = name.partition(".")
             if not self._refusals(name, self.sections[section][key], name):
                 self.own[name] = self.sections[section][key]
+        extra = self.sections["model"]["extra"]
+        self.own |= {f"{EXTRA}{key}": value for key, value in extra.items()} if isinstance(extra, Mapping) else {}
 
     def problems(self) -> list[str]:
         """What is wrong with the space, whatever the values beside it."""
@@ -39,8 +47,9 @@ class SearchCheck:
         for name in self.sections["space"]:
             if why := why_not_searchable(str(name)):
                 found.append(f"space.{name} can't be searched: {why}")
-            elif name not in searchable():
-                found.append(unknown(f"space.{name}"))
+            elif name not in searchable() and name not in (self.extra or ()):
+                if not (str(name).startswith(EXTRA) and self.extra is None):
+                    found.append(unknown(f"space.{name}", [f"space.{other}" for other in self.extra or ()]))
             elif name not in self.axes or not (wrong := self._check_axis(name, self.axes[name])):
                 continue
             else:
@@ -60,7 +69,7 @@ class SearchCheck:
 
     def _check_axis(self, name: str, axis: Axis) -> list[str]:
         where = f"space.{name}"
-        kind = kind_of(name)
+        kind = self._kind(name)
         if isinstance(axis, Choices):
             refused = [refusal for value in axis.choices for refusal in self._refusals(name, value, name)]
             found = [f"{where} holds a value that {name} can't have: {refusal}" for refusal in refused]
@@ -96,13 +105,13 @@ class SearchCheck:
 
     def _check_condition(self, name: str, other: str, allowed: Sequence[Scalar]) -> list[str]:
         where = f"space.{name}.when"
-        if other not in legal_names():
-            return [f"{where}: {unknown(other)}"]
+        if other not in legal_names() and other not in (self.extra or ()):
+            return [f"{where}: {unknown(other, list(self.extra or ()))}"]
         if other == name or other.partition(".")[0] == "tune":
             return [f"{where} must name other keys of a training, got {other}"]
         if other in self.axes:
             axis = self.axes[other]
-            if isinstance(axis, Range) and axis.step is None and kind_of(other) is float:
+            if isinstance(axis, Range) and axis.step is None and self._kind(other) is float:
                 return [f"{where} must name a key that has choices, steps or whole numbers, got {other}"]
             return [
                 f"{where} waits for {shown(value)}, which {other} is never in the space ({described(axis)})"
@@ -149,8 +158,8 @@ class SearchCheck:
             whole = active(self.axes, self.own | dict(given))
             problems = []
             for name in given:
-                if name not in legal_names():
-                    problems.append(f"{where}: {unknown(name)}")
+                if name not in legal_names() and name not in (self.extra or ()):
+                    problems.append(f"{where}: {unknown(name, list(self.extra or ()))}")
                 elif name not in self.axes:
                     problems.append(f"{where} sets {name}, which is not in the space")
                 elif name not in whole:
@@ -169,7 +178,7 @@ class SearchCheck:
             endless = [
                 name
                 for name, axis in self.axes.items()
-                if isinstance(axis, Range) and axis.step is None and kind_of(name) is float
+                if isinstance(axis, Range) and axis.step is None and self._kind(name) is float
             ]
             found += [f"tune.sampler is grid, for which space.{name} needs a step or choices" for name in endless]
         rung, epochs = tune["first_rung"], self.own["train.epochs"]
@@ -177,9 +186,22 @@ class SearchCheck:
             found.append(f"tune.first_rung must be at most train.epochs ({epochs}), got {rung}")
         return found
 
+    def _kind(self, name: str) -> Any:
+        """The type of a key's values."""
+        if self.extra and name in self.extra:
+            return self.extra[name].model_fields[name.removeprefix(EXTRA)].annotation
+        return kind_of(name)
+
     def _refusals(self, name: str, value: Any, called: str) -> list[str]:
         """Why a key can't have a value, in sentences that call the key `called`."""
         section, _, key = name.partition(".")
+        if self.extra and name in self.extra:
+            key = name.removeprefix(EXTRA)
+            try:
+                self.extra[name].model_validate({key: value})
+            except ValidationError as error:
+                return [sentence(each, called) for each in error.errors() if each["loc"] == (key,)]
+            return []
         found: dict[str, None] = {}
         for beside in self._beside(name):
             try:

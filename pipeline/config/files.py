@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.families import FAMILIES
+from pipeline.config.own_network import is_own
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 from pipeline.files import Project
@@ -69,7 +70,7 @@ def weights_digest(model: Model) -> str | None:
 
     Raises ConfigError if the file is missing.
     """
-    if "weights" not in FAMILIES[model.family].reads or model.weights in (None, "default"):
+    if is_own(model.family) or "weights" not in FAMILIES[model.family].reads or model.weights in (None, "default"):
         return None
     with weights_file(str(model.weights)).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config.checks import SearchCheck
+from pipeline.config.extra import EXTRA, completed
 from pipeline.config.files import read_yaml
 from pipeline.config.messages import all_of, is_section, replaced, sentence, shown, unknown
 from pipeline.config.names import had_no_effect, legal_names, todays
@@ -70,10 +71,16 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
         section, _, key = name.partition(".")
         if name in Config.model_fields:
             problems.append(is_section(name))
+        elif name.startswith(EXTRA) and isinstance(inside := merged.setdefault(section, {}), dict):
+            inside["extra"] = dict(inside.get("extra") or {}) | {name.removeprefix(EXTRA): value}
         elif name not in legal_names() and section != "space":
             problems.append(unknown(name))
         elif isinstance(inside := merged.setdefault(section, {}), dict):
             inside[key] = value
+    extra, wrong = completed(merged)
+    problems += wrong
+    if extra and isinstance(merged.setdefault("model", {}), dict):
+        merged["model"]["extra"] = extra
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -126,5 +133,5 @@ def schema() -> str:
     content = Config.model_json_schema()
     content["title"] = "params.yaml"
     for space in (content["properties"]["space"], content["$defs"]["Grid"]["properties"]["space"]):
-        space["propertyNames"] = {"enum": list(searchable())}
+        space["propertyNames"] = {"anyOf": [{"enum": list(searchable())}, {"pattern": r"^model\.extra\.\w+$"}]}
     return json.dumps(content, indent=2) + "\n"

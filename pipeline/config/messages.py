@@ -22,6 +22,8 @@ _MOST_LISTED = 20
 def sentence(details: ErrorDetails, called: str | None = None) -> str:
     """A pydantic error as `train.epochs must be at least 1, got 0`; `called` takes the place of the key's name."""
     name, kind, context = called or _path(details["loc"]), details["type"], details.get("ctx", {})
+    if kind == "plain" and name.endswith("model.family") and details["input"] in TORCHVISIONS:
+        return f"{name} {details['input']} is gone: it is torchvision's, by model.name (docs/networks.md)"
     if kind == "plain":
         return f"{name} must be {details['msg']}, got {shown(details['input'])}"
     if kind == "rule":
@@ -32,8 +34,6 @@ def sentence(details: ErrorDetails, called: str | None = None) -> str:
         return f"{name} is not a key; allowed are {', '.join(form.model_fields)}" if form else unknown(name)
     if kind == "missing":
         return f"{name} is missing"
-    if kind == "literal_error" and name.endswith("model.family") and details["input"] in TORCHVISIONS:
-        return f"{name} {details['input']} is gone: it is torchvision's, by model.name (docs/networks.md)"
     if kind == "literal_error" and len(legal := re.findall(r"'([^']*)'", context["expected"])) > _MOST_LISTED:
         near = difflib.get_close_matches(str(details["input"]), legal, n=1, cutoff=0.4)
         hint = f" (nearest: {near[0]})" if near else ""
@@ -73,14 +73,18 @@ def shown(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def unknown(name: str) -> str:
-    """The sentence about a name that is no key. It suggests the nearest key, first of the same section, then of all."""
+def unknown(name: str, more: Sequence[str] = ()) -> str:
+    """The sentence about a name that is no key. It suggests the nearest key, first of the same section, then of all.
+
+    `more` are keys beside those of the schema.
+    """
     if name.endswith("model.backbone"):
         return f"{name} is called {name.replace('backbone', 'name')} today, beside model.family torchvision"
     if name.removeprefix("space.") in GONE:
         return f"{name} is gone: it brought nothing when it was measured (docs/results.md); remove it"
     section, _, key = name.rpartition(".")
     legal = [f"space.{other}" for other in searchable()] if name.startswith("space.") else list(legal_names())
+    legal += more
     inside = [other for other in legal if other.startswith(f"{section}.")] if section else list(Params.model_fields)
     if section == "space":
         inside = legal

@@ -1,13 +1,16 @@
 """The sections of params.yaml: each key with its type, its bounds, what it does and its role."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config.axes import AnyAxis, AnyScalar
 from pipeline.config.families import FAMILIES, ZOO
+from pipeline.config.own_network import OWN, is_own
 from pipeline.config.section import Role, Scalar, Section, broken_rule
 from pipeline.config.sources import SOURCES, Source
 
@@ -15,13 +18,31 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 if TYPE_CHECKING:
-    FamilyName: TypeAlias = str
     SourceName: TypeAlias = str
     ZooName: TypeAlias = str
 else:  # a type checker wants the names written out
-    FamilyName = Literal[tuple(FAMILIES)]
     SourceName = Literal[tuple(SOURCES)]
     ZooName = Literal[ZOO]
+
+
+def _family(name: str) -> str:
+    if name not in FAMILIES and not re.match(OWN, name):
+        raise PydanticCustomError("plain", f"{', '.join(FAMILIES)}, or a function of yours, as nets:build")
+    return name
+
+
+class Extra(dict[str, Scalar]):
+    """The keys of a user's network. It is part of a frozen section: not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+FamilyName = Annotated[
+    str,
+    AfterValidator(_family),
+    WithJsonSchema({"anyOf": [{"enum": list(FAMILIES), "type": "string"}, {"pattern": OWN, "type": "string"}]}),
+]
 
 HYPERPARAMETER = Role("training")
 SAME_IMAGES = Role("training", not_searched="all trials are scored on the same images")
@@ -102,7 +123,7 @@ class Model(Section):
     family: FamilyName = "speed"
     """resnet and plain (He et al. 2015, section 4.2, with and without shortcuts), vgg11 to 19 (Simonyan & Zisserman
     2014, with batch norms), torchvision (one of its 80 networks: model.name), speed (few wide stages after a whitening
-    layer, in the manner of Jordan 2024)."""
+    layer, in the manner of Jordan 2024); or a function of your own in a file beside params.yaml, as nets:build."""
     name: ZooName = "resnet18"
     """For torchvision: which of its classification networks, such as convnext_tiny."""
     depth: Annotated[int, Field(ge=5, le=1202)] = 8
@@ -125,19 +146,30 @@ class Model(Section):
     image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
     """For torchvision: pixels that images are resized to on the device; null: as they are."""
 
+    extra: Annotated[
+        Mapping[str, AnyScalar],
+        AfterValidator(Extra),
+        replace(HYPERPARAMETER, not_searched="its keys are, each by name: model.extra.heads"),
+    ] = Field(default_factory=Extra)
+    """For a function of your own: values of its further parameters, by name."""
+
     @property
     def label(self) -> str:
-        """What a person calls the network: resnet20, vgg11, convnext_tiny."""
+        """What a person calls the network: resnet20, vgg11, convnext_tiny, nets:build."""
+        if is_own(self.family):
+            return self.family
         return FAMILIES[self.family].label.format(**self.model_dump())
 
     def in_use(self) -> dict[str, Scalar]:
         """The family and the keys that it reads, with their values."""
         values = self.model_dump()
+        if is_own(self.family):
+            return {"family": self.family} | {f"extra.{key}": value for key, value in self.extra.items()}
         return {key: values[key] for key in ("family", *FAMILIES[self.family].reads)}
 
     @model_validator(mode="after")
     def _depth_fits_the_family(self) -> Self:
-        rule = FAMILIES[self.family].depth
+        rule = None if is_own(self.family) else FAMILIES[self.family].depth
         if rule and not rule.allows(self.depth):
             below, above = rule.nearest(self.depth)
             raise broken_rule(

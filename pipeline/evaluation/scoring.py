@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import networks, records
+from pipeline import config, networks, records
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import Images
-from pipeline.config import Config, Model
+from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation import metrics, test_set
 from pipeline.evaluation.inference import load_network, predict, prepared_device
@@ -41,7 +41,7 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
     Raises ConfigError, DataError; PipelineError where the model is missing or is not that of params.yaml.
     """
     meta = records.load_meta(project.meta)
-    _check_network(project.model, settings.model, record)
+    _check_network(project.model, settings, record)
     device = prepared_device(settings)
     images, batches = test_set.load(project, meta, settings, device)
     network = load_network(settings.model, project.model, meta)
@@ -79,10 +79,12 @@ _WITHOUT_EFFECT = ("dropout", "trained", "weights")
 """Keys of the section model that don't change what a trained network predicts."""
 
 
-def _check_network(path: Path, model: Model, record: RunRecord) -> None:
+def _check_network(path: Path, settings: Config, record: RunRecord) -> None:
     """Raises PipelineError, with the values that differ, if the model is not of the network of params.yaml."""
-    now = {f"model.{key}": value for key, value in model.in_use().items() if key not in _WITHOUT_EFFECT}
-    then = record.values
+    in_use = settings.model.in_use()
+    now = {f"model.{key}": value for key, value in in_use.items() if key not in _WITHOUT_EFFECT}
+    now |= {f"the code of {family}": digest for family, digest in config.code_digests(settings).items()}
+    then = record.values | {f"the code of {family}": digest for family, digest in record.code.items()}
     differences = [
         f"  {key}: it was {json.dumps(then[key])}, it is {json.dumps(value)}"
         for key, value in now.items()

@@ -2,6 +2,7 @@
 
 from typing import Protocol, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.config import Model
@@ -34,6 +35,12 @@ class Network(nn.Module):
     def last_layer(self) -> list[nn.Parameter]:
         """The parameters of the last layer: the logits are proportional to them."""
         return list(self.classify.parameters())
+
+    @torch.no_grad()
+    def divide_logits(self, divisor: float) -> None:
+        """Divides the logits of all images by a number, in the weights of the last layer."""
+        for parameter in self.last_layer:
+            parameter.div_(divisor)
 
     def takes(self, height: int, width: int) -> bool:
         """Whether the network leaves at least one pixel of images of such sides."""

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from pipeline.config import FAMILIES, Model
+from pipeline.config import FAMILIES, Model, is_own
 from pipeline.errors import ConfigError
 from pipeline.networks.classifier import Classifier
 from pipeline.networks.network import SIZE_KEYS, FamilyModule, Network
@@ -20,7 +20,8 @@ def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Class
     loaded next. Raises ConfigError if the family can't take such images or model.weights is no file for it, and
     DownloadError.
     """
-    family = cast(FamilyModule, importlib.import_module(f"pipeline.networks.{FAMILIES[model.family].module}"))
+    module = "own" if is_own(model.family) else FAMILIES[model.family].module
+    family = cast(FamilyModule, importlib.import_module(f"pipeline.networks.{module}"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = family.build(model, meta)

@@ -38,8 +38,6 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return 1 / scale.item() if clear else 1.0
 
 
-@torch.no_grad()
 def divide_logits(network: Classifier, divisor: float) -> None:
-    """Divides the logits of a network by a number, in the weights of its last layer."""
-    for parameter in network.head:
-        parameter.div_(divisor)
+    """Divides the logits of a network by a number, in its weights."""
+    network.network.divide_logits(divisor)

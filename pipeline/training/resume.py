@@ -50,6 +50,6 @@ def fingerprint(settings: Config, meta: Meta) -> str:
         for key, value in settings.values().items()
         if config.decides_training(key) or config.is_of_the_machine(key)
     }
-    weights = config.weights_digest(settings.model)
-    given = [values, meta.digest, weights, torch.__version__, provenance.code_digest("train")]
+    content = [config.weights_digest(settings.model), config.code_digests(settings)]
+    given = [values, meta.digest, content, torch.__version__, provenance.code_digest("train")]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]

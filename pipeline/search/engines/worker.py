@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import config
 from pipeline.errors import ConfigError, Diverged, OutOfMemory, PipelineError
 from pipeline.outcome import Outcome
 from pipeline.search.engines.base import (
@@ -57,6 +58,8 @@ class WorkerSpec:
     precision: str
     log: Path
     """The file for what the worker and its libraries print."""
+    code: Mapping[str, str] | None = None
+    """The digest of the code of each network of the user's, as it was when the search began; None: not compared."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class _Trainer:
 
         self._meta: Meta = load_meta(spec.meta)
         self._images: Images = load_images(spec.training_data, self._meta)
+        self._code = spec.code
         self._device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
@@ -159,6 +163,11 @@ class _Trainer:
         from pipeline.training.loop import memory_errors
 
         yield Began(order.trial)
+        if self._code and config.code_digests(order.config) != self._code:
+            raise PipelineError(
+                f"The code of {' and '.join(self._code)} has changed since the search began, and its trials don't "
+                "compare with new ones: set it back, or search under another --study."
+            )
         self._device.prepare()
         with memory_errors(order.config.train, self._device):
             training = Training.of(order.config, self._meta, self._images, self._device, order.folder)

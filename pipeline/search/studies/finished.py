@@ -67,6 +67,12 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
             f"The study {name} searched on {data['name']} with the digest {data['digest']}, but data/ holds "
             f"{meta.name} with {meta.digest}: bring that data back, or name a study of this data by --study."
         )
+    for family, digest in search.about.get("content", {}).items():
+        if config.is_own(family) and config.code_digest(family) != digest:
+            raise PipelineError(
+                f"The code of {family} has changed since the study {name} trained with it: bring that code back, or "
+                "search with the new one under another --study."
+            )
     if fixed.get("train.folds"):
         raise PipelineError(
             f"The trials of the study {name} are cross-validations (train.folds is {fixed['train.folds']}), whose "
@@ -111,13 +117,16 @@ def _trained(name: str, trial: Trial, of: int, folder: Path, fixed: Mapping[str,
         for key, value in {**fixed, **trial.values}.items()
         if key.startswith("model.") and not config.had_no_effect(key, value)
     }
+    extra = {key.removeprefix("extra."): values.pop(key) for key in list(values) if key.startswith("extra.")}
+    if config.todays(values):
+        raise PipelineError(f"{name} was trained with model.family {values['family']}, which is gone: search again.")
     if gone := sorted(set(values) - set(Model.model_fields)):
         raise PipelineError(f"{name} was trained with model.{gone[0]}, which is gone: search again.")
     return Member(
         name=name,
         trial=of,
         values=trial.values,
-        model=Model.model_validate(own.model_dump() | values),
+        model=Model.model_validate(own.model_dump() | values | {"extra": {**own.extra, **extra}}),
         weights=folder / f"{trial.number:04}" / "model.safetensors",
         accuracy=trial.scores[-1],
     )

@@ -25,7 +25,7 @@ def identity(spec: StudySpec) -> dict[str, dict[str, Any]]:
         "space": spec.space.described(),
         "values": fixed | {"tune.seed": spec.settings.tune.seed},
         "data": {"name": spec.meta.name, "digest": spec.meta.digest},
-        "content": {"model.weights": config.weights_digest(spec.settings.model)},
+        "content": {"model.weights": config.weights_digest(spec.settings.model)} | config.code_digests(spec.settings),
     }
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 
-from pipeline import provenance
+from pipeline import config, provenance
 from pipeline.errors import TrackingError
 from pipeline.exporting.process import Exporter
 from pipeline.machine import Machine, placements
@@ -84,6 +84,7 @@ class StudyResources:
                 threads=placement.threads,
                 precision=train.precision,
                 log=folder / f"worker-{number}.log",
+                code=config.code_digests(self._spec.settings),
             )
             for number, placement in enumerate(chosen, 1)
         ]
@@ -100,6 +101,7 @@ class StudyResources:
         parent = tracker.open(f"study-{self._search.about['key']}", name=f"study {self._search.name}")
         tracker.send_leftovers()
         tags = provenance.tags(provenance.collect(spec.project)) | spec.meta.tags()
+        tags |= {f"code.{family}": digest for family, digest in config.code_digests(spec.settings).items()}
         with parent.batch():
             parent.log_params(
                 {f"space.{name}": str(axis) for name, axis in about["space"].items()}
@@ -107,6 +109,8 @@ class StudyResources:
             )
             # The section tune goes into tags: a study can resume with other values of it, and params can't change.
             tune = spec.settings.tune.model_dump(mode="json")
+            for file, place in config.code_places(spec.settings):
+                parent.log_file(file, place)
             parent.set_tags(tags | {f"tune.{key}": str(value) for key, value in tune.items()})
         return StudyRun(tracker, parent, spec.meta, tags)
 

@@ -262,6 +262,7 @@ def test_an_error_in_a_training_is_reported_with_its_traceback(
 
 
 NO_NETWORK = {"model.family": "vgg11"}
+WEIGHTS = {"model.family": "torchvision", "model.name": "shufflenet_v2_x0_5", "model.stem": "small"}
 
 
 @pytest.mark.parametrize(
@@ -274,8 +275,8 @@ NO_NETWORK = {"model.family": "vgg11"}
             "halves images until",
         ),
         (("augment.small_side",), {"augment.small_side": 0.25}, "augment.small_side is 0.25, which makes images of 2"),
-        (("model.weights",), {"model.family": "torchvision", "model.weights": "none.pth"}, "there is no file"),
-        (("model.name",), {"model.family": "torchvision", "model.weights": "params.yaml"}, "can't be read as weig"),
+        (("model.weights",), WEIGHTS | {"model.weights": "none.pth"}, "there is no file"),
+        (("model.name",), WEIGHTS | {"model.weights": "params.yaml"}, "can't be read as weig"),
     ],
 )
 def test_a_searched_value_that_can_not_work_ends_its_trial_and_the_worker_stays_alive(
@@ -296,7 +297,7 @@ def test_a_searched_value_that_can_not_work_ends_its_trial_and_the_worker_stays_
     [
         (NO_NETWORK, "model.family vgg11 halves images until 32 x 32 pixels are one"),
         ({"augment.small_side": 0.25}, "augment.small_side is 0.25"),
-        ({"model.family": "torchvision", "model.weights": "none.pth"}, "there is no file"),
+        (WEIGHTS | {"model.weights": "none.pth"}, "there is no file"),
         ({"train.folds": 20}, r"Too few training images of 3 \(2\): each of 20 folds"),
         ({}, r"Too few training images of 3 \(1\): one of each class is held out"),
     ],
