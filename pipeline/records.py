@@ -77,6 +77,17 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
+class NearDuplicates:
+    """Test images that look nearly like a training image, by their pixels."""
+
+    test: int
+    compared: int
+    """Test images that were looked at: all, or a part of very many."""
+    examples: list[str] = field(default_factory=list)
+    """A few pairs: "train/a.png ~ test/b.png"."""
+
+
+@dataclass(frozen=True)
 class Meta:
     """A data set without its images."""
 
@@ -100,12 +111,15 @@ class Meta:
     """Of the local folder or archive that it was made from. None for others and those that an earlier version made."""
     duplicates: Duplicates | None = None
     """None: an earlier version did not count them."""
+    near_duplicates: NearDuplicates | None = None
+    """None: the images are too small for that, or an earlier version did not count them."""
 
     def tags(self) -> dict[str, str]:
-        """For MLflow: the digest, and the numbers of equal images."""
+        """For MLflow: the digest, and the numbers of equal and nearly equal images."""
         counts = {} if self.duplicates is None else asdict(self.duplicates)
         counts.pop("examples", None)
-        return {"data.digest": self.digest} | {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
+        tags = {"data.digest": self.digest} | {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
+        return tags | ({"data.near_duplicates": str(self.near_duplicates.test)} if self.near_duplicates else {})
 
     @property
     def description(self) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import records
-from pipeline.datasets import disk, duplicates
+from pipeline.datasets import disk, duplicates, near_duplicates
 from pipeline.datasets.dataset import DataSet, Part
 from pipeline.files import Project, atomic_write
 from pipeline.grouping import groups_of
-from pipeline.records import Meta
+from pipeline.records import Meta, NearDuplicates
 
 UNPACKED = ".unpacked-"  # prefix of temporary folders below data/
 _PIXELS_PER_COUNT = 1 << 20
@@ -103,6 +103,7 @@ def _write(project: Project, dataset: DataSet) -> tuple[Meta, dict[str, list[byt
             archive_sha256=dataset.archive_sha256,
             fingerprint=dataset.fingerprint,
             duplicates=duplicates.find(parts, hashes),
+            near_duplicates=_near_duplicates(project, parts),
         )
     return meta, hashes
 
@@ -151,6 +152,20 @@ def _optional(path: Path, array: npt.NDArray[Any] | None, digest: "hashlib._Hash
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
     with atomic_write(path) as aside, aside.open("wb") as file:
         np.save(file, array)
+
+
+def _near_duplicates(project: Project, parts: Mapping[str, Part]) -> NearDuplicates | None:
+    learned, test = (
+        near_duplicates.Labelled(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy"))
+        for folder in (project.training_data, project.test_data)
+    )
+
+    def pair(one: int, other: int) -> str:
+        before = len(parts["train"].labels)
+        name, place = ("train", one) if one < before else ("validation", one - before)
+        return f"{parts[name].name(name, place)} ~ {parts['test'].name('test', other)}"
+
+    return near_duplicates.find(learned, test, pair)
 
 
 def _groups(hashes: Mapping[str, list[bytes]]) -> npt.NDArray[np.int64] | None:

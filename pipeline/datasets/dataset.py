@@ -28,6 +28,10 @@ class Part:
     names: Sequence[str] | None = None
     """The N names for messages, in the order of the labels; None where images have no names."""
 
+    def name(self, part: str, place: int) -> str:
+        """The name of an image for messages; `part` is that of the part."""
+        return f"{part} image {place}" if self.names is None else self.names[place]
+
 
 @dataclass(frozen=True)
 class DataSet:

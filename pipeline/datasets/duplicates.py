@@ -97,8 +97,7 @@ def warn(found: Duplicates, counts: dict[str, int]) -> None:
 
 
 def _image(name: str, part: Part, place: int) -> _Image:
-    shown = f"{name} image {place}" if part.names is None else part.names[place]
-    return _Image(name, int(part.labels[place]), shown)
+    return _Image(name, int(part.labels[place]), part.name(name, place))
 
 
 def _warn(sentence: str, examples: Sequence[str]) -> None:

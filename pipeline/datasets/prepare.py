@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from pipeline.config import Data
-from pipeline.datasets import arrays, disk, duplicates
+from pipeline.datasets import arrays, disk, duplicates, near_duplicates
 from pipeline.datasets.dataset import DataSet
 from pipeline.files import Project
 from pipeline.records import Meta
@@ -24,6 +24,8 @@ def prepare(project: Project, data: Data) -> Meta:
             raise
     if meta.duplicates:
         duplicates.warn(meta.duplicates, meta.counts)
+    if meta.near_duplicates:
+        near_duplicates.announce(meta.near_duplicates)
     return meta
 
 

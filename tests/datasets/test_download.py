@@ -84,6 +84,7 @@ def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
             **dict.fromkeys(("training", "validation", "test", "leaked", "leaked_into_validation", "conflicting"), 0),
             "examples": {"leaked": [], "leaked_into_validation": [], "conflicting": [], "copies": []},
         },
+        "near_duplicates": None,
     }
 
 
