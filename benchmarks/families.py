@@ -58,16 +58,16 @@ def measure(values: dict[str, Any], batch_size: int, steps: int, threads: int | 
     count = steps * batch_size
     images = Images(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
     network = networks.build(settings.model, meta, seed=0, initial=False)
+    loader = device.loader(images)
     batches = TrainingBatches(
-        images,
+        loader,
         np.arange(count),
         batch_size=batch_size,
         policy=settings.augment,
         fill=meta.mean,
         seed=0,
-        device=device.handle,
     )
-    few = OrderedBatches(images, np.arange(10), batch_size=10, device=device.handle)
+    few = OrderedBatches(loader, np.arange(10), batch_size=10)
     epochs = list(loop.fit(network, batches, few, settings.train, device))
     return {
         "parameters": networks.parameters(network),

@@ -81,9 +81,8 @@ def recipes_of(text: str, seeds: int) -> dict[str, tuple[Config, int]]:
 
 def course(settings: Config, archive: Archive, device: Device) -> Iterator[tuple[float, float, float]]:
     """Seconds, and percent of the test set without and with flips, after each epoch."""
-    test = OrderedBatches(
-        archive.test, np.arange(len(archive.test.labels)), batch_size=settings.evaluate.batch_size, device=device.handle
-    )
+    everything = np.arange(len(archive.test.labels))
+    test = OrderedBatches(device.loader(archive.test), everything, batch_size=settings.evaluate.batch_size)
     began = time.perf_counter()
     parts = Parts.build(settings, archive.meta, archive.training, device)
     ready_s = time.perf_counter() - began

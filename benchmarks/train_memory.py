@@ -44,14 +44,14 @@ def measure(batch_size: int, precision: str, folder: Path) -> dict[str, float]:
     device.prepare()
     images = load_images(folder, meta)
     network, _, validation = Parts.build(settings, meta, images, device)
+    loader = device.loader(images)
     batches = TrainingBatches(
-        images,
+        loader,
         np.arange(STEPS * batch_size),
         batch_size=batch_size,
         policy=settings.augment,
         fill=meta.mean,
         seed=0,
-        device=device.handle,
     )
     list(loop.fit(network, batches, validation, settings.train, device))
     return {"libraries_mb": bare / 1e6, "peak_mb": device.peak_memory_bytes() / 1e6}

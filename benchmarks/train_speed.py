@@ -93,16 +93,16 @@ def plain(settings: Config, meta: Meta, images: Images, device: torch.device) ->
 def ours(settings: Config, meta: Meta, images: Images, device: Device) -> Iterator[float]:
     """Likewise."""
     everything = np.arange(len(images.labels))
+    loader = device.loader(images)
     batches = TrainingBatches(
-        images,
+        loader,
         everything,
         batch_size=settings.train.batch_size,
         policy=settings.augment,
         fill=meta.mean,
         seed=0,
-        device=device.handle,
     )
-    some = OrderedBatches(images, everything[:100], batch_size=100, device=device.handle)
+    some = OrderedBatches(loader, everything[:100], batch_size=100)
     network = networks.build(settings.model, meta, seed=0)
     for epoch in loop.fit(network, batches, some, settings.train, device):
         yield epoch.images_per_second

@@ -23,7 +23,7 @@ Packages, from the roof down. A package imports only from those below its own; i
     exporting/      networks -> MLflow models, in a process of its own
     training/       the training loop, optimizers, schedules, checkpoints, cross-validation, device
     networks/       networks, one file a family, and their weights on disk
-    batches/        splits, augmentation, batches on the device
+    batches/        splits, augmentation, batches on the device or streamed to it
     datasets/       where images come from: CIFAR-10, digits, a folder; addresses, archives
     config/         params.yaml as one frozen, strict, typed Config
 

@@ -59,6 +59,8 @@ class Placement(NamedTuple):
     """As train.device has it."""
     threads: int
     """CPU threads."""
+    memory_share: float = 1.0
+    """Of the memory of a GPU: the workers on one have equal parts."""
 
 
 def placements(
@@ -80,8 +82,9 @@ def placements(
         count = workers or max(1, machine.cores // (threads or 1))
         return [Placement("cpu", threads or 1)] * count
     count = workers or len(devices) * workers_per_gpu
-    share = threads or max(1, machine.cores // count)
-    return [Placement(devices[index % len(devices)], share) for index in range(count)]
+    each = threads or max(1, machine.cores // count)
+    chosen = [devices[index % len(devices)] for index in range(count)]
+    return [Placement(device, each, 1 / chosen.count(device)) for device in chosen]
 
 
 def granted_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:

@@ -1,8 +1,6 @@
-"""Batches on the device.
+"""Batches on the device: shuffled and augmented to train on, or all images in order.
 
-A data set is small compared with the memory of the machines that train on it. It is copied to the device once, as
-uint8, and batches are cut from it there: no loader processes, no decoding and no copying during the training. On a CPU
-the arrays stay memory-mapped, and all processes of a machine share them.
+A loader brings the images; see loaders.py. They are augmented on the device, as whole batches.
 """
 
 import math
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.batches import augment
-from pipeline.batches.images import Images
+from pipeline.batches.loaders import Loader
 from pipeline.batches.splits import Positions
 from pipeline.config import Augment
 
@@ -66,21 +64,20 @@ class TrainingBatches:
 
     def __init__(
         self,
-        images: Images,
+        loader: Loader,
         positions: Positions,
         *,
         batch_size: int,
         policy: Augment,
         fill: tuple[float, ...],
         seed: int,
-        device: torch.device,
         small_epochs: int = 0,
     ) -> None:
         """`fill` is the colour of what augmentation blanks: a value per channel, 0..1.
 
         The first `small_epochs` epochs have images resized by `policy.small_side`.
         """
-        self._images, self._labels = _on_device(images, positions, device)
+        self._loader = loader
         self._positions = torch.from_numpy(positions)
         self._small_epochs = small_epochs
         self._batch_size = min(batch_size, len(positions))
@@ -88,7 +85,7 @@ class TrainingBatches:
         self._fill = fill
         self._seed = seed
         # Drawn for the whole training set, so that an image's flips are the same in every split.
-        self._flipped_first = torch.randint(2, (len(images.labels),), generator=_generator(seed, 0)).bool()[
+        self._flipped_first = torch.randint(2, (len(loader.images.labels),), generator=_generator(seed, 0)).bool()[
             self._positions
         ]
 
@@ -117,13 +114,13 @@ class TrainingBatches:
         alternating = None
         if self._policy.flip == "alternating":
             alternating = self._flipped_first[order] ^ (number % 2 == 0)
-        size, device = self._images.shape[1:3], self._images.device
+        _, height, width, _ = self._loader.images.pixels.shape
+        size, device = (height, width), self._loader.device
         draws = augment.draw(self._policy, len(order), size, random, alternating).to(device)
-        rows = self._positions[order] if device.type == "cpu" else order.to(device)
-        for step in range(self.steps):
+        whole_batches = self._positions[order[: len(self)]]
+        for step, (images, labels) in enumerate(self._loader.load(whole_batches, self._batch_size)):
             part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            images = augment.apply(self._images.index_select(0, rows[part]), draws[part], self._fill)
-            labels = self._labels[rows[part]]
+            images = augment.apply(images, draws[part], self._fill)
             mixing = augment.draw_mixing(self._policy, len(labels), size, random)
             mix = None
             if mixing is not None:
@@ -137,34 +134,22 @@ class TrainingBatches:
 class OrderedBatches:
     """Batches of all images at `positions`, unchanged and in order: the same for every epoch."""
 
-    def __init__(self, images: Images, positions: Positions, *, batch_size: int, device: torch.device) -> None:
+    def __init__(self, loader: Loader, positions: Positions, *, batch_size: int) -> None:
         self.positions = positions
         """Of the images in the whole data set."""
-        self._images, self._labels = _on_device(images, positions, device)
-        positions_there = torch.from_numpy(positions)
-        self._order = positions_there if device.type == "cpu" else torch.arange(len(positions), device=device)
+        self._loader = loader
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.positions)
 
     @property
     def steps(self) -> int:
-        return math.ceil(len(self._order) / self._batch_size)
+        return math.ceil(len(self.positions) / self._batch_size)
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
-        for part in torch.split(self._order, self._batch_size):
-            yield Batch(self._images[part].permute(0, 3, 1, 2), self._labels[part])
-
-
-def _on_device(images: Images, positions: Positions, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels on the device: all of them on a CPU, where they are shared; else those at `positions`."""
-    if device.type == "cpu":
-        return torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
-    return (
-        torch.from_numpy(images.pixels[positions]).to(device),
-        torch.from_numpy(images.labels[positions]).to(device),
-    )
+        for images, labels in self._loader.load(torch.from_numpy(self.positions), self._batch_size):
+            yield Batch(images.permute(0, 3, 1, 2), labels)
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

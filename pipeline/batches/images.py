@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batches.mapped import read_ahead
 from pipeline.errors import DataError
 from pipeline.grouping import Groups
 from pipeline.records import Meta
@@ -23,6 +24,19 @@ class Images(NamedTuple):
     validation: npt.NDArray[np.bool_] | None = None
     """[N], true for the data's own validation images; None where it has none."""
 
+    def gather(
+        self, positions: npt.NDArray[np.int64], out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Copies of the images at `positions`, [B, H, W, C]; in `out` if it is given.
+
+        Of a memory map no other images are read from disk. Raises IndexError.
+        """
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self.pixels):
+            raise IndexError(f"positions must be 0 to {len(self.pixels) - 1}")
+        read_ahead(self.pixels, positions)
+        # numpy checks positions on a second copy of the result, unless its mode is another.
+        return np.take(np.asarray(self.pixels), positions, axis=0, out=out, mode="clip")
+
 
 def load_images(folder: Path, meta: Meta) -> Images:
     """Memory-maps images.npy and reads labels.npy, and groups.npy and validation.npy if they are there.
@@ -30,8 +44,8 @@ def load_images(folder: Path, meta: Meta) -> Images:
     Raises DataError if they are missing, damaged or don't fit `meta`.
     """
     try:
-        # Copy on write, since PyTorch asks for writable memory. Nothing is written to the file.
-        images = np.load(folder / "images.npy", mmap_mode="c")
+        # Read-only: the kernel refuses a map that could be written to where the file is larger than the memory.
+        images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         groups, validation = (
             np.load(folder / name) if (folder / name).exists() else None for name in ("groups.npy", "validation.npy")

@@ -13,6 +13,7 @@ from pipeline import networks
 from pipeline.batches import splits
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import load_images
+from pipeline.batches.loaders import Streamed
 from pipeline.config import Config, Model, Scalar, Train
 from pipeline.errors import PipelineError
 from pipeline.evaluation import inference, metrics, soup, test_set
@@ -130,12 +131,14 @@ class Combiner:
         trained_on, held_out = splits.held_out(images, train, meta.classes)
         self.labels = images.labels[held_out]
         self._device = inference.prepared_device(settings)
-        size, device = settings.evaluate.batch_size, self._device.handle
-        self._validation = OrderedBatches(images, held_out, batch_size=size, device=device)
+        size = settings.evaluate.batch_size
+        # Of the training set these are few, and each network sees them once.
+        loader = Streamed(images, self._device.handle)
+        self._validation = OrderedBatches(loader, held_out, batch_size=size)
         # In whole batches, as each counts alike, and mixed, as a batch of one class is like no other.
         drawn = np.random.default_rng(0).permutation(trained_on)[:STATISTICS_IMAGES]
         whole = len(drawn) - len(drawn) % size or len(drawn)
-        self._statistics = OrderedBatches(images, drawn[:whole], batch_size=size, device=device)
+        self._statistics = OrderedBatches(loader, drawn[:whole], batch_size=size)
         self._networks: list[Classifier] = []
         self._probabilities: list[Floats] = []
         for number, member in enumerate(members, start=1):

@@ -43,13 +43,14 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
     meta = records.load_meta(project.meta)
     _check_network(project.model, settings, record)
     device = prepared_device(settings)
-    images, batches = test_set.load(project, meta, settings, device)
+    loader, batches = test_set.load(project, meta, settings, device)
+    images = loader.images
     network = load_network(settings.model, project.model, meta)
     macs = networks.macs(network, meta) if record.macs is None else record.macs
     loop.place(network, device)
     size, bins = settings.evaluate.batch_size, settings.evaluate.calibration_bins
     first = np.arange(len(images.labels))[:size]
-    loop.infer(network, OrderedBatches(images, first, batch_size=size, device=device.handle), device)  # warm-up
+    loop.infer(network, OrderedBatches(loader, first, batch_size=size), device)  # warm-up
     probabilities, seconds = _timed(lambda: predict(network, batches, device))
     flipped = predict(network, batches, device, flip=True) if settings.evaluate.tta == "flip" else None
     before = metrics.score(metrics.with_temperature(probabilities, 1 / record.temperature), images.labels, bins)
@@ -141,7 +142,7 @@ def _write_mistakes(path: Path, probabilities: Floats, images: Images, count: in
     with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(
             file,
-            images=images.pixels[worst],
+            images=images.gather(worst),
             index=worst,
             actual=images.labels[worst],
             predicted=predicted[worst],

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.batches.batches import OrderedBatches
-from pipeline.batches.images import Images, load_images
+from pipeline.batches.images import load_images
+from pipeline.batches.loaders import Loader
 from pipeline.config import Config, Model
 from pipeline.evaluation.inference import load_network, predict, prepared_device
 from pipeline.evaluation.metrics import Floats, Ints
@@ -15,11 +16,11 @@ from pipeline.training import loop
 from pipeline.training.device import Device
 
 
-def load(project: Project, meta: Meta, settings: Config, device: Device) -> tuple[Images, OrderedBatches]:
+def load(project: Project, meta: Meta, settings: Config, device: Device) -> tuple[Loader, OrderedBatches]:
     """The test set, and its batches in order. Raises DataError."""
     images = load_images(project.test_data, meta)
-    positions = np.arange(len(images.labels))
-    return images, OrderedBatches(images, positions, batch_size=settings.evaluate.batch_size, device=device.handle)
+    loader = device.loader(images)
+    return loader, OrderedBatches(loader, np.arange(len(images.labels)), batch_size=settings.evaluate.batch_size)
 
 
 def predict_test_set(
@@ -35,5 +36,5 @@ def predict_test_set(
     device = prepared_device(settings)
     network = load_network(model, weights, meta)
     loop.place(network, device)
-    images, batches = load(project, meta, settings, device)
-    return predict(network, batches, device, flip=flip), images.labels
+    loader, batches = load(project, meta, settings, device)
+    return predict(network, batches, device, flip=flip), loader.images.labels

@@ -54,8 +54,9 @@ class Training:
         if train.folds is None:
             parts = [Parts.build(config, meta, images, device)]
         else:
+            loader = device.loader(images)
             parts = [
-                Parts.build(config, meta, images, device, positions=positions, seed=seed)
+                Parts.build(config, meta, images, device, loader=loader, positions=positions, seed=seed)
                 for positions, seed in zip(
                     splits.folds(images.labels, train.folds, train.validation_seed, images.groups, meta.classes),
                     seeds(train),

@@ -9,6 +9,9 @@ from typing import Literal
 
 import torch
 
+from pipeline.batches import loaders
+from pipeline.batches.images import Images
+from pipeline.batches.loaders import Loader
 from pipeline.errors import ConfigError
 from pipeline.machine import Machine
 from pipeline.records import DeviceRecord
@@ -28,6 +31,8 @@ class Device:
     handle: torch.device
     precision: Precision
     threads: int
+    memory_share: float = 1.0
+    """Of the memory of a GPU, what this process may count on: workers of a search may share one."""
 
     @classmethod
     def choose(cls, requested: str, precision: str, threads: int | None, machine: Machine) -> "Device":
@@ -81,6 +86,23 @@ class Device:
             torch.cuda.synchronize(self.handle)
         elif self.handle.type == "mps":
             torch.mps.synchronize()
+
+    def free_memory_bytes(self) -> int:
+        """What this process may still allocate of the device's own memory, in bytes: 0 on a CPU, which has none."""
+        if self.handle.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.handle)
+            held = torch.cuda.memory_allocated(self.handle)
+            # PyTorch keeps what an earlier training has freed, and the driver counts it as taken.
+            free += torch.cuda.memory_reserved(self.handle) - held
+            return min(free, round(self.memory_share * total) - held)
+        if self.handle.type == "mps":
+            most = round(self.memory_share * torch.mps.recommended_max_memory())
+            return most - torch.mps.current_allocated_memory()
+        return 0
+
+    def loader(self, images: Images) -> Loader:
+        """Brings images to this device: resident where they fit, else streamed."""
+        return loaders.choose(images, self.handle, self.free_memory_bytes())
 
     def peak_memory_bytes(self) -> int:
         """The most memory held so far, in bytes: on CUDA that of the device, else that of this process."""

@@ -10,6 +10,7 @@ from pipeline import networks
 from pipeline.batches import splits
 from pipeline.batches.batches import OrderedBatches, TrainingBatches
 from pipeline.batches.images import Images
+from pipeline.batches.loaders import Loader
 from pipeline.batches.splits import Positions
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -33,11 +34,13 @@ class Parts(NamedTuple):
         images: Images,
         device: Device,
         *,
+        loader: Loader | None = None,
         positions: tuple[Positions, Positions] | None = None,
         seed: int | None = None,
     ) -> "Parts":
         """An untrained network, prepared by training images, and both parts of the training set `images`.
 
+        `loader` is the one that brings them to the device, which folds share; None: one for this training alone.
         `positions` are those of the training and of the validation images; None: those of `splits.held_out`.
         `seed` is that of the initial weights, the order and the augmentation; None: train.seed. Raises DataError and
         ConfigError.
@@ -45,21 +48,21 @@ class Parts(NamedTuple):
         train = config.train
         training, validation = positions or splits.held_out(images, train, meta.classes)
         seed = train.seed if seed is None else seed
+        loader = loader or device.loader(images)
         network = networks.build(config.model, meta, seed)
         network.prepare(_sample(images, training))
         return cls(
             network=network,
             training=TrainingBatches(
-                images,
+                loader,
                 training,
                 batch_size=train.batch_size,
                 policy=config.augment,
                 fill=meta.mean,
                 seed=seed,
-                device=device.handle,
                 small_epochs=_small_epochs(config, network, meta),
             ),
-            validation=OrderedBatches(images, validation, batch_size=train.batch_size, device=device.handle),
+            validation=OrderedBatches(loader, validation, batch_size=train.batch_size),
         )
 
 
@@ -83,4 +86,4 @@ def _sample(images: Images, positions: Positions) -> Tensor:
     _, height, width, _ = images.pixels.shape
     count = min(2_000, max(1, 2_000_000 // (height * width)), len(positions))
     chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
-    return torch.from_numpy(images.pixels[chosen]).permute(0, 3, 1, 2)
+    return torch.from_numpy(images.gather(chosen)).permute(0, 3, 1, 2)

@@ -5,6 +5,7 @@ import torch
 
 from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
 from pipeline.batches.images import Images
+from pipeline.batches.loaders import Streamed
 from pipeline.config import Augment
 
 CPU = torch.device("cpu")
@@ -24,7 +25,8 @@ def batches(
     }
     plain |= {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
     how = Augment.model_validate({"policy": policy, "small_side": 1.0, "small_until": 0.5} | plain | others)
-    return TrainingBatches(images, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed, device=CPU)
+    loader = Streamed(images, CPU)
+    return TrainingBatches(loader, positions, batch_size=8, policy=how, fill=(0.5,) * 3, seed=seed)
 
 
 def test_an_epoch_holds_each_image_of_the_part_once_in_an_order_of_its_own(images: Images) -> None:
@@ -147,7 +149,7 @@ def test_a_part_smaller_than_a_batch_is_one_batch(images: Images) -> None:
 
 
 def test_ordered_batches_hold_all_images_in_order(images: Images) -> None:
-    part = OrderedBatches(images, np.arange(3, 50), batch_size=20, device=CPU)
+    part = OrderedBatches(Streamed(images, CPU), np.arange(3, 50), batch_size=20)
     taken = list(part.epoch())
     assert [len(batch.labels) for batch in taken] == [20, 20, 7]
     assert (len(part), part.steps) == (47, 3)

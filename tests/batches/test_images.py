@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.batches.images import Images, load_images
 from pipeline.errors import DataError
@@ -52,7 +51,24 @@ def test_missing_and_damaged_files_are_reported_with_what_to_do(
         load_images(tmp_path, load_meta(tmp_path / "meta.json"))
 
 
-def test_no_write_to_an_array_reaches_the_file(tmp_path: Path, images: Images, meta: Meta) -> None:
+def test_no_array_can_be_written_to(tmp_path: Path, images: Images, meta: Meta) -> None:
     save(tmp_path, images, meta)
-    torch.from_numpy(load_images(tmp_path, meta).pixels).zero_()
-    assert np.array_equal(np.load(tmp_path / "images.npy"), images.pixels)
+    with pytest.raises(ValueError, match="read-only"):
+        load_images(tmp_path, meta).pixels[0] = 0
+
+
+def test_gathered_images_are_copies_in_the_order_asked_for(tmp_path: Path, images: Images, meta: Meta) -> None:
+    save(tmp_path, images, meta)
+    loaded, positions = load_images(tmp_path, meta), np.array([40, 3, 3, 63])
+    for one in (loaded, images):
+        gathered = one.gather(positions)
+        assert type(gathered) is np.ndarray
+        assert gathered.flags.writeable
+        assert np.array_equal(gathered, images.pixels[positions])
+    out = np.zeros_like(gathered)
+    assert loaded.gather(positions, out) is out
+    assert np.array_equal(out, gathered)
+    assert loaded.gather(positions[:0]).shape == (0, 8, 8, 3)
+    for stranger in (-1, 64):
+        with pytest.raises(IndexError, match="positions must be 0 to 63"):
+            loaded.gather(np.array([0, stranger]))

@@ -3,6 +3,7 @@ import numpy as np
 from pipeline import networks
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import Images
+from pipeline.batches.loaders import Streamed
 from pipeline.config import Config
 from pipeline.evaluation.inference import predict
 from pipeline.records import Meta
@@ -15,7 +16,7 @@ def test_with_flips_the_probabilities_are_the_mean_of_an_image_and_its_mirror_im
     network = networks.build(settings.model, meta, seed=0)
 
     def predicted(pixels: np.ndarray, flip: bool = False) -> np.ndarray:
-        batches = OrderedBatches(Images(pixels, images.labels), np.arange(64), batch_size=40, device=cpu.handle)
+        batches = OrderedBatches(Streamed(Images(pixels, images.labels), cpu.handle), np.arange(64), batch_size=40)
         return predict(network, batches, cpu, flip=flip)
 
     plain, mirrored = predicted(images.pixels), predicted(np.ascontiguousarray(images.pixels[:, :, ::-1]))

@@ -7,6 +7,7 @@ import torch
 from pipeline import networks
 from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import Images
+from pipeline.batches.loaders import Streamed
 from pipeline.config import Config
 from pipeline.evaluation import ensembles, soup
 from pipeline.evaluation.inference import predict
@@ -34,7 +35,7 @@ def trained(settings: Config, meta: Meta, images: Images, cpu: Device) -> Classi
 
 @pytest.fixture
 def batches(images: Images, cpu: Device) -> OrderedBatches:
-    return OrderedBatches(images, np.arange(64), batch_size=32, device=cpu.handle)
+    return OrderedBatches(Streamed(images, cpu.handle), np.arange(64), batch_size=32)
 
 
 def permuted(network: Classifier) -> Classifier:

@@ -1,4 +1,5 @@
 import platform
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -117,3 +118,15 @@ def test_a_gpu_is_chosen_named_and_measured() -> None:
     device.synchronize()
     assert device.peak_memory_bytes() >= 2**22
     assert device.described().name == torch.cuda.get_device_name()
+
+
+def test_free_memory_counts_what_pytorch_keeps_and_leaves_the_parts_of_other_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU of 24 GB: 6 GB are taken by this process, of which 2 GB are freed but kept, and 10 GB by others."""
+    for name, found in (("mem_get_info", (8e9, 24e9)), ("memory_reserved", 6e9), ("memory_allocated", 4e9)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, found=found: found)
+    alone = Device.choose("cuda", "auto", 1, SERVER)
+    assert alone.free_memory_bytes() == 10e9
+    assert replace(alone, memory_share=1 / 2).free_memory_bytes() == 8e9
+    assert Device.choose("cpu", "auto", 1, LAPTOP).free_memory_bytes() == 0

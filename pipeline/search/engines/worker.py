@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,8 @@ class WorkerSpec:
     """The file for what the worker and its libraries print."""
     code: Mapping[str, str] | None = None
     """The digest of the code of each network of the user's, as it was when the search began; None: not compared."""
+    memory_share: float = 1.0
+    """Of the memory of a GPU, what this worker may count on."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class _Trainer:
         self._meta: Meta = load_meta(spec.meta)
         self._images: Images = load_images(spec.training_data, self._meta)
         self._code = spec.code
-        self._device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
+        device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
+        self._device = replace(device, memory_share=spec.memory_share)
 
     def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
         """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""

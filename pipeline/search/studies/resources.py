@@ -85,6 +85,7 @@ class StudyResources:
                 precision=train.precision,
                 log=folder / f"worker-{number}.log",
                 code=config.code_digests(self._spec.settings),
+                memory_share=placement.memory_share,
             )
             for number, placement in enumerate(chosen, 1)
         ]
