@@ -25,7 +25,7 @@ AHEAD = 2
 """Batches that are gathered before they are asked for."""
 _COPIED_BYTES = 1 << 26
 """Of a piece of the images, on its way to the device."""
-_HELD_BYTES = 1 << 28
+_HELD_BYTES = 1 << 27
 """Of the memory map, after which they are released."""
 _AROUND_BYTES = 1 << 16
 """What Linux maps around an image that is in its cache."""
