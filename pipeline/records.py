@@ -3,7 +3,6 @@
 meta.json     Meta            the data set: written by download, read by all
 run.json      RunRecord       a training: written by train, read by evaluate and report
 metrics.json  Metrics         the figures: written by evaluate, read by report and `dvc metrics diff`
-study.json    StudyRecord     a search: written by tune
 epochs.jsonl  Epoch           a line an epoch: written and read by the owner of a study
 
 One definition serves the writer and every reader. `read` checks a file as a whole and says in a sentence what is wrong.
@@ -268,47 +267,6 @@ class Metrics:
 
     train: TrainFigures
     evaluate: EvaluateFigures
-
-
-@dataclass(frozen=True)
-class CandidateRecord:
-    """A trial that was confirmed with other seeds."""
-
-    trial: int
-    values: dict[str, Scalar]
-    single: float
-    """The accuracy that it was chosen by, 0..1."""
-    mean: float
-    """Over the other seeds."""
-    sd: float | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """A search as a whole."""
-
-    study: str
-    trials: int
-    states: dict[str, int]
-    """How many trials there are of each outcome, or state of those that have not ended."""
-    epochs: int
-    full_trainings: float
-    epochs_without_pruning: int
-    winner: int | None
-    candidates: list[CandidateRecord]
-    """The best one first."""
-    importances: dict[str, float]
-    """Share of each searched key in the differences of accuracy."""
-    tune: dict[str, Any]
-    """The section tune of params.yaml."""
-    key: str | None = None
-    """The study's run in MLflow is study-KEY."""
-    created: str | None = None
-    """ISO 8601."""
-    elapsed_s: float | None = None
-    space: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, str] = field(default_factory=dict)
 
 
 def write(record: Any, path: Path) -> None:

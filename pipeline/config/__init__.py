@@ -5,6 +5,7 @@ axes.py       what a search may vary: ranges and choices
 families.py   the families of networks: module, label, the keys that they read, legal depths
 sources.py    the data sets: files, checksums, what reads them
 schema.py     all keys, each with its type, its bounds, what it does and its role
+params.py     the sections together
 own_network.py  the user's own network: its file, its digest, the keys that its function takes
 extra.py      the values of those keys, with their defaults, and what is wrong with them
 names.py      the dotted names of the keys, and of those of older versions
@@ -29,6 +30,7 @@ from pipeline.config.names import defaults, had_no_effect, todays
 from pipeline.config.own_network import (
     code_digest,
     code_root,
+    copy_code,
     extra_keys,
     is_own,
     source_file,
@@ -72,6 +74,7 @@ __all__ = [
     "code_digests",
     "code_places",
     "code_root",
+    "copy_code",
     "decides_scoring",
     "decides_training",
     "defaults",

@@ -8,9 +8,9 @@ from typing import Any
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from pipeline.config.names import legal_names
+from pipeline.config.params import Params
 from pipeline.config.reference import keys
 from pipeline.config.scalars import written
-from pipeline.config.schema import Params
 
 COLUMN, WIDTH = 27, 120
 """Where a comment behind a short value begins, and where the longest line ends."""

@@ -10,8 +10,8 @@ from pipeline.config.axes import Axis, Choices, Range, active, is_choices
 from pipeline.config.extra import EXTRA, declared
 from pipeline.config.messages import described, sentence, shown, unknown
 from pipeline.config.names import kind_of, legal_names, section_of
+from pipeline.config.params import Params
 from pipeline.config.roles import searchable, why_not_searchable
-from pipeline.config.schema import Params
 from pipeline.config.section import Scalar, Section
 from pipeline.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipeline.config.messages import sentence, unknown
 from pipeline.config.own_network import code_digest, code_files, code_root, extra_keys, is_own
-from pipeline.config.schema import Params
+from pipeline.config.params import Params
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 

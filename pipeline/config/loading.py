@@ -12,8 +12,8 @@ from pipeline.config.extra import EXTRA, completed
 from pipeline.config.files import read_yaml
 from pipeline.config.messages import all_of, is_section, replaced, sentence, shown, unknown
 from pipeline.config.names import had_no_effect, legal_names, todays
+from pipeline.config.params import Grid, Params
 from pipeline.config.roles import searchable
-from pipeline.config.schema import Grid, Params
 from pipeline.config.section import Scalar
 from pipeline.errors import ConfigError
 

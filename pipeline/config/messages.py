@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 from pipeline.config.axes import Axis, Choices, Range
 from pipeline.config.names import GONE, TORCHVISIONS, legal_names, section_of
+from pipeline.config.params import Params
 from pipeline.config.roles import searchable
-from pipeline.config.schema import Params
 from pipeline.errors import ConfigError
 
 _MOST_LISTED = 20

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pipeline.config.schema import Params
+from pipeline.config.params import Params
 from pipeline.config.section import Scalar, Section
 
 GONE: Mapping[str, tuple[Scalar, ...]] = {

@@ -7,6 +7,7 @@ values are checked before PyTorch is imported, and no code of the file runs in a
 import ast
 import functools
 import hashlib
+import shutil
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,15 @@ def code_digest(family: str) -> str:
 def code_root(family: str) -> Path:
     """The folder that the modules of a user's network are imported from."""
     return _root(source_file(family), family)
+
+
+def copy_code(family: str, folder: Path) -> None:
+    """Writes the code of a user's network into `folder`, below which it has the place that it has in the project."""
+    root = code_root(family)
+    for file in code_files(family):
+        target = folder / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
 
 
 def extra_keys(family: str) -> type[Section]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.config.axes import Choices, Range
 from pipeline.config.names import legal_names, section_of
+from pipeline.config.params import Grid, Params
 from pipeline.config.roles import searchable
 from pipeline.config.scalars import written
-from pipeline.config.schema import Grid, Params
 from pipeline.config.section import Section
 
 HEAD = """# All keys of params.yaml

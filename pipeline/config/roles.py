@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pydantic.fields import FieldInfo
 
 from pipeline.config.names import legal_names, section_of
-from pipeline.config.schema import Params
+from pipeline.config.params import Params
 from pipeline.config.section import Role
 
 

@@ -1,14 +1,14 @@
 """The sections of params.yaml: each key with its type, its bounds, what it does and its role."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline.config.axes import AnyAxis, AnyScalar
+from pipeline.config.axes import AnyScalar
 from pipeline.config.families import FAMILIES, ZOO
 from pipeline.config.own_network import OWN, is_own
 from pipeline.config.section import Role, Scalar, Section, broken_rule
@@ -338,49 +338,3 @@ class Tune(Section):
     """Trials that share a GPU."""
     models: Literal["finished", "all", "none"] = "finished"
     """Which trials keep their model in MLflow."""
-
-
-class Grid(Section):
-    """A grid: trains all combinations of a space."""
-
-    space: Mapping[str, AnyAxis]
-    """What the grid varies: keys by dotted name, each with choices or a range with steps."""
-    values: Mapping[str, AnyScalar] = Field(default_factory=dict)
-    """Values by dotted name, in place of those of the file."""
-
-
-class Params(Section):
-    """The sections of params.yaml, each legal by itself; `Config` is what they are once checked together."""
-
-    data: Data = Field(default_factory=Data)
-    """Which images."""
-    model: Model = Field(default_factory=Model)
-    """Which network."""
-    augment: Augment = Field(default_factory=Augment)
-    """How training images are changed."""
-    train: Train = Field(default_factory=Train)
-    """How the network is trained."""
-    evaluate: Evaluate = Field(default_factory=Evaluate)
-    """How the test set is scored."""
-    space: Annotated[Mapping[str, AnyAxis], SEARCH] = Field(default_factory=dict)
-    """What a study searches: keys by dotted name, each with a range or a list of choices."""
-    tune: Tune = Field(default_factory=Tune)
-    """How a study searches."""
-    study: Annotated[Mapping[str, Grid], SEARCH] = Field(default_factory=dict)
-    """Grids by name, for `python -m pipeline.study NAME`."""
-
-    def values(self) -> dict[str, Scalar]:
-        """The values of one training and its scoring by dotted name, in the order of the schema."""
-        return dict(_flat(self.by_section()))
-
-    def by_section(self) -> dict[str, dict[str, Scalar]]:
-        """The values of one training and its scoring by section and key."""
-        return self.model_dump(exclude={"space", "tune", "study"})
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -13,8 +13,8 @@ from pipeline.config.files import read_yaml
 from pipeline.config.loading import parse
 from pipeline.config.messages import all_of
 from pipeline.config.names import legal_names
+from pipeline.config.params import Params
 from pipeline.config.scalars import written
-from pipeline.config.schema import Params
 from pipeline.config.section import Scalar
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_write

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import config
 from pipeline.config import Model
 from pipeline.processes import ChildProcess
 from pipeline.records import load_meta
@@ -34,6 +35,8 @@ def keep(folder: Path, weights: Path, meta: Path, model: Model, example: "npt.ND
     shutil.copyfile(meta, folder / "meta.json")
     (folder / "model.json").write_text(model.model_dump_json(), encoding="utf-8")
     np.save(folder / "example.npy", example)
+    if config.is_own(model.family):
+        config.copy_code(model.family, folder)
 
 
 def make(kept: Path, target: Path) -> str | None:
@@ -41,7 +44,7 @@ def make(kept: Path, target: Path) -> str | None:
 
     Returns None, or the reason why there is no model; then there is no `target`.
     """
-    process = ChildProcess("exporter", _work, kept, target)
+    process = ChildProcess("exporter", _work, kept.resolve(), target.resolve())
     reason: str | None = "the process that makes it died"
     with suppress(EOFError, OSError):
         reason = process.connection.recv() if process.connection.poll(_PATIENCE_S) else f"it took {_PATIENCE_S} s"
@@ -64,6 +67,7 @@ def _work(parent: Connection, kept: Path, target: Path) -> None:
     from pipeline.exporting import mlflow_model
 
     torch.set_num_threads(1)
+    os.chdir(kept)  # a network of the user's has its code there
     try:
         model = Model.model_validate_json((kept / "model.json").read_text(encoding="utf-8"))
         network = networks.build(model, load_meta(kept / "meta.json"), seed=0, initial=False)

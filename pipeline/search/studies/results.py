@@ -1,15 +1,57 @@
 """The files that a search leaves in results/tune, and its figures for MLflow."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline import config, records
 from pipeline.config import Config, Scalar
 from pipeline.files import Project, atomic_write, write_csv
-from pipeline.records import CandidateRecord, StudyRecord
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.ranking import Candidate, ranking
 from pipeline.search.studies.trials import Trial
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """A trial that was confirmed with other seeds."""
+
+    trial: int
+    values: dict[str, Scalar]
+    single: float
+    """The accuracy that it was chosen by, 0..1."""
+    mean: float
+    """Over the other seeds."""
+    sd: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A search as a whole."""
+
+    study: str
+    trials: int
+    states: dict[str, int]
+    """How many trials there are of each outcome, or state of those that have not ended."""
+    epochs: int
+    full_trainings: float
+    epochs_without_pruning: int
+    winner: int | None
+    candidates: list[CandidateRecord]
+    """The best one first."""
+    importances: dict[str, float]
+    """Share of each searched key in the differences of accuracy."""
+    tune: dict[str, Any]
+    """The section tune of params.yaml."""
+    key: str | None = None
+    """The study's run in MLflow is study-KEY."""
+    created: str | None = None
+    """ISO 8601."""
+    elapsed_s: float | None = None
+    space: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
 
 
 def study_record(search: Ledger, confirmation: Ledger | None, settings: Config) -> StudyRecord:
