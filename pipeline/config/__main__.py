@@ -50,11 +50,12 @@ def _work(arguments: argparse.Namespace) -> None:
     if arguments.schema or arguments.reference:
         print(schema() if arguments.schema else reference(), end="")
         return
-    config = load(PARAMS)
+    values = dict(map(_setting, arguments.set or ()))
+    config = load(PARAMS, values)  # a value may correct what is wrong in the file
     if arguments.all:
         _print_all(config)
-    elif arguments.set:
-        write_values(PARAMS, dict(map(_setting, arguments.set)))
+    elif values:
+        write_values(PARAMS, values)
     elif arguments.fill is not None:
         names = fill(PARAMS, arguments.fill or None)
         print(f"wrote {len(names)} keys into {PARAMS}" if names else f"{PARAMS} names all keys already")
