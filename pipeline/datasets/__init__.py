@@ -10,7 +10,8 @@ listing.py           the images of a folder by part and class
 layout.py            which directories of a folder are train/ and test/
 class_names.py       names of directories as names of classes
 signatures.py        the format of a file by its first bytes
-decoding.py          the parts of a data set from image files
+decoding.py          a data set of image files, decoded once
+decoded.py           decoded images on the disk, which outlive a kill
 images.py            image files -> uint8 RGB of one size
 wide.py              images of more than 8 bits, one scale for a data set
 arrays.py            a data set -> arrays and meta.json

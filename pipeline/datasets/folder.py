@@ -40,5 +40,5 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
             listing = Listing(top, str(address))
             files = listing.files(data.test_share, data.test_seed)
         listing.warn_of_skipped_files()
-        decoder = stack.enter_context(Decoder.open(side, top, str(address), project))
+        decoder = stack.enter_context(Decoder.open(side, top, str(address), project, archive_sha256))
         yield decoder.dataset(files, "folder", archive_sha256=archive_sha256, fingerprint=fingerprint)

@@ -8,106 +8,65 @@ and cropping. Of an animation the first frame is used.
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.datasets.signatures import READABLE, format_of
-from pipeline.datasets.wide import FloatRange, Scale, UnknownScale, float_range, is_wide
-from pipeline.errors import DataError
-from pipeline.files import atomic_write
-from pipeline.machine import granted_cores
+from pipeline.datasets.wide import FloatRange, Scale, Seen, UnknownScale, float_range, is_wide
 
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .heic .heif"
 ENDINGS = frozenset(_ENDINGS.split())
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-_MOST_LISTED = 20
-_CHUNK_BYTES = 64 << 20  # of decoded images in memory
 
 
-@dataclass(frozen=True)
-class ImageReader:
-    """Decodes images on all cores and keeps their order."""
+class Decoded(NamedTuple):
+    """Some images, decoded one after another."""
 
-    side: int
-    """Side of the results, in pixels."""
-    pool: ThreadPoolExecutor
-    name_of: Callable[[Path], str]
-    """The name of an image in errors."""
-    advance: Callable[[int], None]
-    """Called with the number of images decoded since the last call."""
-
-    list_file: Path
-    """Gets the names of all unreadable images if they are too many for a message."""
-    scale: Scale
+    images: list[npt.NDArray[np.uint8]]
+    """[side, side, 3] each, of those that can be read."""
+    problems: dict[Path, str]
+    """Why the others can't be read."""
+    scale_missing: bool
+    """Whether a floating-point image was met before its scale was decided; the images that follow were left out."""
+    seen: Seen
     """Of images of more than 8 bits."""
 
-    def chunks(
-        self, paths: Sequence[Path], *, earlier: Sequence[Path] = (), later: Sequence[Path] = ()
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        """Chunks of images [n, side, side, 3] in the order of `paths`.
 
-        `earlier` and `later` are the other images of the data set, those that were decoded and those that will be.
-        Raises DataError if an image is unreadable: it names all unreadable ones among the rest of `paths` and `later`.
-        """
-        size = max(1, min(4 * granted_cores(), _CHUNK_BYTES // (3 * self.side**2)))
-        for start in range(0, len(paths), size):
-            decoded = self._decode(paths[start : start + size])
-            if any(isinstance(image, UnknownScale) for image in decoded):
-                self._decide_scale([*earlier, *paths, *later])
-                decoded = self._decode(paths[start : start + size])
-            if any(isinstance(image, str) for image in decoded):
-                raise self._unreadable([*paths[start:], *later], size)
-            self.advance(len(decoded))
-            yield np.stack([image for image in decoded if isinstance(image, np.ndarray)])
-
-    def _unreadable(self, rest: Sequence[Path], size: int) -> DataError:
-        problems: list[str] = []
-        for start in range(0, len(rest), size):
-            group = rest[start : start + size]
-            decoded = zip(group, self._decode(group), strict=True)
-            problems += [f"  {self.name_of(path)}: {found}" for path, found in decoded if isinstance(found, str)]
-            self.advance(len(group))
-        count = "one image" if len(problems) == 1 else "some images"
-        if len(problems) > _MOST_LISTED:
-            with atomic_write(self.list_file) as aside:
-                aside.write_text("\n".join(problem.strip() for problem in problems) + "\n", encoding="utf-8")
-            more = f"  and {len(problems) - _MOST_LISTED:,} more; {self.list_file} has all {len(problems):,}"
-            problems[_MOST_LISTED:] = [more]
-        listed = "\n".join(problems)
-        return DataError(f"{count} can't be read; repair or remove what is named here and run again:\n{listed}")
-
-    def _decide_scale(self, paths: Sequence[Path]) -> None:
-        """Raises DataError if the floating-point images among all images of the data set have two scales."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = zip(paths, self.pool.map(_float_range, paths), strict=True)
-            self.scale.decide([(path, values) for path, values in found if values is not None], self.name_of)
-
-    def _decode(self, paths: Sequence[Path]) -> list[npt.NDArray[np.uint8] | str | UnknownScale]:
-        """For each path the image, or the reason why it can't be read."""
-        # Warning filters apply to the whole process, so they are set here and not in the threads.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return list(self.pool.map(self._decode_one, paths))
-
-    def _decode_one(self, path: Path) -> npt.NDArray[np.uint8] | str | UnknownScale:
+def decode(paths: Sequence[Path], side: int, highest_float: int | None) -> Decoded:
+    """Decodes images inside of `strict_warnings`; `highest_float` is that of their `Scale`."""
+    scale = Scale(highest_float)
+    decoded = Decoded([], {}, False, scale.seen)
+    for path in paths:
         try:
-            return rgb(path, self.side, self.scale)
-        except UnknownScale as unknown:
-            return unknown
+            decoded.images.append(rgb(path, side, scale))
+        except UnknownScale:
+            return decoded._replace(scale_missing=True)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which could fill the memory; make it smaller"
+            most = f"{Image.MAX_IMAGE_PIXELS:,}"
+            decoded.problems[path] = f"it has more than {most} pixels, which could fill the memory; make it smaller"
         except UnidentifiedImageError:
-            return _unidentified(path)
+            decoded.problems[path] = _unidentified(path)
         except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
-            return str(error) or type(error).__name__
+            decoded.problems[path] = str(error) or type(error).__name__
+    return decoded
+
+
+@contextmanager
+def strict_warnings() -> Iterator[None]:
+    """Pillow's warnings are silent in the block, but that of an image which could fill the memory is an error.
+
+    Filters apply to the whole process: they are set around threads, not in them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def rgb(path: Path, side: int, scale: Scale) -> npt.NDArray[np.uint8]:
@@ -124,12 +83,12 @@ def rgb(path: Path, side: int, scale: Scale) -> npt.NDArray[np.uint8]:
         return np.asarray(ImageOps.fit(_eight_bit_rgb(upright, scale), (side, side), Image.Resampling.BILINEAR))
 
 
-def _float_range(path: Path) -> FloatRange | None:
+def floats(path: Path) -> FloatRange | None:
     """The values of a floating-point image; None for others, and for those that can't be read."""
     try:
         with Image.open(path, formats=_formats()) as image:
             return float_range(image)
-    except Exception:  # as in `_decode_one`, which says what is wrong
+    except Exception:  # as in `decode`, which says what is wrong
         return None
 
 

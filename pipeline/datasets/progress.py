@@ -13,10 +13,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 
 @contextmanager
@@ -28,10 +30,10 @@ def byte_bar(description: str, total: int | None, done: int = 0) -> Iterator[Cal
 
 
 @contextmanager
-def image_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def image_bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A bar over images. The block calls the yielded function with each further number of images."""
-    with _bar(MofNCompleteColumn()) as progress:
-        task = progress.add_task(description, total=total)
+    with _bar(MofNCompleteColumn(), _ImagesPerSecond()) as progress:
+        task = progress.add_task(description, total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 
@@ -44,6 +46,11 @@ def open_with_bar(path: Path, description: str) -> Iterator[IO[bytes]]:
     ):
         # Each read of `file` redraws the bar, and decompressors read only a few kilobytes at a time: hence the buffer.
         yield io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
+
+
+class _ImagesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
 def _bar(*columns: ProgressColumn) -> Progress:

@@ -51,7 +51,8 @@ def open_dataset(data: Data, project: Project) -> Iterator[DataSet]:
         if data.side is None:
             yield _of_arrays(data.name, parts, str(address), archive_sha256)
             return
-        with Decoder.open(data.side, top, str(address), project) as decoder:
+        identity = " ".join(archive.sha256 for archive in fetched.values())
+        with Decoder.open(data.side, top, str(address), project, identity) as decoder:
             yield decoder.dataset(_files(parts, data), data.name, archive_sha256=archive_sha256)
 
 

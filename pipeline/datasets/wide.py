@@ -4,7 +4,6 @@ Integers go from 0 to 65535. Floating-point values go from 0 to 1 or from 0 to 2
 fit into.
 """
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ from PIL import Image
 from pipeline.errors import DataError
 
 HIGHEST_INTEGER = 65535
+Seen = dict[int, tuple[float, float, int]]
+"""By highest possible value: lowest and highest value of wide images, their number."""
+
 _SMALL_PART = 1 / 4  # of the range: 14 bits in 16
 _MOST_LISTED = 5
 
@@ -34,14 +36,12 @@ class FloatRange:
 
 
 class Scale:
-    """The scale of the wide images of a data set. Threads may share it."""
+    """The scale of wide images, and what was seen of them."""
 
     def __init__(self, highest_float: int | None = None) -> None:
         self.highest_float = highest_float
         """1 or 255; None until it is decided."""
-        self._lock = threading.Lock()
-        self._seen: dict[int, tuple[float, float, int]] = {}
-        """By highest possible value: lowest and highest value, number of images."""
+        self.seen: Seen = {}
 
     def eight_bits(self, image: Image.Image) -> Image.Image:
         """An image of 8 bits. Raises UnknownScale, and ValueError for values outside of the range."""
@@ -52,10 +52,14 @@ class Scale:
         low, high = values.min(), values.max()
         if not (np.isfinite(values).all() and low >= 0 and high <= highest):
             raise ValueError(f"its values go from {low:g} to {high:g}, where 0 to {highest} are allowed")
-        with self._lock:
-            lowest, largest, count = self._seen.get(highest, (low, high, 0))
-            self._seen[highest] = min(lowest, low), max(largest, high), count + 1
+        self.add({highest: (float(low), float(high), 1)})
         return Image.fromarray(np.rint(values * (255 / highest)).astype(np.uint8))
+
+    def add(self, seen: Seen) -> None:
+        """Adds what was seen elsewhere."""
+        for highest, (low, high, count) in seen.items():
+            lowest, largest, before = self.seen.get(highest, (low, high, 0))
+            self.seen[highest] = min(lowest, low), max(largest, high), before + count
 
     def decide(self, found: Iterable[tuple[Path, FloatRange]], name_of: Callable[[Path], str]) -> None:
         """Decides the scale of floating-point images by all of them. Raises DataError if they seem to have two."""
@@ -77,7 +81,7 @@ class Scale:
             f"the values of {count:,} image{'s' if count > 1 else ''} of more than 8 bits go from {low:g} to {high:g} "
             f"only, where 0 to {highest} are possible, so little contrast is left in 8 bits. If that is not meant, "
             "scale the images to the full range"
-            for highest, (low, high, count) in self._seen.items()
+            for highest, (low, high, count) in self.seen.items()
             if high - low <= _SMALL_PART * highest
         ]
 

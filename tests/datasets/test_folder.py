@@ -271,10 +271,10 @@ def test_unreadable_images_of_both_parts_are_all_named(run, parts):
         run()
     assert str(error.value).splitlines() == [
         "some images can't be read; repair or remove what is named here and run again:",
-        f"  {parts}: train/cat/001.png: it is not an image of a known format",
-        f"  {parts}: train/dog/002.png: it is empty",
         f"  {parts}: test/cat/gone.jpg: it is not a file (a broken link?)",
         f"  {parts}: test/dog/001.png: image file is truncated",
+        f"  {parts}: train/cat/001.png: it is not an image of a known format",
+        f"  {parts}: train/dog/002.png: it is empty",
     ]
 
 
