@@ -18,7 +18,7 @@ from pipeline.records import Provenance
 
 CODE: Mapping[str, tuple[str, ...]] = {
     "config": ("config",),
-    "download": ("datasets", "download.py", "grouping.py", "machine.py", "records.py"),
+    "download": ("config/sources.py", "datasets", "download.py", "grouping.py", "machine.py", "records.py"),
     "train": (
         *("batches", "config/families.py", "networks", "training"),
         *("grouping.py", "machine.py", "records.py", "train.py"),
