@@ -31,6 +31,10 @@ that are marked as searched.
 """
 
 
+_MANY = 20
+"""So many names are listed, of more only the first two."""
+
+
 @dataclass(frozen=True)
 class Key:
     """What a person wants to know about a key."""
@@ -95,7 +99,10 @@ def _allowed(about: Mapping[str, Any]) -> str:
         kinds = [_allowed(each) for each in about["anyOf"]]
         return ", or ".join(kind for kind in kinds if not (kind == "whole number" and "number" in kinds))
     if "enum" in about:
-        return ", ".join(map(str, about["enum"]))
+        names = list(map(str, about["enum"]))
+        return ", ".join(names) if len(names) <= _MANY else f"one of {len(names)} names: {', '.join(names[:2])}, ..."
+    if "examples" in about:
+        return f"text such as {about['examples'][0]}"
     kind = {"integer": "whole number", "string": "text", "boolean": "true, false", "array": "list", "object": "mapping"}
     found = (kind.get(about["type"], about["type"]), _range(about), about.get("pattern"))
     return ", ".join(each for each in found if each)

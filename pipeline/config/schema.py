@@ -41,7 +41,14 @@ class Extra(dict[str, Scalar]):
 FamilyName = Annotated[
     str,
     AfterValidator(_family),
-    WithJsonSchema({"anyOf": [{"enum": list(FAMILIES), "type": "string"}, {"pattern": OWN, "type": "string"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(FAMILIES), "type": "string"},
+                {"pattern": OWN, "type": "string", "examples": ["nets:build"]},
+            ]
+        }
+    ),
 ]
 
 HYPERPARAMETER = Role("training")

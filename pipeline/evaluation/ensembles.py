@@ -258,7 +258,7 @@ def _network(member: Member, meta: Meta) -> Classifier:
     try:
         return inference.load_network(member.model, member.weights, meta)
     except PipelineError as error:
-        described = ", ".join(f"{key} {value}" for key, value in member.model.model_dump().items())
+        described = ", ".join(f"{key} {value}" for key, value in member.model.in_use().items())
         raise PipelineError(
             f"{member.weights} does not hold the network of {member.name} ({described}): {way_out}."
         ) from error

@@ -45,7 +45,9 @@ def test_the_shipped_file_has_the_defaults_and_says_what_each_is() -> None:
 def test_a_full_file_of_an_earlier_version_and_one_that_names_what_differs_mean_the_same() -> None:
     short = REPOSITORY / "examples" / "resnet20" / "params.yaml"
     assert len(short.read_text().splitlines()) < len(FULL.read_text().splitlines()) / 2
-    assert config.load(FULL) == config.load(short)
+    # What it says of families that it does not use has another default today.
+    unused = {"model.stem": None, "model.image_size": None}
+    assert config.load(FULL).with_values(unused) == config.load(short)
 
 
 def test_values_have_dotted_names_in_the_order_of_the_file() -> None:
@@ -377,7 +379,7 @@ def test_written_values_change_their_lines_alone_and_comments_stay_in_their_colu
         "learning_rate": "  learning_rate: 0.31      # the schedule's highest",
         "weight_decay": "  weight_decay: 0.00005    # 0 to 1: of weights, never of norms and biases",
         "schedule": "  schedule: 'cosine'       # one_cycle, cosine, wsd (warm-up, stable, decay), step, constant",
-        "width": "  width: 8                 # channels of the first stage (papers: 16; vgg: 64)",
+        "width": "  width: 8                 # channels of the first stage (papers: 16; resnet18 to vgg19: 64)",
         "policy": "  policy: flip             # none, flip, crop_flip, crop_flip_cutout",
         "label_smoothing": "  label_smoothing: 0.01234567890123 # 0 to 1: share of the target spread over all classes",
         "budget": "  budget: 20.5             # full trainings; null: no limit",
