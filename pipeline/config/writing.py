@@ -9,6 +9,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from pipeline.config.adding import additions
 from pipeline.config.checks import SearchCheck
+from pipeline.config.extra import EXTRA
 from pipeline.config.files import read_yaml
 from pipeline.config.loading import parse
 from pipeline.config.messages import all_of
@@ -19,6 +20,8 @@ from pipeline.config.section import Scalar
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_write
 
+_EXTRA = EXTRA.removesuffix(".")
+
 
 def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
     """Writes values by dotted name into a params.yaml. Its comments, its quotes and the order of its keys stay.
@@ -28,7 +31,7 @@ def write_values(path: Path, values: Mapping[str, Scalar]) -> None:
     """
     source = f"{path} with the values to write"
     settings = parse(read_yaml(path), values, source)
-    problems = [f"{name} is written by hand: it is no single value" for name in values if name not in legal_names()]
+    problems = [f"{name} is written by hand: it is no single value" for name in values if not _is_single(name)]
     if problems := problems or SearchCheck(settings.model_dump()).check_own_values(values):
         raise all_of(problems, source)
     _rewrite(path, values)
@@ -65,8 +68,18 @@ def _rewrite(path: Path, values: Mapping[str, Any]) -> None:
         if isinstance(keys, MappingNode)
         for key, node in keys.value
     }
+    extra = nodes[_EXTRA][1] if _EXTRA in nodes else None
+    if isinstance(extra, MappingNode):
+        nodes |= {f"{EXTRA}{key.value}": (key, node) for key, node in extra.value}
     missing = {name: value for name, value in values.items() if name not in nodes}
-    edits = [(position, position, addition) for position, addition in additions(text, root, missing).items()]
+    edits = []
+    if further := {name.removeprefix(EXTRA): missing.pop(name) for name in list(missing) if name.startswith(EXTRA)}:
+        if isinstance(extra, MappingNode) and extra.value:
+            edits.append(_beside(text, extra, further))
+        else:
+            nodes.pop(_EXTRA, None)
+            missing[_EXTRA] = further
+    edits += [(position, position, addition) for position, addition in additions(text, root, missing).items()]
     edits += [_edit(text, *nodes[name], value) for name, value in values.items() if name in nodes]
     # From the end of the text to its start, so that the positions of the other edits stay right; of two edits at one
     # position (a line below a key without a value) the addition comes first.
@@ -75,6 +88,8 @@ def _rewrite(path: Path, values: Mapping[str, Any]) -> None:
     expected = read_yaml(path)
     for name, value in values.items():
         section, _, key = name.partition(".")
+        if name.startswith(EXTRA):
+            key, value = "extra", (expected[section].get("extra") or {}) | {name.removeprefix(EXTRA): value}
         expected[section] = (expected.get(section) or {}) | {key: value}
     with atomic_write(path) as aside:
         aside.write_bytes(text.encode())
@@ -87,6 +102,21 @@ def _rewrite(path: Path, values: Mapping[str, Any]) -> None:
                 f"{path} has YAML anchors, aliases, tags or a null in place of a section at {', '.join(values)}: "
                 "change it by hand."
             )
+
+
+def _is_single(name: str) -> bool:
+    return name.startswith(EXTRA) or (name in legal_names() and name != _EXTRA)
+
+
+def _beside(text: str, mapping: MappingNode, values: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Start, end and text that add keys behind the last one of a mapping, in its style."""
+    pairs = [f"{name}: {written(value)}" for name, value in values.items()]
+    key, last = mapping.value[-1]
+    position = last.end_mark.index
+    between = ", " if mapping.flow_style else "\n" + " " * key.start_mark.column
+    if not mapping.flow_style and (end := text.find("\n", position)) >= 0:
+        position = end  # behind the comment
+    return position, position, between + between.join(pairs)
 
 
 def _edit(text: str, key: ScalarNode, node: ScalarNode, value: Scalar) -> tuple[int, int, str]:

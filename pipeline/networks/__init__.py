@@ -5,9 +5,11 @@ registry.py      builds the network of the section model, and checks that it can
 weights.py       weights on disk
 cost.py          number of weights and operations
 network.py       what a family gives: attributes, hooks, the function `build`
+zoo.py           torchvision's networks, wholly or partly frozen
+stem.py          how they keep the size of small images
+imagenet.py      weights to start from: torchvision's, or those of a file
+own.py           a network of the user's
 resnet.py        ResNet and its plain network for small images (He et al. 2015, section 4.2)
-deep_resnet.py   ResNet-18 to -152 (He et al. 2015, section 4.1)
-pretrained.py    the same with ImageNet's weights, wholly or partly frozen
 vgg.py           VGG-11 to -19 (Simonyan & Zisserman 2014)
 speed.py         few wide stages after a whitening layer (Jordan 2024)
 fourier.py       3x3 convolutions by their Fourier transform, for speed on a CPU

@@ -133,3 +133,24 @@ def test_all_files_of_a_package_are_its_code_and_a_file_alone_is_its_own(project
         digests.append(config.code_digest(family))
     assert found["mine.nets:build"][0] != found["mine.nets:build"][1]
     assert found["nets:build"][0] == found["nets:build"][1]
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("{family: nets:build}", "{family: nets:build, extra: {heads: 8, kind: b}}"),
+        ("{family: nets:build, extra: {heads: 4}}", "{family: nets:build, extra: {heads: 8, kind: b}}"),
+        (
+            "\n  family: nets:build\n  extra:\n    heads: 4   # of them\n  dropout: 0.5",
+            "\n  family: nets:build\n  extra:\n    heads: 8   # of them\n    kind: b\n  dropout: 0.5",
+        ),
+    ],
+)
+def test_values_of_a_search_are_written_into_the_file(model: str, expected: str) -> None:
+    Path("nets.py").write_text(f"{HEAD}def build(model, meta, heads: int = 4, kind: Literal['a', 'b'] = 'a'): ...")
+    path = Path("params.yaml")
+    path.write_text(f"model: {model}\n")
+    config.write_values(path, {"model.extra.heads": 8, "model.extra.kind": "b"})
+    assert path.read_text().replace('"', "") == f"model: {expected}\n"
+    assert dict(config.load(path).model.extra) == {"heads": 8, "kind": "b"}
