@@ -129,7 +129,7 @@ def test_the_small_stem_leaves_four_times_as_many_pixels_and_the_last_stage_has_
     sides: dict[str, int] = {}
     for part, layer in body.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-            layer.register_forward_hook(lambda _, __, made, part=part: sides.setdefault(part, made.shape[-1]))
+            layer.register_forward_hook(lambda _, __, made, part=part: sides.update({part: made.shape[-1]}))
     stem.dry_run(body, 64, 64)
     names = [part for part, _ in body.named_modules()]
     last = {side for part, side in sides.items() if names.index(part) > names.index(start)}
