@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from pipeline.config.section import Section
+from pipeline.config.section import Scalar, Section
 from pipeline.errors import ConfigError
 from pipeline.files import Project
 
@@ -25,6 +25,13 @@ _GIVEN = ("model", "meta")
 """The first parameters of the function. The others are its keys."""
 _NAMES = {name: getattr(typing, name) for name in ("Literal", "Optional", "Union")}
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "typing": typing, "__builtins__": {}} | _NAMES
+
+
+class Extra(dict[str, Scalar]):
+    """The values of the function's keys. It is part of a frozen section: not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 def is_own(family: Any) -> bool:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.config.axes import AnyScalar
 from pipeline.config.families import FAMILIES, ZOO
-from pipeline.config.own_network import OWN, is_own
+from pipeline.config.own_network import OWN, Extra, is_own
 from pipeline.config.section import Role, Scalar, Section, broken_rule
 from pipeline.config.sources import SOURCES, Source
 
@@ -29,13 +29,6 @@ def _family(name: str) -> str:
     if name not in FAMILIES and not re.match(OWN, name):
         raise PydanticCustomError("plain", f"{', '.join(FAMILIES)}, or a function of yours, as nets:build")
     return name
-
-
-class Extra(dict[str, Scalar]):
-    """The keys of a user's network. It is part of a frozen section: not to be changed."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
 
 
 FamilyName = Annotated[
