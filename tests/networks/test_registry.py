@@ -14,11 +14,12 @@ FAMILY = """
 from torch import Tensor, nn
 
 from pipeline.config import Model
-from pipeline.networks.network import Ends, Network
+from pipeline.networks.network import Network, ends
+from pipeline.records import Meta
 
 
-def build(model: Model, ends: Ends) -> "Tiny":
-    return Tiny(model.width, **ends)
+def build(model: Model, meta: Meta) -> "Tiny":
+    return Tiny(model.width, **ends(meta))
 
 
 class Tiny(Network):
