@@ -27,9 +27,20 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.outcome import Outcome
+from pipeline.records import Meta
 
 CLASSES = [f"class {number}" for number in range(10)]
 MATRIX = [[90 if row == column else 1 for column in CLASSES] for row in CLASSES]
+CIFAR10 = Meta(
+    name="cifar10",
+    classes=tuple(CLASSES),
+    shape=(3, 32, 32),
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+    counts={"train": 50_000, "test": 10_000},
+    digest="sha256:0123456789abcdef",
+    source="https://example.org/cifar10",
+)
 QUARTERS = 4
 
 
@@ -56,15 +67,7 @@ def record(tracker: Any, number: int, epochs: int, clock: Clock, settle: Callabl
         with run.batch():
             run.log_params({f"train.param_{index}": number / 7 for index in range(12)})
             run.set_tags({f"tag.{index}": f"{number} {index}" for index in range(15)} | {"study.number": number})
-            run.log_dataset(
-                name="cifar10",
-                digest="sha256:0123456789abcdef",
-                source="https://example.org/cifar10",
-                counts={"training": 45_000, "validation": 5_000},
-                shape=(3, 32, 32),
-                classes=10,
-                context="training",
-            )
+            run.log_dataset(CIFAR10, {"training": 45_000, "validation": 5_000}, "training")
     for epoch in range(1, epochs + 1):
         settle()
         if number % 3 == 2 and epoch == epochs // 2 + 1:

@@ -144,15 +144,7 @@ def _describe(
             | {f"code.{family}": digest for family, digest in config.code_digests(settings).items()}
             | meta.tags()
         )
-        run.log_dataset(
-            name=meta.name,
-            digest=meta.digest,
-            source=meta.source,
-            counts=counts,
-            shape=meta.shape,
-            classes=len(meta.classes),
-            context="training",
-        )
+        run.log_dataset(meta, counts, context="training")
     for file, place in config.code_places(settings):
         run.log_file(file, place)
 

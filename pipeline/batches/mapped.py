@@ -1,4 +1,4 @@
-"""Memory maps of large files: the kernel is told what will be read and what was read. Other arrays are left alone.
+"""Memory maps of large files: advice to the kernel on what will be read and what was read. Other arrays are left alone.
 
 By itself it reads megabytes around each image that is not in its cache. A small file is soon in it as a whole. Of one
 that is larger than the memory, images in random order would cost many times the reading, and one wait after another.

@@ -1,4 +1,4 @@
-"""The decoded images of a data set on disk, until they are in its arrays. They outlive a kill, and decoding goes on.
+"""The decoded images of a data set on disk, until they are in its arrays. They outlive a kill, and decoding resumes.
 
     data/.decoded/images.bin      the images one after another, uint8 [side, side, 3] each
     data/.decoded/progress.json   how many of them are whole, and of which images
@@ -28,7 +28,7 @@ class Store:
     """A growing file of decoded images. To be used as a context, whose end saves it."""
 
     def __init__(self, project: Project, key: str, side: int, scale: Scale) -> None:
-        """`key` tells which images are decoded, and how. What was kept under another key is deleted.
+        """`key` stands for the images and how they are decoded. What was kept under another key is deleted.
 
         `scale` is set to what it was when the images were decoded that are kept.
         """

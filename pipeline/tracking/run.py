@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Model, Scalar
 from pipeline.exporting import trained
 from pipeline.outcome import Outcome
+from pipeline.records import Meta
 from pipeline.tracking.outbox import Operation, Outbox
 from pipeline.tracking.parts import Parts
 from pipeline.tracking.store import Store
@@ -97,30 +98,20 @@ class Run:
         (folder / "confusion_matrix.json").write_text(table, encoding="utf-8")
         self._log(folder, None, table="confusion_matrix.json")
 
-    def log_dataset(
-        self,
-        *,
-        name: str,
-        digest: str,
-        source: str,
-        counts: Mapping[str, int],
-        shape: Sequence[int],
-        classes: int,
-        context: str,
-    ) -> None:
-        """Logs an input of the run: uint8 images of `shape` [C, H, W], each with a label.
+    def log_dataset(self, meta: Meta, counts: Mapping[str, int], context: str) -> None:
+        """Logs the data set as an input of the run.
 
-        `source` is an address or a path, `counts` the number of images in each part, `context` what the images are
-        used for, such as training. MLflow keeps 36 characters of `digest`.
+        `counts` is the number of images in each part, `context` what they are used for, such as training. MLflow keeps
+        36 characters of the digest.
         """
         self._append(
             "dataset",
-            name=name,
-            digest=digest,
-            source=self._text(source),
+            name=meta.name,
+            digest=meta.digest,
+            source=self._text(meta.source),
             counts=dict(counts),
-            shape=list(shape),
-            classes=classes,
+            shape=list(meta.shape),
+            classes=len(meta.classes),
             context=context,
         )
 

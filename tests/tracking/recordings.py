@@ -16,11 +16,22 @@ from torch import nn
 from pipeline.exporting import mlflow_model
 from pipeline.files import Project
 from pipeline.outcome import Outcome
+from pipeline.records import Meta
 from pipeline.tracking import Run, Timing
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.sender import Sender
 from pipeline.tracking.store import Store
 
+DIGITS = Meta(
+    name="digits",
+    classes=tuple("01234"),
+    shape=(3, 8, 8),
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+    counts={"train": 100, "test": 10},
+    digest="sha256:" + "0123456789abcdef" * 4,
+    source="https://example.org/digits.zip",
+)
 EXAMPLE = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
 
 
@@ -64,15 +75,7 @@ def record_everything(run: Run, folder: Path) -> None:
     image.unlink()
     run.log_bytes(b"hello", "notes/hello.txt")
     run.log_table({"class": ["cat", "dog"], "precision": np.array([0.5, 1.0])}, "per_class.json")
-    run.log_dataset(
-        name="digits",
-        digest="sha256:" + "0123456789abcdef" * 4,
-        source="https://example.org/digits.zip",
-        counts={"training": 90, "validation": 10},
-        shape=(3, 8, 8),
-        classes=5,
-        context="training",
-    )
+    run.log_dataset(DIGITS, {"training": 90, "validation": 10}, "training")
     log_model(run, Network(), folder)
     run.finish(Outcome.FINISHED)
 

@@ -11,7 +11,7 @@ from browser import headless_browser
 from mlflow import MlflowClient
 from mlflow_runs import wait_until
 from PIL import Image
-from recordings import Network, log_model
+from recordings import DIGITS, Network, log_model
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from servers import free_port, mlflow_server
@@ -102,15 +102,7 @@ def record(project: Project) -> None:
         run = tracker.open("a", name="resnet20 on digits")
         run.log_params({"train.learning_rate": 0.1, "train.epochs": 20})
         run.set_tags(provenance.tags(provenance.collect(project)))
-        run.log_dataset(
-            name="digits",
-            digest="0123456789abcdef",
-            source="https://example.org/digits.zip",
-            counts={"training": 90, "validation": 10},
-            shape=(3, 8, 8),
-            classes=5,
-            context="training",
-        )
+        run.log_dataset(DIGITS, {"training": 90, "validation": 10}, "training")
         for epoch in range(1, 21):
             figures = {"train.training_loss": 1 / epoch, "train.validation_accuracy": 1 - 1 / epoch}
             run.log_metrics(figures, step=epoch)

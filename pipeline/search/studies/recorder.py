@@ -179,15 +179,7 @@ class Recorder(Watcher):
             run.log_confusion_matrix(content["confusion"], meta.classes)
             run.set_tags({f"device.{key}": value for key, value in device.items()})
             run.log_metrics({"train.peak_memory_bytes": content["peak_memory_bytes"]}, step=content["epoch"])
-            run.log_dataset(
-                name=meta.name,
-                digest=meta.digest,
-                source=meta.source,
-                counts=counts,
-                shape=meta.shape,
-                classes=len(meta.classes),
-                context="training",
-            )
+            run.log_dataset(meta, counts, context="training")
 
     def _log_best(self, trial: Trial) -> None:
         """Logs the best accuracy so far, with the number of finished trials as its step."""
