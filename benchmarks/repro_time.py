@@ -3,9 +3,9 @@
     python benchmarks/repro_time.py
     python benchmarks/repro_time.py --turns 5 --json
 
-The handwritten digits with the values of examples/digits: about a second of training. Everything else is what the four
-stages cost: imports, reading, writing, DVC's own work. Each turn runs the imports, then all stages in a new folder, then
-waits until MLflow has everything, then runs each stage by itself there. A first run that is not counted brings all files
+The handwritten digits with the values of examples/digits: about a second of training. Everything else is what the
+stages cost: imports, reading, writing, DVC's own work. Each turn runs the imports, then all stages in a new folder,
+waits until MLflow has everything, and runs each stage by itself there. A first run that is not counted brings all files
 into memory.
 """
 
