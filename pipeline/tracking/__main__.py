@@ -49,6 +49,10 @@ def send(project: Project) -> None:
         bar = progress.add_task("sending", total=sum(outbox.waiting for outbox in before))
         with Tracker(project, on_sent=lambda: progress.advance(bar)) as tracker:
             held = {outbox.folder: outbox for outbox in tracker.send_leftovers()}
+    if handed_over := {folder for folder, outbox in held.items() if outbox.is_handed_over}:
+        # The process in the background has started in the meantime and sends them.
+        _wait_for_the_background(project, store, console)
+        held = {folder: outbox for folder, outbox in held.items() if folder not in handed_over}
     for outbox in held.values():
         print(f"{outbox.key} is left to {outbox.holder}.")
     left = [outbox for outbox in kept(project.outbox, store.id) if outbox.folder not in held]
@@ -58,9 +62,11 @@ def send(project: Project) -> None:
 
 
 def _wait_for_the_background(project: Project, store: Store, console: "Console") -> None:
-    """Returns when the process in the background has sent what the stages recorded, or has given up."""
+    """Returns when the process in the background has sent what the stages handed over, or has given up."""
     with console.status("sending in the background", spinner="line"):
-        while kept(project.outbox, store.id, parts=True) and is_served(project, store):
+        while is_served(project, store) and any(
+            outbox.is_handed_over for outbox in kept(project.outbox, store.id, parts=True)
+        ):
             time.sleep(0.1)
 
 

@@ -28,6 +28,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import TrackingError
 
+PART = "+"
+"""Precedes, in the name of a folder, the time at which a part of a stage's records was begun."""
 ENDINGS = ("finish", "continued")
 """The kinds of an outbox's last operation: the run ends, or another outbox continues it."""
 _AHEAD = 256
@@ -209,6 +211,13 @@ class Kept:
     opening: Operation
     waiting: int
     """The number of operations that MLflow does not have yet."""
+    ended: bool
+    """Whether nothing more is recorded in it."""
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it is a part of a stage's records that the stage has ended."""
+        return self.ended and PART in self.folder.name
 
     @property
     def key(self) -> str:
@@ -226,14 +235,15 @@ def kept(root: Path, store_id: str = "", parts: bool = False, known: Container[P
     With `parts` only those of stages; those whose folders are `known` are left out.
     """
     found = []
-    for folder in root.glob(f"*@{store_id}*{'+*' if parts else ''}"):
+    for folder in root.glob(f"*@{store_id}*{f'{PART}*' if parts else ''}"):
         if folder in known:
             continue
         # Another process may remove it at any moment.
         with suppress(OSError):
             operations = [operation for operation, _ in _read(folder / "journal.jsonl")]
             if operations:
-                found.append(Kept(folder, operations[0], max(0, len(operations) - _sent_count(folder))))
+                waiting = max(0, len(operations) - _sent_count(folder))
+                found.append(Kept(folder, operations[0], waiting, operations[-1].kind in ENDINGS))
     return sorted(found, key=lambda outbox: (outbox.opening.time_ms, outbox.folder.name))
 
 

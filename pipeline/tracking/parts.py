@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.tracking.outbox import Held, Operation, Outbox, lock_path
+from pipeline.tracking.outbox import PART, Held, Operation, Outbox, lock_path
 
 PART_S = 1.0
 """Seconds after which what was recorded is handed over."""
@@ -65,6 +65,6 @@ class Parts:
         self._lock.release()
 
     def _new(self) -> Outbox:
-        outbox = Outbox(self._folder.with_name(f"{self._folder.name}+{time.time_ns()}"), wait_s=0)
+        outbox = Outbox(self._folder.with_name(f"{self._folder.name}{PART}{time.time_ns()}"), wait_s=0)
         outbox.append("open", **self._opening)
         return outbox

@@ -9,8 +9,9 @@ from servers import SECRET
 
 from pipeline.files import Project
 from pipeline.outcome import Outcome
+from pipeline.tracking import StageTracker
 from pipeline.tracking.__main__ import main
-from pipeline.tracking.outbox import kept
+from pipeline.tracking.outbox import Outbox, kept
 from pipeline.tracking.store import Store
 
 
@@ -43,6 +44,29 @@ def test_the_command_fails_if_the_store_is_away_and_keeps_everything(
     assert "error: Runs that could not be sent whole: 1 of 1." in printed.err
     assert SECRET not in printed.out + printed.err
     assert [outbox.waiting for outbox in kept(project.outbox)] == [2]
+
+
+def test_the_command_waits_for_a_process_in_the_background_that_starts_at_that_moment(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageTracker(project) as tracker:
+        tracker.open("a").set_tags({"stage": "train"})
+    handed_over, _ = kept(project.outbox)
+    background = Outbox(handed_over.folder, wait_s=0)  # it has the part
+    looks = []
+
+    def served(*_: object) -> bool:
+        looks.append(True)
+        if len(looks) == 4:
+            background.close()
+        return 1 < len(looks) < 4  # at the first look it had not started
+
+    monkeypatch.setattr("pipeline.tracking.__main__.is_served", served)
+    assert main([]) == 1, "it gave up, and left both parts"
+    assert len(looks) == 4
+    assert "could not be sent whole: 2 of 2" in capsys.readouterr().err
+    assert main([]) == 0
+    assert only_run(project).data.tags["stage"] == "train"
 
 
 def test_the_command_leaves_alone_runs_that_wait_for_another_store(
