@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -102,7 +103,8 @@ def record(project: Project) -> None:
         run = tracker.open("a", name="resnet20 on digits")
         run.log_params({"train.learning_rate": 0.1, "train.epochs": 20})
         run.set_tags(provenance.tags(provenance.collect(project)))
-        run.log_dataset(DIGITS, {"training": 90, "validation": 10}, "training")
+        data = replace(DIGITS, digest="0123456789abcdef")
+        run.log_dataset(data, {"training": 90, "validation": 10}, "training")
         for epoch in range(1, 21):
             figures = {"train.training_loss": 1 / epoch, "train.validation_accuracy": 1 - 1 / epoch}
             run.log_metrics(figures, step=epoch)
