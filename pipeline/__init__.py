@@ -13,11 +13,14 @@ Commands:
     tune.py         searches the space that params.yaml declares
     study.py        trains all combinations of a grid, such as one over depths
     ensemble.py     combines the best networks of a search, without training
+    reproduce.py    trains a recorded result again and compares every epoch
+    lineage.py      from a figure back to all it hangs on, and forward
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
     search/         who decides (studies, schedulers, space), who trains (engines)
     reporting/      result files -> figures, one HTML page
+    audit/          what a result hangs on, and whether it can be made again
     tracking/       runs in MLflow: recorded on disk first, sent in the background
     evaluation/     inference, metrics with intervals, ensembles, soups
     exporting/      networks -> MLflow models, in a process of its own

@@ -1,6 +1,7 @@
 """The names of all files of a project, and `atomic_write`, which writes a file as a whole or not at all."""
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -222,6 +223,12 @@ class Project:
     def outbox(self) -> Path:
         """Records that MLflow has not received yet."""
         return self.home / ".outbox"
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -93,6 +93,7 @@ def tags(made_from: Provenance) -> dict[str, str]:
         "mlflow.source.name": "/".join(Path(sys.argv[0]).parts[-2:]),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": made_from.git_commit,
+        "code.train": code_digest("train"),
     }
     found |= {f"version.{package}": number for package, number in made_from.versions.items()}
     return {name: value for name, value in found.items() if value is not None}

@@ -117,7 +117,10 @@ class Meta:
         """For MLflow: the digest, and the numbers of equal and nearly equal images."""
         counts = {} if self.duplicates is None else asdict(self.duplicates)
         counts.pop("examples", None)
-        tags = {"data.digest": self.digest} | {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
+        tags = {"data.digest": self.digest, "data.source": self.source}
+        if self.archive_sha256:
+            tags["data.archive_sha256"] = self.archive_sha256
+        tags |= {f"data.duplicates.{key}": str(count) for key, count in counts.items()}
         return tags | ({"data.near_duplicates": str(self.near_duplicates.test)} if self.near_duplicates else {})
 
     @property
@@ -191,6 +194,10 @@ class RunRecord:
     """Multiply-accumulate operations per image. None: of an older version, which did not count them."""
     code: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of the code of a network of the user's, by its value of model.family."""
+    code_sha256: str | None = None
+    """Of this project's code that trained. None: of an older version, as `model_sha256`."""
+    model_sha256: str | None = None
+    """Of model.safetensors."""
     device: DeviceRecord
     platform: str
     provenance: Provenance

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pipeline import cli, config, provenance, records, tracking
 from pipeline.config import Config
 from pipeline.errors import Diverged, OutOfMemory
-from pipeline.files import Project, write_csv
+from pipeline.files import Project, sha256, write_csv
 from pipeline.outcome import Outcome
 from pipeline.records import DeviceRecord, Epoch, Meta, Provenance, RunRecord, TrainingData
 
@@ -54,7 +54,7 @@ def train(project: Project) -> None:
         f"{name}: {networks.parameters(training.network):,} parameters; {counts['training']:,} images to train on, "
         f"{counts['validation']:,} to validate on"
         + (f", in the first of {settings.train.folds} folds" if settings.train.folds else "")
-        + f"; {device.name}, {device.threads} threads, {device.precision}"
+        + f"; {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}, {device.precision}"
     )
     if history:
         print(f"resuming after epoch {len(history)} of {settings.train.epochs}")
@@ -92,6 +92,8 @@ def train(project: Project) -> None:
                 temperature=temperature,
                 macs=networks.macs(training.network, meta),
                 code=config.code_digests(settings),
+                code_sha256=provenance.code_digest("train"),
+                model_sha256=sha256(project.model),
                 device=device.described(),
                 platform=made_from.platform,
                 provenance=made_from,
@@ -100,6 +102,7 @@ def train(project: Project) -> None:
             )
             records.write(record, project.run)
             run.log_metrics({"train.temperature": temperature})
+            run.set_tags({"model.sha256": sha256(project.model)})
             run.log_file(project.history)
             run.log_weights(project.model, project.meta, settings.model, images.pixels[:2].transpose(0, 3, 1, 2))
         run.finish(Outcome.FINISHED)
@@ -141,7 +144,7 @@ def _describe(
             provenance.tags(made_from)
             | {f"device.{key}": str(value) for key, value in asdict(device).items()}
             | {"seed": str(settings.train.seed)}
-            | {f"code.{family}": digest for family, digest in config.code_digests(settings).items()}
+            | config.content_tags(settings)
             | meta.tags()
         )
         run.log_dataset(meta, counts, context="training")

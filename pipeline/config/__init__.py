@@ -8,6 +8,7 @@ schema.py     all keys, each with its type, its bounds, what it does and its rol
 params.py     the sections together
 own_network.py  the user's own network: its file, its digest, the keys that its function takes
 extra.py      the values of those keys, with their defaults, and what is wrong with them
+content.py    the digests of files that values name
 names.py      the dotted names of the keys, and of those of older versions
 roles.py      what a key is: searchable, decides a training, of the machine, fixed in a grid
 files.py      YAML as plain dicts and lists; the file of model.weights
@@ -22,6 +23,7 @@ writing.py    writes values into a file and changes nothing else in it
 """
 
 from pipeline.config.axes import Axis, Choices, Number, Range, active
+from pipeline.config.content import content_tags
 from pipeline.config.extra import code_digests, code_places
 from pipeline.config.families import FAMILIES, ZOO, Family
 from pipeline.config.files import WEIGHTS_KEYS, parse_value, read_yaml, weights_digest, weights_file, yaml_text
@@ -74,6 +76,7 @@ __all__ = [
     "code_digests",
     "code_places",
     "code_root",
+    "content_tags",
     "copy_code",
     "decides_scoring",
     "decides_training",

@@ -1,6 +1,5 @@
 """YAML as plain dicts, lists and scalars; the file of weights that model.weights names."""
 
-import hashlib
 import io
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pipeline.config.families import FAMILIES
 from pipeline.config.own_network import is_own
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
-from pipeline.files import Project
+from pipeline.files import Project, sha256
 
 WEIGHTS_KEYS = ("model.family", "model.name", "model.stem", "model.weights")
 """The keys that decide which weights a training begins with."""
@@ -72,5 +71,4 @@ def weights_digest(model: Model) -> str | None:
     """
     if is_own(model.family) or "weights" not in FAMILIES[model.family].reads or model.weights in (None, "default"):
         return None
-    with weights_file(str(model.weights)).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(weights_file(str(model.weights)))

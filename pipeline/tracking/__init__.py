@@ -20,6 +20,7 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     delivery.py      operations of an outbox -> calls of MLflow
     linked.py        what MLflow links to a run: dataset, model, the model's version in the registry
     experiment.py    the database and the experiment: found or created
+    reading.py       runs as MLflow holds them, with every epoch
     internals.py     all that is done with MLflow beside its documented API
     outbox.py        the records of a run on disk
     failures.py      MLflow's errors: worth another try, or final

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import config
 from pipeline.config import Config, Scalar
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, sha256
 from pipeline.outcome import Outcome
 from pipeline.records import Epoch, Meta
 from pipeline.search.engines.base import Failed, TargetReached
@@ -199,8 +199,9 @@ class Recorder(Watcher):
             self._finish(trial, outcome)
 
         if self.models:
-            network = self.setup.config_of(trial).model
-            self.models.make(folder / "model.safetensors", network, folder / "mlflow-model", then)
+            network, weights = self.setup.config_of(trial).model, folder / "model.safetensors"
+            run.set_tags({"model.sha256": sha256(weights)})
+            self.models.make(weights, network, folder / "mlflow-model", then)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         self._runs.pop(trial.number).finish(outcome)

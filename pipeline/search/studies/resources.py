@@ -102,7 +102,7 @@ class StudyResources:
         parent = tracker.open(f"study-{self._search.about['key']}", name=f"study {self._search.name}")
         tracker.send_leftovers()
         tags = provenance.tags(provenance.collect(spec.project)) | spec.meta.tags()
-        tags |= {f"code.{family}": digest for family, digest in config.code_digests(spec.settings).items()}
+        tags |= config.content_tags(spec.settings)
         with parent.batch():
             parent.log_params(
                 {f"space.{name}": str(axis) for name, axis in about["space"].items()}
