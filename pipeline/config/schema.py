@@ -332,8 +332,14 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
+    engine: Literal["local", "ray"] = "local"
+    """Who trains: local (processes of this machine), ray (a Ray cluster: docs/scale.md)."""
+    address: str | None = None
+    """For ray: the cluster, auto or ray://HOST:10001; null: this machine alone."""
+    resources: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """For ray: what a trial takes, such as {cpu: 2, gpu: 0.5}; by default a core per thread and no GPU."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Trials that train at a time; null: as many as suit the machine."""
+    """Trials that train at a time; null: as many as suit the machine, or the cluster."""
     workers_per_gpu: Annotated[int, Field(ge=1)] = 1
     """Trials that share a GPU."""
     models: Literal["finished", "all", "none"] = "finished"

@@ -2,7 +2,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -17,7 +17,7 @@ from pipeline.errors import Diverged
 from pipeline.files import Project
 from pipeline.records import Epoch, Meta
 from pipeline.search.engines.base import EpochDone, Message, Order, Paused, TargetReached
-from pipeline.search.engines.worker import WorkerSpec, _Trainer
+from pipeline.search.engines.trainer import Hardware, Trainer, Unfit
 from pipeline.training import cross_validation, loop
 from pipeline.training.cross_validation import Training
 from pipeline.training.device import Device
@@ -191,25 +191,20 @@ def test_the_seeds_of_folds_follow_from_the_seed_and_differ(short: Config) -> No
 
 
 @pytest.fixture
-def trainer(meta: Meta, images: Images, tmp_path: Path) -> _Trainer:
+def trainer(meta: Meta, images: Images) -> Trainer:
     """The trainer of a worker, in this process."""
-    folder = tmp_path / "data" / "train"
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", images.pixels)
-    np.save(folder / "labels.npy", images.labels)
-    (tmp_path / "data" / "meta.json").write_text(json.dumps(asdict(meta)))
-    return _Trainer(WorkerSpec(tmp_path / "data" / "meta.json", folder, "cpu", 1, "fp32", tmp_path / "log"))
+    return Trainer(meta, images, Hardware("cpu", 1, "fp32"))
 
 
-def epochs(messages: list[Message]) -> list[Epoch]:
+def epochs(messages: list[Message | Unfit]) -> list[Epoch]:
     return [message.epoch for message in messages if isinstance(message, EpochDone)]
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_worker_trains_all_folds_of_a_trial_and_counts_the_images_of_all(
-    short: Config, trainer: _Trainer, tmp_path: Path
+    short: Config, trainer: Trainer, tmp_path: Path
 ) -> None:
-    at_once = list(trainer.work(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
+    at_once = list(trainer.answer(Order(0, {}, short, 3, 0, tmp_path / "0"), Event()))
     assert [epoch.number for epoch in epochs(at_once)] == [1, 2, 3]
     reached = at_once[-1]
     assert isinstance(reached, TargetReached)
@@ -217,14 +212,14 @@ def test_a_worker_trains_all_folds_of_a_trial_and_counts_the_images_of_all(
     assert [sum(row) for row in reached.confusion] == [32, 32]
 
     folder = tmp_path / "1"
-    first = list(trainer.work(Order(1, {}, short, 1, 0, folder), Event()))
+    first = list(trainer.answer(Order(1, {}, short, 1, 0, folder), Event()))
     assert isinstance(first[-1], TargetReached)
     assert (first[-1].epoch, first[-1].over) == (1, False)
     pause = Event()
     pause.set()
-    second = list(trainer.work(Order(1, {}, short, 3, 1, folder), pause))
+    second = list(trainer.answer(Order(1, {}, short, 3, 1, folder), pause))
     assert isinstance(second[-1], Paused)
-    third = list(trainer.work(Order(1, {}, short, 3, 2, folder), Event()))
+    third = list(trainer.answer(Order(1, {}, short, 3, 2, folder), Event()))
     assert figures(epochs(first) + epochs(second) + epochs(third)) == figures(epochs(at_once))
     assert isinstance(third[-1], TargetReached)
     assert third[-1].confusion == reached.confusion
@@ -234,17 +229,17 @@ def test_a_worker_trains_all_folds_of_a_trial_and_counts_the_images_of_all(
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("known", [0, 1])
 def test_a_trial_that_stopped_early_stays_over_when_it_is_submitted_again(
-    short: Config, trainer: _Trainer, tmp_path: Path, known: int
+    short: Config, trainer: Trainer, tmp_path: Path, known: int
 ) -> None:
     values = {"train.learning_rate": 1e-9, "train.early_stopping": 1, "train.epochs": 9, "train.folds": None}
     order = Order(0, {}, short.with_values(values), 8, known, tmp_path / "0")
-    messages = list(trainer.work(order, Event()))
+    messages = list(trainer.answer(order, Event()))
     reached = messages[-1]
     assert isinstance(reached, TargetReached)
     assert reached.over
     assert reached.epoch == epochs(messages)[-1].number < 8
     assert (tmp_path / "0" / "model.safetensors").exists()
-    again = list(trainer.work(order, Event()))
+    again = list(trainer.answer(order, Event()))
     assert epochs(again) == epochs(messages)
     assert again[-1] == replace(reached, peak_memory_bytes=again[-1].peak_memory_bytes)  # type: ignore[union-attr]
 

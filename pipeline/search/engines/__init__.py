@@ -3,5 +3,8 @@
 base.py         the contract between an owner and an engine, and the messages
 local.py        processes of this machine
 worker.py       what such a process does
+ray.py          actors of a Ray cluster
+trainer.py      what a worker does with an order, whichever engine it belongs to
+building.py     which engine a study gets
 simulated.py    looks learning curves up and moves a clock, for tests and benchmarks
 """

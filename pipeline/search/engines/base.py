@@ -1,7 +1,7 @@
 """The contract between the owner of a study and an engine: what an engine does, and the messages it returns.
 
 An engine runs orders on workers and carries messages: processes of one machine, a cluster, a simulated clock. The owner
-does not know which engine it has; `studies/resources.py` builds it, before it is known whether it will be needed.
+does not know which engine it has; `building.py` builds it by tune.engine, when the first order is to be given.
 
 - Files. An order names the trial's folder, which lies on storage that owner and workers share. The worker leaves a
   checkpoint there after each epoch, before it reports the epoch, and resumes from it. It creates the folder if needed.

@@ -15,7 +15,8 @@ from pipeline.outcome import Outcome
 from pipeline.processes import ChildProcess, prepare_forks
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
-from pipeline.search.engines.worker import Pause, Ready, Unfit, WorkerSpec
+from pipeline.search.engines.trainer import LOADED, Unfit
+from pipeline.search.engines.worker import Pause, Ready, WorkerSpec
 
 STARTS = 3
 """How often in a row a worker may die before it is ready."""
@@ -37,7 +38,7 @@ class _WorkerHandle:
 
 def prepare() -> None:
     """Begins to load what workers need, once for all of them. Returns at once; an engine that starts later is ready."""
-    prepare_forks(worker.LOADED)
+    prepare_forks(LOADED)
 
 
 @dataclass

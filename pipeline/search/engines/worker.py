@@ -1,50 +1,22 @@
 """A worker of the local engine: a process that trains what it is ordered to, until its owner is gone.
 
-It knows neither Optuna nor MLflow. `main` starts the thread that listens to the owner and imports heavy libraries
-after that: a worker must end also if its owner is killed while it loads.
+`main` starts the thread that listens to the owner and imports heavy libraries after that: a worker must end also if its
+owner is killed while it loads.
 """
 
-import errno
-import importlib
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline import config
-from pipeline.errors import ConfigError, Diverged, OutOfMemory, PipelineError
-from pipeline.outcome import Outcome
-from pipeline.search.engines.base import (
-    Began,
-    EpochDone,
-    Failed,
-    Matrix,
-    Message,
-    Order,
-    Paused,
-    TargetReached,
-    WorkerInfo,
-)
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pipeline.batches.images import Images
-    from pipeline.records import Meta
-
-LOADED = ("torch._dynamo", "pipeline.batches.images", "pipeline.networks", "pipeline.training.cross_validation")
-"""Modules that a worker needs, heavy ones among them. PyTorch's optimisers import _dynamo at their first step although
-nothing is compiled, which takes a second."""
-
-# Errors that a retry on another worker would meet too.
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+from pipeline.errors import PipelineError
+from pipeline.search.engines.base import Order
+from pipeline.search.engines.trainer import Hardware, Trainer, Unfit
 
 
 @dataclass(frozen=True)
@@ -53,27 +25,16 @@ class WorkerSpec:
 
     meta: Path
     training_data: Path
-    device: str
-    threads: int
-    precision: str
+    hardware: Hardware
     log: Path
     """The file for what the worker and its libraries print."""
     code: Mapping[str, str] | None = None
     """The digest of the code of each network of the user's, as it was when the search began; None: not compared."""
-    memory_share: float = 1.0
-    """Of the memory of a GPU, what this worker may count on."""
 
 
 @dataclass(frozen=True)
 class Ready:
     """The worker has loaded everything and waits for its first order."""
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """The worker can't work, and says why."""
-
-    why: str
 
 
 class Pause:
@@ -93,37 +54,25 @@ def main(owner: Connection, spec: WorkerSpec) -> None:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     try:
-        trainer = _Trainer(spec)
+        trainer = _trainer(spec)
     except PipelineError as error:
         owner.send(Unfit(str(error)))
         return
     owner.send(Ready())
     while True:
-        order = orders.get()
-        try:
-            for message in trainer.work(order, pause):
-                owner.send(message)
-        except OSError as error:
-            if error.errno not in _HOPELESS:
-                owner.send(Failed(order.trial, Outcome.CRASHED, traceback.format_exc()))
-            else:
-                owner.send(Unfit(f"{error.filename or order.folder} can't be written: {error.strerror}."))
+        for message in trainer.answer(orders.get(), pause):
+            owner.send(message)
+            if isinstance(message, Unfit):
                 return
-        except Diverged as error:
-            owner.send(Failed(order.trial, Outcome.DIVERGED, str(error)))
-        except OutOfMemory as error:
-            owner.send(Failed(order.trial, Outcome.OUT_OF_MEMORY, str(error)))
-        except ConfigError as error:
-            # Images too small for a family, weights of another network.
-            if error.keys.isdisjoint(order.values):
-                owner.send(Unfit(str(error)))  # no value of the search is to blame: all trials would end so
-                return
-            owner.send(Failed(order.trial, Outcome.IMPOSSIBLE, str(error)))
-        except PipelineError as error:
-            owner.send(Unfit(str(error)))  # the data, which no search varies, or weights that can't be fetched
-            return
-        except Exception:
-            owner.send(Failed(order.trial, Outcome.CRASHED, traceback.format_exc()))
+
+
+def _trainer(spec: WorkerSpec) -> Trainer:
+    """Raises DataError and ConfigError."""
+    from pipeline.batches.images import load_images
+    from pipeline.records import load_meta
+
+    meta = load_meta(spec.meta)
+    return Trainer(meta, load_images(spec.training_data, meta), spec.hardware, spec.code)
 
 
 def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: threading.Event) -> None:
@@ -138,70 +87,3 @@ def _listen(owner: Connection, orders: "queue.SimpleQueue[Order]", pause: thread
             orders.put(request)
         elif isinstance(request, Pause):
             pause.set()
-
-
-class _Trainer:
-    """What a worker keeps between orders: the device and the images. Workers of a machine share the images' memory."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        """Raises DataError and ConfigError."""
-        # Everything that an order needs is imported now, so that no epoch waits for it.
-        for module in LOADED:
-            importlib.import_module(module)
-        from pipeline.batches.images import load_images
-        from pipeline.machine import Machine
-        from pipeline.records import load_meta
-        from pipeline.training.device import Device
-
-        self._meta: Meta = load_meta(spec.meta)
-        self._images: Images = load_images(spec.training_data, self._meta)
-        self._code = spec.code
-        device = Device.choose(spec.device, spec.precision, spec.threads, Machine.probe())
-        self._device = replace(device, memory_share=spec.memory_share)
-
-    def work(self, order: Order, pause: threading.Event) -> Iterator[Message]:
-        """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
-        from pipeline import networks
-        from pipeline.training.cross_validation import Training
-        from pipeline.training.loop import memory_errors
-
-        yield Began(order.trial)
-        if self._code and config.code_digests(order.config) != self._code:
-            raise PipelineError(
-                f"The code of {' and '.join(self._code)} has changed since the search began, and its trials don't "
-                "compare with new ones: set it back, or search under another --study."
-            )
-        self._device.prepare()
-        with memory_errors(order.config.train, self._device):
-            training = Training.of(order.config, self._meta, self._images, self._device, order.folder)
-        done = training.done
-        for epoch in done[order.known : order.until]:
-            yield EpochDone(order.trial, epoch)
-        # The epoch may have been reached before the owner, or this worker's predecessor, was killed.
-        if len(done) < order.until:
-            for epoch in training.fit():
-                if epoch.number > order.known:
-                    yield EpochDone(order.trial, epoch)
-                if epoch.number == order.until or training.over:
-                    break
-                if pause.is_set():
-                    yield Paused(order.trial)
-                    return
-        logits, labels = training.infer()
-        if order.keep_model or training.over:
-            training.calibrate(logits, labels)
-            networks.save(training.network, order.folder / "model.safetensors")
-        yield TargetReached(
-            order.trial,
-            min(len(training.done), order.until),
-            _confusion(logits, labels),
-            WorkerInfo(asdict(self._device.described()), training.counts),
-            self._device.peak_memory_bytes(),
-            over=training.over,
-        )
-
-
-def _confusion(logits: "Tensor", labels: "Tensor") -> Matrix:
-    classes = logits.shape[1]
-    counts = (labels * classes + logits.argmax(1)).bincount(minlength=classes**2).reshape(classes, classes)
-    return tuple(tuple(row) for row in counts.tolist())

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Adds the options that all of them have."""
     parser.add_argument("--workers", type=_workers, metavar="N|auto", help="trials that train at a time")
+    parser.add_argument("--engine", choices=("local", "ray"), help="who trains (tune.engine)")
+    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: auto or ray://HOST:10001")
     parser.add_argument("--workers-per-gpu", type=count, metavar="K", help="trials that share a GPU")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a value in place of the one in params.yaml"
@@ -39,7 +41,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set takes NAME=VALUE, such as train.epochs=9, got {setting}")
         found[name.strip()] = config.parse_value(text, f"--set {name}")
-    for option in ("trials", "workers", "workers_per_gpu"):
+    for option in ("trials", "engine", "address", "workers", "workers_per_gpu"):
         value = getattr(arguments, option, None)
         if value is not None:
             found[f"tune.{option}"] = None if value == "auto" else value

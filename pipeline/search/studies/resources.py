@@ -10,12 +10,9 @@ from rich.console import Console
 from pipeline import config, provenance
 from pipeline.errors import TrackingError
 from pipeline.exporting.process import Exporter
-from pipeline.machine import Machine, placements
 from pipeline.outcome import Outcome
-from pipeline.search.engines import local
+from pipeline.search.engines import building
 from pipeline.search.engines.base import Engine, Stuck
-from pipeline.search.engines.local import LocalEngine
-from pipeline.search.engines.worker import WorkerSpec
 from pipeline.search.studies.identity import identity
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 from pipeline.search.studies.models import Models
@@ -40,7 +37,7 @@ class StudyResources:
             # What workers need takes seconds to load, as MLflow does. A study that is complete may need none.
             stack.callback(self._close_engine)
             if not self._search.about.get("concluded"):
-                local.prepare()
+                building.prepare(self._spec.settings)
             project = self._spec.project
             if self._spec.settings.tune.models != "none":
                 self.models = Models(stack.enter_context(closing(Exporter(project.meta, project.training_data))))
@@ -72,26 +69,7 @@ class StudyResources:
     @cached_property
     def engine(self) -> Engine:
         """Started when it is first used."""
-        train, tune, project = self._spec.settings.train, self._spec.settings.tune, self._spec.project
-        chosen = placements(Machine.glance(), train.device, train.threads, tune.workers, tune.workers_per_gpu)
-        folder = self._spec.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        specs = [
-            WorkerSpec(
-                meta=project.meta,
-                training_data=project.training_data,
-                device=placement.device,
-                threads=placement.threads,
-                precision=train.precision,
-                log=folder / f"worker-{number}.log",
-                code=config.code_digests(self._spec.settings),
-                memory_share=placement.memory_share,
-            )
-            for number, placement in enumerate(chosen, 1)
-        ]
-        for spec in specs:
-            spec.log.write_bytes(b"")
-        return LocalEngine(specs)
+        return building.build(self._spec.settings, self._spec.project, self._spec.folder)
 
     def _close_engine(self) -> None:
         if "engine" in self.__dict__:

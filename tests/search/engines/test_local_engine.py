@@ -24,6 +24,7 @@ from pipeline.records import Epoch
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
 from pipeline.search.engines.local import LocalEngine
+from pipeline.search.engines.trainer import Hardware
 from pipeline.search.engines.worker import WorkerSpec
 
 # One process of pytest-xdist's for all of them: many share a worker, which takes seconds to start.
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("local engine")
 
 Engines = Callable[..., LocalEngine]
 PATIENCE_S = 90.0
+CPU = Hardware("cpu", 1, "fp32")
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def engines(project: Project) -> Iterator[Engines]:
 
     def make(number: int = 1, main: Any = worker.main) -> LocalEngine:
         specs = [
-            WorkerSpec(project.meta, project.training_data, "cpu", 1, "fp32", project.root / f"worker-{index}.log")
+            WorkerSpec(project.meta, project.training_data, CPU, project.root / f"worker-{index}.log")
             for index in range(number)
         ]
         made.append(LocalEngine(specs, main))
@@ -54,7 +56,7 @@ def engines(project: Project) -> Iterator[Engines]:
 def _hired(_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     digits = Project(_digits, _digits)
     log = tmp_path_factory.mktemp("worker") / "log"
-    with closing(LocalEngine([WorkerSpec(digits.meta, digits.training_data, "cpu", 1, "fp32", log)])) as engine:
+    with closing(LocalEngine([WorkerSpec(digits.meta, digits.training_data, CPU, log)])) as engine:
         yield engine
 
 
@@ -359,11 +361,12 @@ def test_no_worker_outlives_an_owner_that_is_killed(project: Project) -> None:
         "from pathlib import Path\n"
         "from pipeline.files import Project\n"
         "from pipeline.search.engines.local import LocalEngine\n"
+        "from pipeline.search.engines.trainer import Hardware\n"
         "from pipeline.search.engines.worker import WorkerSpec\n"
         "if __name__ == '__main__':\n"
         "    p = Project.here()\n"
         "    logs = [Path(f'{number}.log') for number in range(2)]\n"
-        "    e = LocalEngine([WorkerSpec(p.meta, p.training_data, 'cpu', 1, 'fp32', log) for log in logs])\n"
+        "    e = LocalEngine([WorkerSpec(p.meta, p.training_data, Hardware('cpu', 1, 'fp32'), log) for log in logs])\n"
         "    print(*e.processes, flush=True)\n"
         "    time.sleep(600)\n"
     )

@@ -1,0 +1,320 @@
+"""The engine of a Ray cluster: each worker is an actor on one of its nodes. Nothing else in this project imports Ray.
+
+    engine = RayEngine(spec, address="auto")
+
+Nodes may come and go. There are as many workers as the cluster's resources allow; a lost node's orders end as crashed,
+and are sent again elsewhere. The images go into Ray's object store once, and each node maps them into memory. The code
+goes to the nodes as it is here, and a worker compares its digest. Trials' folders lie on storage that all nodes share,
+which a worker checks before its first order.
+
+An order is a task that yields messages, so a worker that is gone for the owner can't add any: only the messages of the
+last order of a trial are read. Should such a worker live on behind a cut link, it stops after its epoch, since the
+trial's folder then names another attempt.
+"""
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_write
+from pipeline.outcome import Outcome
+from pipeline.provenance import code_digest
+from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
+from pipeline.search.engines.trainer import Hardware, Trainer, Unfit
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+try:
+    import ray
+    from ray.exceptions import RayError
+except ImportError as error:
+    raise PipelineError(
+        'tune.engine is ray, which is not installed: `pip install -e ".[cluster]"` installs it.'
+    ) from error
+
+STARTS = 3
+"""How often in a row workers may be lost before one has begun an order."""
+_LOOK_S = 2.0
+"""Seconds between two looks at the cluster's resources."""
+_ATTEMPT = "attempt"
+"""The file in a trial's folder that names the worker that may write there."""
+
+
+@dataclass(frozen=True)
+class RaySpec:
+    """What the workers are started with."""
+
+    meta: Any
+    """The Meta of the data."""
+    images: Any
+    """The Images to train and validate on."""
+    hardware: Hardware
+    resources: Mapping[str, float]
+    """Of each worker, in Ray's terms: CPU, GPU, and what a cluster may name beside them."""
+    folder: Path
+    """Of the study, on storage that all nodes share."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """The digests of the user's networks."""
+    own_code: Path | None = None
+    """A folder with their files, which becomes the working directory of the workers."""
+    most: int | None = None
+    """Workers at a time; None: as many as fit."""
+    setup: Callable[[], None] | None = None
+    """Called in each worker as it starts: tests let workers fail by it."""
+
+
+@dataclass
+class _Worker:
+    actor: Any
+    answer: Any = None
+    """The stream of messages of its order."""
+    order: Order | None = None
+    attempt: str = ""
+    has_begun: bool = False
+    """Whether it has sent a message, ever."""
+
+
+class RayEngine:
+    """Actors of a Ray cluster. Raises PipelineError if the cluster can't be reached."""
+
+    def __init__(self, spec: RaySpec, address: str | None = None, cores: int | None = None) -> None:
+        """`address` is auto, ray://HOST:PORT or None for a cluster of this machine alone, with `cores`."""
+        package = Path(__file__).parents[2]
+        environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": {"OMP_NUM_THREADS": "1"}}
+        if spec.own_code:
+            environment["working_dir"] = str(spec.own_code)
+        options: dict[str, Any] = {"address": address or "local", "runtime_env": environment, "log_to_driver": False}
+        if address is None:
+            options |= {"num_cpus": cores, "include_dashboard": False}
+        try:
+            self._context = ray.init(**options, logging_level=logging.ERROR)
+        except (ConnectionError, RayError, OSError, ValueError) as error:
+            raise PipelineError(
+                f"The Ray cluster at {address or 'this machine'} can't be used: {str(error).splitlines()[0]}. "
+                "`ray status` shows whether it runs; tune.address names it."
+            ) from error
+        self._spec = spec
+        self._images = ray.put(tuple(spec.images))
+        self._token = uuid.uuid4().hex
+        with atomic_write(spec.folder / "shared") as aside:
+            aside.write_text(self._token)
+        self._class = ray.remote(_Actor)
+        self._workers: list[_Worker] = []
+        self._messages: deque[Message] = deque()
+        self._lost = 0
+        """Workers in a row that were lost before they had begun."""
+        self._looked_s = -math.inf
+        self._look()
+
+    @property
+    def free(self) -> int:
+        self._look()
+        return sum(worker.order is None for worker in self._workers)
+
+    def submit(self, order: Order) -> None:
+        # One that has worked before has everything loaded.
+        free = [worker for worker in self._workers if worker.order is None]
+        self._give(max(free, key=lambda worker: worker.has_begun), order)
+
+    def next(self, timeout_s: float) -> Message | None:
+        deadline = time.monotonic() + timeout_s
+        while not self._messages:
+            left_s = max(0.0, deadline - time.monotonic())
+            streams = {worker.answer: worker for worker in self._workers if worker.answer is not None}
+            if streams:
+                ready, _ = ray.wait(list(streams), num_returns=1, timeout=left_s, fetch_local=False)
+                for stream in ready:
+                    self._take(streams[stream])
+            else:
+                time.sleep(min(left_s, 0.05))
+            if not self._messages and time.monotonic() >= deadline:
+                return None
+        return self._messages.popleft()
+
+    def pause(self) -> None:
+        for worker in self._workers:
+            if worker.order:
+                # It names the attempt: it may arrive after the answer, when the worker has another order.
+                worker.actor.pause.remote(worker.attempt)
+
+    def stop(self, trial: int) -> None:
+        self._messages = deque(message for message in self._messages if message.trial != trial)
+        for worker in list(self._workers):
+            if worker.order and worker.order.trial == trial:
+                self._replace(worker)
+
+    def clock_s(self) -> float:
+        return time.monotonic()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._end(worker)
+        self._workers = []
+        ray.shutdown()
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of the workers, on their nodes."""
+        return [int(ray.get(worker.actor.pid.remote())) for worker in self._workers]
+
+    def _look(self) -> None:
+        """As many workers as the cluster has room for; busy ones stay, whatever it says."""
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        fit = min(int(there.get(name, 0) / amount + 1e-9) for name, amount in self._spec.resources.items())
+        wanted = fit if self._spec.most is None else min(fit, self._spec.most)
+        for worker in [worker for worker in self._workers if worker.order is None][: len(self._workers) - wanted]:
+            self._workers.remove(worker)
+            self._end(worker)
+        while len(self._workers) < wanted:
+            self._workers.append(_Worker(self._hire()))
+
+    def _hire(self) -> Any:
+        spec, resources = self._spec, dict(self._spec.resources)
+        options = {"num_cpus": resources.pop("CPU", 0), "num_gpus": resources.pop("GPU", 0), "resources": resources}
+        return self._class.options(**options, max_concurrency=4).remote(
+            spec.meta, self._images, spec.hardware, dict(spec.code), code_digest("train"), self._token, spec.setup
+        )
+
+    def _give(self, worker: _Worker, order: Order) -> None:
+        worker.order, worker.attempt = order, uuid.uuid4().hex
+        answer = worker.actor.answer.options(num_returns="streaming")
+        worker.answer = answer.remote(order, worker.attempt, str(self._spec.folder))
+
+    def _take(self, worker: _Worker) -> None:
+        """Reads the next message of a worker, or notices that it is lost."""
+        order = worker.order
+        assert order
+        try:
+            message = ray.get(next(worker.answer))
+        except (RayError, StopIteration) as error:
+            self._mourn(worker, order, error)
+            return
+        self._lost, worker.has_begun = 0, True
+        if isinstance(message, Unfit):
+            raise Stuck(message.why)
+        if isinstance(message, TargetReached | Paused | Failed):
+            worker.order = worker.answer = None
+        self._messages.append(message)
+
+    def _mourn(self, worker: _Worker, order: Order, error: Exception) -> None:
+        if not worker.has_begun:
+            self._lost += 1
+            if self._lost == STARTS:
+                raise Stuck(f"Workers on the Ray cluster were lost {STARTS} times before they began: {_reason(error)}")
+        self._replace(worker)
+        self._looked_s = -math.inf
+        self._messages.append(Failed(order.trial, Outcome.CRASHED, f"The worker was lost: {_reason(error)}"))
+
+    def _replace(self, worker: _Worker) -> None:
+        self._end(worker)
+        self._workers[self._workers.index(worker)] = _Worker(self._hire())
+
+    @staticmethod
+    def _end(worker: _Worker) -> None:
+        with suppress(RayError):
+            ray.kill(worker.actor, no_restart=True)
+
+
+class _Actor:
+    """A worker, in a process of its own on some node."""
+
+    def __init__(
+        self,
+        meta: Any,
+        images: tuple[Any, ...],
+        hardware: Hardware,
+        code: dict[str, str],
+        digest: str,
+        token: str,
+        setup: Callable[[], None] | None,
+    ) -> None:
+        self._given = meta, images, hardware, code
+        self._digest, self._token = digest, token
+        self._trainer: Trainer | None = None
+        self._pauses: set[str] = set()
+        self._lock = threading.Lock()
+        if setup:
+            setup()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def pause(self, attempt: str) -> None:
+        self._pauses.add(attempt)
+
+    def answer(self, order: Order, attempt: str, folder: str) -> Iterator[Message | Unfit]:
+        if why := self._unfit(Path(folder)):
+            yield Unfit(why)
+            return
+        with self._lock:
+            try:
+                self._trainer = self._trainer or self._new_trainer()
+            except PipelineError as error:
+                yield Unfit(str(error))
+                return
+        _claim(order.folder, attempt)
+        for message in self._trainer.answer(order, _Asked(self._pauses, attempt)):
+            if isinstance(message, EpochDone) and not _holds(order.folder, attempt):
+                return  # the owner has given the trial to another worker
+            yield message
+
+    def _unfit(self, folder: Path) -> str:
+        """Why this node can't work for the study; empty if it can."""
+        from pipeline.provenance import code_digest
+
+        with suppress(OSError):
+            if (folder / "shared").read_text() == self._token:
+                if code_digest("train") == self._digest:
+                    return ""
+                return f"The node {socket.gethostname()} has other training code than here: use the same commit."
+        return (
+            f"The node {socket.gethostname()} does not see {folder}: all nodes need the project's folder at the same "
+            "path, on shared storage."
+        )
+
+    def _new_trainer(self) -> Trainer:
+        from pipeline.batches.images import Images
+
+        meta, images, hardware, code = self._given
+        return Trainer(meta, Images(*images), hardware, code)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Whether an attempt was asked to pause."""
+
+    pauses: set[str]
+    attempt: str
+
+    def is_set(self) -> bool:
+        return self.attempt in self.pauses
+
+
+def _claim(folder: Path, attempt: str) -> None:
+    with atomic_write(folder / _ATTEMPT) as aside:
+        aside.write_text(attempt)
+
+
+def _holds(folder: Path, attempt: str) -> bool:
+    with suppress(OSError):
+        return (folder / _ATTEMPT).read_text() == attempt
+    return False
+
+
+def _reason(error: Exception) -> str:
+    """The last line that Ray says, which has the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
