@@ -13,9 +13,11 @@ Commands:
     tune.py         searches the space that params.yaml declares
     study.py        trains all combinations of a grid, such as one over depths
     ensemble.py     combines the best networks of a search, without training
+    doctor.py       finds what a moved, copied or half-deleted project broke, and mends it
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
+    checkup/        the checks of the doctor
     search/         who decides (studies, schedulers, space), who trains (engines)
     reporting/      result files -> figures, one HTML page
     tracking/       runs in MLflow: recorded on disk first, sent in the background
@@ -34,6 +36,7 @@ Small modules that everyone may know:
     grouping.py     splits that keep equal images together
     records.py      the typed records that stages hand each other, and their JSON files
     outcome.py      how a training ended, and what follows from that
+    findings.py     what the checks of the doctor yield
     processes.py    child processes, each with a pipe to its parent
     fonts.py        fonts for class names in any script
     cli.py          what command lines share: --help, errors, exit codes

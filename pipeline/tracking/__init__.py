@@ -21,6 +21,8 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     linked.py        what MLflow links to a run: dataset, model, the model's version in the registry
     experiment.py    the database and the experiment: found or created
     internals.py     all that is done with MLflow beside its documented API
+    health.py        checks for the doctor: moved artifacts, open runs, unsent records
+    mending.py       what the doctor corrects of it
     outbox.py        the records of a run on disk
     failures.py      MLflow's errors: worth another try, or final
     timing.py        how long tracking waits for what
