@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import pytest
@@ -66,8 +67,10 @@ def test_a_copied_project_is_examined_without_a_change_and_mended(
         assert str(searched) not in run.info.artifact_uri
         assert client.list_artifacts(run.info.run_id)
     version = client.get_model_version_by_alias(client.search_registered_models()[0].name, "best")
-    assert str(searched) not in version.source
-    assert client.list_logged_model_artifacts(version.model_id)
+    assert Path(unquote(urlsplit(version.source).path)).is_relative_to(copied)
+    models = client.search_logged_models([experiment.experiment_id])
+    assert models
+    assert all(client.list_logged_model_artifacts(model.model_id) for model in models)
     assert not [file for file in copied.rglob("MLmodel") if str(searched) in file.read_text()]
 
     assert doctor.main([]) == 0
