@@ -45,9 +45,10 @@ def check(project: Project) -> None:
         raise DataError(
             "data/ is not what meta.json says:\n"
             + "".join(f"  {sentence}\n" for sentence in found)
-            + "`dvc checkout` restores it from DVC's cache; `dvc repro -f download` reads the images again."
+            + "`dvc checkout --force download` restores it from DVC's cache, `dvc repro -f download` makes it again."
         )
-    images = ", ".join(f"{count:,} {'training' if part == 'train' else part}" for part, count in meta.counts.items())
+    parts = {"train": "training"}
+    images = ", ".join(f"{count:,} {parts.get(part, part)}" for part, count in meta.counts.items())
     print(f"identical: {meta.name}, {images} images, {meta.digest} ({cli.duration(time.perf_counter() - started)})")
 
 
