@@ -36,8 +36,8 @@ class Finding:
     @classmethod
     def of(cls, error: PipelineError, where: str) -> "Finding":
         """An error whose text is "what is wrong: what to do next"."""
-        what, _, remedy = str(error).partition(": ")
-        return cls(Weight.ERROR, what.rstrip("."), where, remedy.rstrip(".") or "correct it")
+        what, colon, remedy = str(error).rstrip(".").rpartition(": ")
+        return cls(Weight.ERROR, what if colon else remedy, where, remedy if colon else "correct it")
 
 
 @dataclass(frozen=True)

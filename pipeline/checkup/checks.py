@@ -36,6 +36,7 @@ def checks(*, quick: bool = False) -> Sequence[Check]:
         tracking.unsent,
         studies.studies,
         leftovers.leftovers,
+        leftovers.of_dvc,
     )
 
 

@@ -1,5 +1,6 @@
 """Checks for files that killed processes have left."""
 
+import json
 import os
 import re
 import shutil
@@ -49,13 +50,64 @@ def leftovers(project: Project, now: float | None = None) -> Report:
         )
 
 
+def of_dvc(project: Project, now: float | None = None) -> Report:
+    """What a DVC that was killed has left: a damaged lock, copies that experiments ran in."""
+    now = time.time() if now is None else now
+    folder = project.home / ".dvc" / "tmp"
+    lock = folder / "rwlock"
+    if _holders(lock) is None:
+        yield Finding(
+            Weight.ERROR,
+            "the file in which DVC notes who reads and writes is damaged: no command of DVC works",
+            str(lock.relative_to(project.home)),
+            f"rm {lock.relative_to(project.home)}, when no DVC is running",
+        )
+    # DVC itself removes the entries of dead processes from its lock, but not their copies of the project.
+    copies = [*folder.glob("exps/tmp*"), *folder.glob("exps/standalone/tmp*")]
+    if copies:
+        yield Looked(len(copies), "copies for experiments")
+    dead = [
+        path
+        for path in copies
+        if _is_quiet(path, now)
+        and (pids := _holders(path / ".dvc" / "tmp" / "rwlock"))
+        and all(_is_gone(pid) for pid in pids)
+    ]
+    if dead:
+        names = " ".join(str(path.relative_to(project.home)) for path in dead)
+        yield Finding(
+            Weight.NOTE,
+            f"{counted(len(dead), 'copy', 'copies')} of the project for experiments that were killed ({_size(dead)})",
+            str(dead[0].relative_to(project.home)),
+            f"rm -r {names}",
+        )
+
+
+def _holders(rwlock: Path) -> set[int] | None:
+    """The numbers of the processes in a lock of DVC's; None if it is damaged."""
+    try:
+        content = json.loads(rwlock.read_bytes())
+        infos = [*content.get("write", {}).values()]
+        infos += [info for readers in content.get("read", {}).values() for info in readers]
+        return {int(info["pid"]) for info in infos}
+    except FileNotFoundError:
+        return set()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def _is_dead(path: Path) -> bool:
     """Whether no process of this machine has the number in the file's name."""
     match = _PART.fullmatch(path.name)
-    if match is None or sys.platform == "win32":  # where os.kill would end the process
+    return match is not None and _is_gone(int(match[1]))
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether no process of this machine has that number."""
+    if sys.platform == "win32":  # where os.kill would end the process
         return False
     try:
-        os.kill(int(match[1]), 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
     except OSError:

@@ -35,13 +35,11 @@ def tools(project: Project, which: Callable[[str], str | None] = shutil.which) -
         yield Finding(Weight.ERROR, "git is not installed", "PATH", "install git")
     elif repository is None:
         yield Finding(Weight.ERROR, "the project is in no git repository, without which DVC fails", ".", "git init")
-    if importlib.util.find_spec("dvc") is None or which("dvc") is None:
-        yield Finding(
-            Weight.ERROR,
-            "DVC is not installed, or not in PATH",
-            "PATH",
-            "pip install dvc, or source .venv/bin/activate",
-        )
+    activate = f"source {Path(sys.executable).parent / 'activate'}"
+    if importlib.util.find_spec("dvc") is None:
+        yield Finding(Weight.ERROR, "DVC is not installed", "dvc", "pip install dvc")
+    elif which("dvc") is None:
+        yield Finding(Weight.ERROR, "`dvc` is not in PATH", "PATH", activate)
     elif not (project.home / ".dvc").is_dir():
         remedy = "dvc init" if repository in (None, home) else "dvc init --subdir"
         yield Finding(Weight.ERROR, "DVC is not initialised", ".dvc", remedy)
@@ -52,7 +50,7 @@ def tools(project: Project, which: Callable[[str], str | None] = shutil.which) -
             "`python`, which the stages of dvc.yaml call, "
             + ("is not in PATH" if python is None else f"is {python}, and this is {sys.executable}"),
             "PATH",
-            f"source {Path(sys.executable).parent / 'activate'}",
+            activate,
         )
     try:
         getpass.getuser()

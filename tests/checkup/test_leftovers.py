@@ -1,9 +1,11 @@
+import json
 import os
 import subprocess
 import sys
 import time
 
 from pipeline.checkup.leftovers import QUIET_S, leftovers
+from pipeline.checkup.leftovers import of_dvc as leftovers_of_dvc
 from pipeline.files import Project
 from pipeline.findings import Finding
 
@@ -49,3 +51,22 @@ def test_checkpoints_of_a_stopped_training_are_a_note_and_stay(project: Project)
     (finding,) = found(project)
     assert finding.what == "checkpoints of 1 training that did not end (2.0 MB)"
     assert finding.mend is None
+
+
+def test_a_damaged_lock_of_dvc_and_the_copy_of_a_killed_experiment_are_named(project: Project) -> None:
+    def of_dvc() -> list[Finding]:
+        return [one for one in leftovers_of_dvc(project, time.time() + 2 * QUIET_S) if isinstance(one, Finding)]
+
+    assert not of_dvc()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lock = project.home / ".dvc" / "tmp" / "rwlock"
+    copy = lock.parent / "exps" / "standalone" / "tmpx"
+    (copy / ".dvc" / "tmp").mkdir(parents=True)
+    for pid, count in ((os.getpid(), 0), (dead.pid, 1)):
+        content = {"write": {"/a": {"pid": dead.pid, "cmd": ""}}, "read": {"/b": [{"pid": pid, "cmd": ""}]}}
+        (copy / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(content))
+        assert len(of_dvc()) == count
+    assert of_dvc()[0].remedy == "rm -r .dvc/tmp/exps/standalone/tmpx"
+    lock.write_text("")
+    assert of_dvc()[0].remedy == "rm .dvc/tmp/rwlock, when no DVC is running"

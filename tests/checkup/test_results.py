@@ -98,7 +98,9 @@ def test_a_model_its_record_and_the_data_belong_together(project: Project, chang
     project.run.write_text(run.replace("sha256:", "sha256:0"))
     assert "the model was trained on other data (sha256:0" in only(results.trained(project)).what
     project.run.write_text(run[:100])
-    assert "run.json is damaged (Invalid JSON" in only(results.trained(project)).what
+    damaged = only(results.trained(project))
+    assert "run.json is damaged (Invalid JSON: EOF" in damaged.what
+    assert damaged.remedy == "run `dvc repro`, which writes it again"
     project.run.unlink()
     assert only(results.trained(project)).what == "of the trained model run.json is missing"
 

@@ -31,7 +31,7 @@ def test_git_dvc_and_python_must_be_there(project: Project) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=project.root, check=True)
     assert not findings(surroundings.tools(project, paths()))
     assert only(surroundings.tools(project, paths(git=None))).what == "git is not installed"
-    assert only(surroundings.tools(project, paths(dvc=None))).what == "DVC is not installed, or not in PATH"
+    assert only(surroundings.tools(project, paths(dvc=None))).what == "`dvc` is not in PATH"
     assert only(surroundings.tools(project, paths(python=None))).weight is Weight.ERROR
     other = only(surroundings.tools(project, paths(python="/usr/bin/python")))
     assert (other.weight, other.remedy) == (Weight.WARNING, f"source {Path(sys.executable).parent}/activate")
