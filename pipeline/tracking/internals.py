@@ -7,8 +7,9 @@ pyproject.toml allows no other minor version: before it does, compare each funct
     allow_readers          a setting of SQLite
     relocate_artifacts     the columns of MLflow's tables that hold addresses of artifacts
     has_run                the tables of runs and of their tags
+    snapshot               how SQLite reads a database without creating a file beside it
     artifact_addresses, kept_artifacts, running, keys
-                           the same tables, for checks that must change nothing
+                           the same tables as above
     update_run             update_run_info of the store behind MlflowClient
     last_step              the message (protobuf) of a run
     artifact_repository    get_artifact_repository(uri, tracking_uri)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from hashlib import md5
@@ -10,6 +11,7 @@ from pipeline import config
 from pipeline.checkup import data, results
 from pipeline.files import Project
 from pipeline.findings import Finding, Looked, Weight
+from pipeline.records import EvaluateFigures, Metrics, TrainFigures, write
 from pipeline.train import train
 
 
@@ -89,11 +91,27 @@ def test_a_damaged_lock_is_named(locked: Project) -> None:
     assert only(results.outputs(locked)).remedy == "git checkout -- dvc.lock"
 
 
-def test_a_model_its_record_and_the_data_belong_together(project: Project, change: Callable[[str, str], None]) -> None:
+def test_a_model_its_record_and_the_data_belong_together(
+    project: Project, change: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     change("epochs: 6", "epochs: 1")
     assert not list(results.trained(project))
     train(project)
     assert not findings(results.trained(project))
+    history = [float(line.split(",")[5]) for line in project.history.read_text().splitlines()[1:]]
+    for accuracy, count in ((history[-1], 0), (0.25, 1)):
+        figures = TrainFigures(1, 0.5, 0.5, 0.5, accuracy, 100.0)
+        scores = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece"), 0.5)
+        scored = EvaluateFigures(**scores, parameters=1, macs=1, images_per_second=1.0)
+        write(Metrics(figures, scored), project.metrics)
+        assert len(findings(results.trained(project))) == count
+    assert only(results.trained(project)).remedy == "dvc repro -f evaluate"
+    project.metrics.unlink()
+    monkeypatch.setattr("pipeline.tracking.health.recorded_keys", lambda project: {})
+    assert not findings(results.trained(project)), "its records wait in the outbox"
+    shutil.rmtree(project.outbox)
+    assert only(results.trained(project)).what == "MLflow has no run of the model in results/train"
+    monkeypatch.setattr("pipeline.tracking.health.recorded_keys", lambda project: None)
     run = project.run.read_text()
     project.run.write_text(run.replace("sha256:", "sha256:0"))
     assert "the model was trained on other data (sha256:0" in only(results.trained(project)).what
