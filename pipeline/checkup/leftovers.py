@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -74,7 +75,7 @@ def of_dvc(project: Project, now: float | None = None) -> Report:
         and all(_is_gone(pid) for pid in pids)
     ]
     if dead:
-        names = " ".join(str(path.relative_to(project.home)) for path in dead)
+        names = shlex.join(str(path.relative_to(project.home)) for path in dead)
         yield Finding(
             Weight.NOTE,
             f"{counted(len(dead), 'copy', 'copies')} of the project for experiments that were killed ({_size(dead)})",

@@ -4,6 +4,7 @@ import configparser
 import csv
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def outputs(project: Project) -> Report:
             lost := [out.name for out in outs if not out.is_cached and out.name not in there],
             Weight.ERROR,
             "{} missing, which git keeps: {}",
-            f"git checkout -- {' '.join(lost)}, or dvc repro",
+            f"git checkout -- {shlex.join(lost)}, or dvc repro",
         ),
         (
             [out.name for out in outs if out.is_cached and out.name not in there | cached],

@@ -5,7 +5,9 @@ import importlib.util
 import math
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +37,7 @@ def tools(project: Project, which: Callable[[str], str | None] = shutil.which) -
         yield Finding(Weight.ERROR, "git is not installed", "PATH", "install git")
     elif repository is None:
         yield Finding(Weight.ERROR, "the project is in no git repository, without which DVC fails", ".", "git init")
-    activate = f"source {Path(sys.executable).parent / 'activate'}"
+    activate = f"source {shlex.quote(str(Path(sys.executable).parent / 'activate'))}"
     if importlib.util.find_spec("dvc") is None:
         yield Finding(Weight.ERROR, "DVC is not installed", "dvc", "pip install dvc")
     elif which("dvc") is None:
@@ -44,7 +46,7 @@ def tools(project: Project, which: Callable[[str], str | None] = shutil.which) -
         remedy = "dvc init" if repository in (None, home) else "dvc init --subdir"
         yield Finding(Weight.ERROR, "DVC is not initialised", ".dvc", remedy)
     python = which("python")
-    if python is None or Path(python).parent != Path(sys.executable).parent:
+    if python is None or _prefix(python) != sys.prefix:
         yield Finding(
             Weight.ERROR if python is None else Weight.WARNING,
             "`python`, which the stages of dvc.yaml call, "
@@ -90,7 +92,9 @@ def versions(
             f"{counted(len(wrong), 'package has', 'packages have')} another version than {constraints.name}: "
             f"{some(wrong)}",
             str(constraints),
-            f"pip install --constraint {constraints} --editable '{constraints.parent}[dev]'",
+            shlex.join(
+                ["pip", "install", "--constraint", str(constraints), "--editable", f"{constraints.parent}[dev]"]
+            ),
         )
 
 
@@ -156,8 +160,19 @@ def writable(
             Weight.ERROR,
             f"{some(names)} can't be written",
             names[0],
-            f"chmod -R u+w {' '.join(names)}, or sudo chown -R $USER {' '.join(names)}",
+            f"chmod -R u+w {shlex.join(names)}, or sudo chown -R $USER {shlex.join(names)}",
         )
+
+
+def _prefix(python: str) -> str | None:
+    """The environment of a Python, which its path does not always tell: pyenv has a script there."""
+    try:
+        done = subprocess.run(
+            [python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip()
 
 
 def _data_bytes(project: Project) -> int:

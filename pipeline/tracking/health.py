@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -81,7 +82,7 @@ def artifacts(project: Project) -> Report:
     elsewhere = _elsewhere(project, addresses)
     for folder in elsewhere:
         if folder.is_here:
-            copied = " (it was copied: new runs would be written there)" if folder.path.is_dir() else ""
+            copied = " (a copy: the original is still there)" if folder.path.is_dir() else ""
             yield Finding(
                 Weight.ERROR,
                 f"MLflow looks for the artifacts of {folder.content} in {folder.path}, where the project was{copied}",
@@ -94,7 +95,7 @@ def artifacts(project: Project) -> Report:
                 Weight.WARNING,
                 f"the artifacts of {folder.content} lie outside of the project, in {folder.path}",
                 "mlflow.db",
-                f"cp -r {folder.path} . && {FIX}",
+                f"cp -r {quote(str(folder.path))} . && {FIX}",
             )
         else:
             yield Finding(
@@ -149,14 +150,18 @@ def open_runs(project: Project) -> Report:
     store = Store.of(project, {})
     recorded, lost = [], {}
     for key, name, experiment in running:
-        folder = project.outbox / f"{key}@{Store(store.uri, experiment, store.home).id}"
+        store_id = Store(store.uri, experiment, store.home).id
+        folder = project.outbox / f"{key}@{store_id}"
         records = [folder, *project.outbox.glob(f"{folder.name}{PART}*")]
         if any(is_locked(lock_path(part)) for part in records if not part.name.endswith(".lock")):
             continue
-        if any(part.is_dir() for part in records):
-            recorded.append(name)
-        else:
+        if not any(part.is_dir() for part in records):
             lost[key] = (name, experiment)
+        elif not is_locked(project.outbox / f"{store_id}.serving"):  # else its end is on the way
+            recorded.append(name)
+    if lost:  # some may have ended, and their records may be gone, since MLflow was asked
+        still = {key for key, _, _ in _ask(project, internals.running) or ()}
+        lost = {key: run for key, run in lost.items() if key in still}
     if recorded:
         yield Finding(
             Weight.WARNING,
@@ -189,8 +194,8 @@ def unsent(project: Project) -> Report:
             by_store[content["store"], content["experiment"]] += max(outbox.waiting, 1)
     for (store, experiment), count in by_store.items():
         own = store == project.mlflow_database.name
-        variables = "" if own else f"MLFLOW_TRACKING_URI={store} "
-        variables += "" if experiment == "pipeline" else f"MLFLOW_EXPERIMENT_NAME={experiment} "
+        variables = "" if own else f"MLFLOW_TRACKING_URI={quote(store)} "
+        variables += "" if experiment == "pipeline" else f"MLFLOW_EXPERIMENT_NAME={quote(experiment)} "
         yield Finding(
             Weight.WARNING,
             f"{counted(count, 'record')} of runs wait to be sent to {store}",

@@ -33,7 +33,7 @@ def test_git_dvc_and_python_must_be_there(project: Project) -> None:
     assert only(surroundings.tools(project, paths(git=None))).what == "git is not installed"
     assert only(surroundings.tools(project, paths(dvc=None))).what == "`dvc` is not in PATH"
     assert only(surroundings.tools(project, paths(python=None))).weight is Weight.ERROR
-    other = only(surroundings.tools(project, paths(python="/usr/bin/python")))
+    other = only(surroundings.tools(project, paths(python="/no/python")))
     assert (other.weight, other.remedy) == (Weight.WARNING, f"source {Path(sys.executable).parent}/activate")
     (project.root / ".dvc").rename(project.root / "dvc")
     assert only(surroundings.tools(project, paths())).remedy == "dvc init"

@@ -1,5 +1,6 @@
 """Checks of the studies, for `python -m pipeline.doctor`: Optuna's journal, checkpoints, runs in MLflow."""
 
+import shlex
 from pathlib import Path
 
 from pipeline.files import Project, is_locked
@@ -120,7 +121,7 @@ def _without_journal(
             Weight.WARNING,
             f"{root.name}/ has the trials of {some(lost)}, but Optuna's journal has no such study",
             f"{root.name}/{lost[0]}",
-            f"put optuna.journal back from a copy, or rm -r {' '.join(f'{root.name}/{name}' for name in lost)}",
+            f"put optuna.journal back from a copy, or rm -r {shlex.join(f'{root.name}/{name}' for name in lost)}",
         )
     runs = [
         name
