@@ -15,9 +15,11 @@ Commands:
     ensemble.py     combines the best networks of a search, without training
     reproduce.py    trains a recorded result again and compares every epoch
     lineage.py      from a figure back to all it hangs on, and forward
+    doctor.py       finds what a moved, copied or half-deleted project broke, and mends it
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
+    checkup/        the checks of the doctor
     search/         who decides (studies, schedulers, space), who trains (engines)
     reporting/      result files -> figures, one HTML page
     audit/          what a result hangs on, and whether it can be made again
@@ -37,6 +39,7 @@ Small modules that everyone may know:
     grouping.py     splits that keep equal images together
     records.py      the typed records that stages hand each other, and their JSON files
     outcome.py      how a training ended, and what follows from that
+    findings.py     what the checks of the doctor yield
     processes.py    child processes, each with a pipe to its parent
     fonts.py        fonts for class names in any script
     cli.py          what command lines share: --help, errors, exit codes

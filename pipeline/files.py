@@ -3,11 +3,15 @@
 import csv
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,16 @@ class Project:
     # These outlive a run.
 
     @property
+    def mlflow_database(self) -> Path:
+        """Where runs are, unless MLFLOW_TRACKING_URI names another store; what plain `mlflow ui` opens."""
+        return self.home / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifacts of those runs."""
+        return self.home / "mlruns"
+
+    @property
     def optuna_journal(self) -> Path:
         """All studies, in a format that Optuna's own tools read."""
         return self.home / "optuna.journal"
@@ -229,6 +243,20 @@ def sha256(path: Path) -> str:
     """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file `path`. Changes nothing, as asking for the lock by FileLock would."""
+    if sys.platform == "win32":
+        return path.exists()
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

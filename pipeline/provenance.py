@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import os
 import platform
 import socket
 import subprocess
@@ -41,7 +42,7 @@ PACKAGES = ("pipeline", "torch", "torchvision", "numpy", "mlflow", "dvc", "optun
 _OWN_OUTPUTS = ("dvc.lock", "metrics.json", "results")
 
 
-def collect(project: Project) -> Provenance:
+def collect(project: Project, environment: Mapping[str, str] = os.environ) -> Provenance:
     """The provenance of a result that this process makes in `project`. Imports nothing heavy."""
     commit = _git(project.root, "rev-parse", "--verify", "HEAD")
     # :/ is the whole repository. A project may be a folder inside it and use code from outside that folder.
@@ -54,6 +55,7 @@ def collect(project: Project) -> Provenance:
         versions={"python": platform.python_version()} | _versions(),
         platform=platform.platform(),
         host=socket.gethostname(),
+        dvc_experiment=environment.get("DVC_EXP_NAME") or None,
     )
 
 
@@ -87,6 +89,7 @@ def tags(made_from: Provenance) -> dict[str, str]:
         "git.commit": made_from.git_commit,
         "git.dirty": None if made_from.git_dirty is None else str(made_from.git_dirty).lower(),
         "dvc.data": made_from.dvc_data_hash,
+        "dvc.experiment": made_from.dvc_experiment,
         "host": made_from.host,
         "platform": made_from.platform,
         "mlflow.user": _user(),

@@ -162,6 +162,8 @@ class Provenance:
     """Of Python and of the installed packages, by name."""
     platform: str
     host: str
+    dvc_experiment: str | None = None
+    """The name that DVC has given to the experiment; None outside of `dvc exp run`."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ def train(project: Project) -> None:
     if history:
         print(f"resuming after epoch {len(history)} of {settings.train.epochs}")
     made_from = provenance.collect(project)
+    if made_from.dvc_experiment:
+        name = f"{made_from.dvc_experiment}: {name}"
     with tracking.StageTracker(project) as tracker:
         run = tracker.open(start.key, name=name)
         _describe(run, settings, meta, made_from, device.described(), counts)

@@ -54,7 +54,7 @@ def heeded_interrupts() -> None:
 def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the shell decides what a test sees."""
     variables = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
-    for name in (*variables, "DVC_ROOT", "GIT_DIR", "GIT_WORK_TREE"):
+    for name in (*variables, "DVC_ROOT", "DVC_EXP_NAME", "GIT_DIR", "GIT_WORK_TREE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 

@@ -1,7 +1,6 @@
 """Walks `make demo`'s loop in a temporary clone, then what a DVC user does next."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from commands import run
 from deliveries import deliver
 from places import REPOSITORY
 
@@ -16,24 +16,6 @@ from pipeline import config
 
 # One process of pytest-xdist's for all of them: they share the clone.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
-
-
-def run(folder: Path, *command: str, clone: Path) -> str:
-    """Runs a command of the environment on the clone's code and returns what it printed."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))
-    }
-    environment |= {
-        "PYTHONPATH": str(clone),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
-        "GIT_AUTHOR_NAME": "test",
-        "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_COMMITTER_NAME": "test",
-        "GIT_COMMITTER_EMAIL": "test@localhost",
-    }
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +28,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
-    run(root, "git", "init", "--quiet", clone=root)
-    run(root, "git", "add", ".", clone=root)
-    run(root, "git", "commit", "--quiet", "--message", "A clone", clone=root)
+    run(root, "git", "init", "--quiet", code=root)
+    run(root, "git", "add", ".", code=root)
+    run(root, "git", "commit", "--quiet", "--message", "A clone", code=root)
     return root
 
 
@@ -56,11 +38,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def printed(clone: Path) -> str:
     """What `make demo` printed, with the environment that the tests run in."""
     environment = Path(sys.executable).parent.parent
-    return run(clone, "make", f"--old-file={environment}/.installed", "demo", f"VENV={environment}", clone=clone)
+    return run(clone, "make", f"--old-file={environment}/.installed", "demo", f"VENV={environment}", code=clone)
 
 
 def test_a_fresh_clone_has_no_metrics_to_compare_with(clone: Path) -> None:
-    assert "evaluate." not in run(clone, "dvc", "metrics", "diff", clone=clone)
+    assert "evaluate." not in run(clone, "dvc", "metrics", "diff", code=clone)
 
 
 def test_the_demo_shows_what_one_changed_value_brought(printed: str, clone: Path) -> None:
@@ -76,7 +58,7 @@ def test_the_demo_shows_what_one_changed_value_brought(printed: str, clone: Path
 
 
 def test_the_demo_leaves_the_root_untouched(printed: str, clone: Path) -> None:
-    assert run(clone, "git", "status", "--porcelain", clone=clone) == ""
+    assert run(clone, "git", "status", "--porcelain", code=clone) == ""
     assert not [
         name for name in ("mlflow.db", "metrics.json", "dvc.lock", "data", "results") if (clone / name).exists()
     ]
@@ -121,11 +103,11 @@ def test_the_demos_search_ends_with_a_winner_whose_values_are_trained(printed: s
 
 
 def test_a_second_repro_runs_nothing(printed: str, clone: Path) -> None:
-    assert "Data and pipelines are up to date." in run(clone / "demo", "dvc", "repro", clone=clone)
+    assert "Data and pipelines are up to date." in run(clone / "demo", "dvc", "repro", code=clone)
 
 
 def test_plots_are_declared_for_dvc(printed: str, clone: Path) -> None:
-    shown = json.loads(run(clone / "demo", "dvc", "plots", "show", "--json", clone=clone))
+    shown = json.loads(run(clone / "demo", "dvc", "plots", "show", "--json", code=clone))
     assert not shown.get("errors")
     assert set(shown["data"]) == {"loss", "accuracy", "learning_rate", "confusion_matrix"}
     assert "validation_loss" in str(shown["data"]["loss"][0]["content"])
@@ -134,7 +116,7 @@ def test_plots_are_declared_for_dvc(printed: str, clone: Path) -> None:
 
 def test_an_experiment_with_another_value_runs_what_depends_on_it(printed: str, clone: Path) -> None:
     demo = clone / "demo"
-    out = run(demo, "dvc", "exp", "run", "-S", "train.epochs=3", clone=clone)
+    out = run(demo, "dvc", "exp", "run", "-S", "train.epochs=3", code=clone)
     assert "epoch   3/3" in out
     assert "Stage 'download' didn't change, skipping" in out
     assert json.loads((demo / "metrics.json").read_text())["train"]["epochs"] == 3
@@ -146,7 +128,7 @@ def test_an_experiment_in_a_temporary_copy_records_in_the_projects_own_store(pri
     client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pipeline").experiment_id
     before = len(client.search_runs([experiment]))
-    run(demo, "dvc", "exp", "run", "--temp", "-S", "train.epochs=2", clone=clone)
+    run(demo, "dvc", "exp", "run", "--temp", "-S", "train.epochs=2", code=clone)
     deliver(demo)
     assert len(client.search_runs([experiment])) == before + 1
 
@@ -158,7 +140,7 @@ def test_a_changed_evaluation_adds_to_the_run_of_its_training(printed: str, clon
     experiment = client.get_experiment_by_name("pipeline").experiment_id
     before = len(client.search_runs([experiment]))
     config.write_values(demo / "params.yaml", {"evaluate.calibration_bins": 10})
-    out = run(demo, "dvc", "repro", clone=clone)
+    out = run(demo, "dvc", "repro", code=clone)
     assert "Stage 'train' didn't change, skipping" in out
     deliver(demo)
     runs = client.search_runs([experiment])

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from pipeline.files import Project, atomic_write
+from pipeline.files import Project, atomic_write, is_locked
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -86,3 +87,12 @@ def test_a_path_of_params_yaml_starts_in_the_copy_of_an_experiment_and_then_in_t
 def test_a_path_of_params_yaml_may_begin_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Project(Path("/a"), Path("/b")).given_path("~/own.pth") == tmp_path / "own.pth"
+
+
+def test_whether_a_lock_is_held_is_seen_without_changing_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    with FileLock(path):
+        assert is_locked(path)
+    assert not is_locked(path)

@@ -115,6 +115,12 @@ def test_the_versions_are_those_of_the_installed_packages(project: Project, monk
     assert provenance.collect(project).versions == {"python": platform.python_version(), "torch": version("torch")}
 
 
+def test_the_name_of_an_experiment_is_that_which_dvc_gives(repository: Project) -> None:
+    found = provenance.collect(repository, {"DVC_EXP_NAME": "tarot-tipi"})
+    assert provenance.tags(found)["dvc.experiment"] == "tarot-tipi"
+    assert "dvc.experiment" not in provenance.tags(provenance.collect(repository, {}))
+
+
 def test_tags_have_all_known_values_and_no_others(repository: Project) -> None:
     repository.dvc_lock.write_text(LOCK)
     found = provenance.collect(repository)

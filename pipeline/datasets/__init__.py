@@ -15,6 +15,7 @@ decoded.py           decoded images on the disk, which outlive a kill
 images.py            image files -> uint8 RGB of one size
 wide.py              images of more than 8 bits, one scale for a data set
 arrays.py            a data set -> arrays and meta.json
+verifying.py         whether the arrays are still those of meta.json
 fingerprint.py       whether a folder or archive has changed since it was read
 duplicates.py        equal images: counts, examples, warnings
 near_duplicates.py   test images that look nearly like a training image: a count

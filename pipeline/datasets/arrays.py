@@ -31,17 +31,25 @@ def clear(project: Project) -> None:
     """Removes the files of earlier runs, also of killed ones; meta.json first."""
     for path in (
         project.meta,
-        *(
-            folder / name
-            for folder in (project.training_data, project.test_data)
-            for name in ("images.npy", "labels.npy", "groups.npy", "validation.npy")
-        ),
+        *files(project).values(),
     ):
         path.unlink(missing_ok=True)
         for aside in path.parent.glob(f".{path.name}.*.part"):
             aside.unlink()
     for folder in project.data.glob(f"{UNPACKED}*"):
         shutil.rmtree(folder)
+
+
+def files(project: Project) -> dict[str, Path]:
+    """All arrays that a data set can have, by their name in the digest and in its order."""
+    return {
+        "train/images": project.training_data / "images.npy",
+        "train/labels": project.training_data / "labels.npy",
+        "test/images": project.test_data / "images.npy",
+        "test/labels": project.test_data / "labels.npy",
+        "train/groups": project.training_data / "groups.npy",
+        "train/validation": project.training_data / "validation.npy",
+    }
 
 
 def write(project: Project, dataset: DataSet) -> Meta:

@@ -22,6 +22,8 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     experiment.py    the database and the experiment: found or created
     reading.py       runs as MLflow holds them, with every epoch
     internals.py     all that is done with MLflow beside its documented API
+    health.py        checks for the doctor: moved artifacts, open runs, unsent records
+    mending.py       what the doctor corrects of it
     outbox.py        the records of a run on disk
     failures.py      MLflow's errors: worth another try, or final
     timing.py        how long tracking waits for what

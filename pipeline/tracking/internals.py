@@ -7,6 +7,9 @@ pyproject.toml allows no other minor version: before it does, compare each funct
     allow_readers          a setting of SQLite
     relocate_artifacts     the columns of MLflow's tables that hold addresses of artifacts
     has_run                the tables of runs and of their tags
+    snapshot               how SQLite reads a database without creating a file beside it
+    artifact_addresses, kept_artifacts, running, keys
+                           the same tables as above
     update_run             update_run_info of the store behind MlflowClient
     last_step              the message (protobuf) of a run
     artifact_repository    get_artifact_repository(uri, tracking_uri)
@@ -18,8 +21,10 @@ Each docstring says which documented call would replace it, and why that one doe
 
 import contextlib
 import json
+import shutil
 import sqlite3
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +93,70 @@ def relocate_artifacts(database: Path, old: str, new: str) -> None:
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
                 (new, len(old) + 1, len(old) + 1, f"{old}/"),
             )
+
+
+@contextlib.contextmanager
+def snapshot(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads the database and changes no file. Raises sqlite3.Error.
+
+    MlflowClient would migrate the database, and SQLite itself creates files beside one that allow_readers has set.
+    """
+    log = database.with_name(f"{database.name}-wal")
+    with contextlib.ExitStack() as stack:
+        options = "mode=ro&immutable=1"
+        if log.exists() and log.stat().st_size:  # writes that are not in the database yet
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for file in (log, database):
+                shutil.copy(file, copy)
+            database, options = copy / database.name, "mode=rw"
+        connection = sqlite3.connect(f"{database.absolute().as_uri()}?{options}", uri=True)
+        yield stack.enter_context(contextlib.closing(connection))
+
+
+def artifact_addresses(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """(table, address) of all artifacts; of experiments only those with runs."""
+    used = "WHERE experiment_id IN (SELECT experiment_id FROM runs)"
+    return [
+        (table, address)
+        for table, column in _ARTIFACT_COLUMNS
+        for (address,) in connection.execute(
+            f"SELECT DISTINCT {column} FROM {table} {used if table == 'experiments' else ''}"
+        )
+        if address
+    ]
+
+
+def kept_artifacts(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """(name, address) of what is sure to have files: logged models, and runs with tables. Deleted ones are left out."""
+    models = connection.execute(
+        "SELECT 'the model ' || model_id, artifact_location FROM logged_models "
+        "WHERE lifecycle_stage = 'active' AND status = 2 ORDER BY creation_timestamp_ms"
+    )
+    runs = connection.execute(
+        "SELECT DISTINCT 'the run ' || name, artifact_uri FROM runs JOIN tags USING (run_uuid) "
+        "WHERE lifecycle_stage = 'active' AND key = ? ORDER BY start_time",
+        (TABLES_TAG,),
+    )
+    return [*models, *runs]
+
+
+def running(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """(pipeline.key, name, experiment) of the runs that MLflow shows as running."""
+    return connection.execute(
+        "SELECT value, runs.name, experiments.name FROM runs JOIN tags USING (run_uuid) "
+        "JOIN experiments USING (experiment_id) WHERE key = 'pipeline.key' AND status = 'RUNNING' "
+        "AND runs.lifecycle_stage = 'active' ORDER BY start_time"
+    ).fetchall()
+
+
+def keys(connection: sqlite3.Connection) -> dict[str, str]:
+    """The names of all runs that are not deleted, by pipeline.key."""
+    return dict(
+        connection.execute(
+            "SELECT value, name FROM runs JOIN tags USING (run_uuid) "
+            "WHERE key = 'pipeline.key' AND lifecycle_stage = 'active'"
+        )
+    )
 
 
 def has_run(database: Path, key: str) -> bool:

@@ -42,4 +42,5 @@ Commands:
     options.py        options that the command lines share
     commands.py       commands that messages advise
     catalog.py        the list of studies; deleting one
+    health.py         checks for the doctor: journal, checkpoints, runs in MLflow
 """

@@ -65,14 +65,19 @@ class _Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kernel_lock = _KernelLock(path)
         self.damaged: dict[int, tuple[str, int]] = {}
         """Damaged lines by their number, from 1: whether each is of a study or a trial, and the id of that."""
         self._offset = self._lines = 0
         """Of what was read: its bytes, its lines."""
-        super().__init__(str(path), self._kernel_lock)
+        self._end: int | None = None
+        """Where to stop reading; None: at the end of the file."""
+        self._open()
+
+    def _open(self) -> None:
+        self._kernel_lock = _KernelLock(self._path)
+        super().__init__(str(self._path), self._kernel_lock)
         with _held(self._kernel_lock):
-            mend(path)
+            mend(self._path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         try:
@@ -87,6 +92,8 @@ class _Journal(JournalFileBackend):
         with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
+                if self._offset == self._end:
+                    return
                 if not line.endswith(b"\n"):
                     return  # another process is writing it
                 if (operation := _operation(line)) is None or "op_code" not in operation:
@@ -110,6 +117,26 @@ class _Journal(JournalFileBackend):
         self.damaged[number] = (subject[1].decode(), int(subject[2]))
 
 
+class _Reading(_Journal):
+    """A journal that is only read, up to its damaged end if it has one. No file changes, no lock is made."""
+
+    def _open(self) -> None:
+        with self._path.open("rb") as file:
+            self._end = _sound_end(file)
+        JournalFileBackend.__init__(self, str(self._path), _NoLock(str(self._path)))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        raise RuntimeError(f"{self._path} is only read")
+
+
+class _NoLock(JournalFileOpenLock):
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
 @contextmanager
 def _held(lock: JournalFileOpenLock) -> Iterator[None]:
     lock.acquire()
@@ -122,10 +149,13 @@ def _held(lock: JournalFileOpenLock) -> Iterator[None]:
 class Storage(optuna.storages.JournalStorage):
     """Optuna's storage in a journal."""
 
-    def __init__(self, path: Path) -> None:
-        """Cuts off an incomplete or damaged end. Raises Damaged for a line that all studies depend on."""
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Cuts off an incomplete or damaged end, unless `read_only`.
+
+        Raises Damaged for a line that all studies depend on.
+        """
         self._path = path
-        self._journal = _Journal(path)
+        self._journal = _Reading(path) if read_only else _Journal(path)
         super().__init__(self._journal)
 
     def damaged_line(self, study_id: int) -> int | None:
@@ -148,17 +178,26 @@ def mend(path: Path) -> None:
     A file without any sound line is left as it is, except for an incomplete last line.
     """
     with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = complete = _line_start(file, size + 1)
-        while end:
-            start = _line_start(file, end)
-            file.seek(start)
-            if _operation(file.read(end - start)) is not None:
-                break
-            end = start
-        end = end or complete
-        if end < size:
+        end = _sound_end(file)
+        if end < file.seek(0, os.SEEK_END):
             file.truncate(end)
+
+
+def damaged_bytes(path: Path) -> int:
+    """The bytes at the end that `mend` would cut off."""
+    with path.open("rb") as file:
+        return path.stat().st_size - _sound_end(file)
+
+
+def _sound_end(file: IO[bytes]) -> int:
+    end = complete = _line_start(file, file.seek(0, os.SEEK_END) + 1)
+    while end:
+        start = _line_start(file, end)
+        file.seek(start)
+        if _operation(file.read(end - start)) is not None:
+            break
+        end = start
+    return end or complete
 
 
 def _line_start(file: IO[bytes], end: int) -> int:
