@@ -112,7 +112,8 @@ class RayEngine:
         self._workers: list[_Worker] = []
         self._messages: deque[Message] = deque()
         self._lost = 0
-        """Workers in a row that were lost before they had begun."""
+        """Workers in a row that were lost before they had begun, while no node came or went."""
+        self._nodes = _nodes()
         self._looked_s = -math.inf
         self._look()
 
@@ -210,10 +211,12 @@ class RayEngine:
         self._messages.append(message)
 
     def _mourn(self, worker: _Worker, order: Order, error: Exception) -> None:
-        if not worker.has_begun:
+        nodes = _nodes()
+        if not worker.has_begun and nodes == self._nodes:  # no node is to blame
             self._lost += 1
             if self._lost == STARTS:
                 raise Stuck(f"Workers on the Ray cluster were lost {STARTS} times before they began: {_reason(error)}")
+        self._nodes = nodes
         self._replace(worker)
         self._looked_s = -math.inf
         self._messages.append(Failed(order.trial, Outcome.CRASHED, f"The worker was lost: {_reason(error)}"))
@@ -301,6 +304,11 @@ class _Asked:
 
     def is_set(self) -> bool:
         return self.attempt in self.pauses
+
+
+def _nodes() -> set[str]:
+    """The ids of the nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def _claim(folder: Path, attempt: str) -> None:
