@@ -332,6 +332,8 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
+    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://[^\s]+$")] | None = None
+    """The database of the studies, postgresql+psycopg://USER@HOST/NAME; null: optuna.journal. Passwords: PGPASSWORD."""
     engine: Literal["local", "ray"] = "local"
     """Who trains: local (processes of this machine), ray (a Ray cluster: docs/scale.md)."""
     address: str | None = None

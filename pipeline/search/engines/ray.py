@@ -42,8 +42,8 @@ except ImportError as error:
         'tune.engine is ray, which is not installed: `pip install -e ".[cluster]"` installs it.'
     ) from error
 
-STARTS = 3
-"""How often in a row workers may be lost before one has begun an order."""
+STARTS = 10
+"""How often in a row workers may be lost before one has begun an order. Nodes that go take some with them."""
 _LOOK_S = 2.0
 """Seconds between two looks at the cluster's resources."""
 _ATTEMPT = "attempt"
@@ -112,8 +112,7 @@ class RayEngine:
         self._workers: list[_Worker] = []
         self._messages: deque[Message] = deque()
         self._lost = 0
-        """Workers in a row that were lost before they had begun, while no node came or went."""
-        self._nodes = _nodes()
+        """Workers in a row that were lost before they had begun."""
         self._looked_s = -math.inf
         self._look()
 
@@ -211,12 +210,10 @@ class RayEngine:
         self._messages.append(message)
 
     def _mourn(self, worker: _Worker, order: Order, error: Exception) -> None:
-        nodes = _nodes()
-        if not worker.has_begun and nodes == self._nodes:  # no node is to blame
+        if not worker.has_begun:
             self._lost += 1
             if self._lost == STARTS:
                 raise Stuck(f"Workers on the Ray cluster were lost {STARTS} times before they began: {_reason(error)}")
-        self._nodes = nodes
         self._replace(worker)
         self._looked_s = -math.inf
         self._messages.append(Failed(order.trial, Outcome.CRASHED, f"The worker was lost: {_reason(error)}"))
@@ -304,11 +301,6 @@ class _Asked:
 
     def is_set(self) -> bool:
         return self.attempt in self.pauses
-
-
-def _nodes() -> set[str]:
-    """The ids of the nodes that are alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def _claim(folder: Path, attempt: str) -> None:

@@ -17,6 +17,8 @@ The ledger:
 
     trials.py         a trial as its owner knows it, and its folder
     ledger.py         the trials of a study in Optuna's storage, and the lock of their owner
+    storage.py        where the studies are: a journal or a database
+    database.py       studies in PostgreSQL
     journal.py        Optuna's journal on disk, safe from writers that are killed
 
 Records:

@@ -10,14 +10,13 @@ from rich.table import Table
 
 from pipeline.errors import PipelineError
 from pipeline.files import Project
-from pipeline.search.studies import ledger as ledgers
-from pipeline.search.studies.journal import journal
+from pipeline.search.studies import storage as storages
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 
 
 def all_of(project: Project) -> list[dict[str, Any]]:
     """A description of each study, the oldest first."""
-    names = [name for name in ledgers.studies(project) if not name.endswith(CONFIRMATION)]
+    names = [name for name in storages.studies(project) if not name.endswith(CONFIRMATION)]
     return [_described(project, name) for name in names]
 
 
@@ -62,13 +61,13 @@ def table(studies: Sequence[dict[str, Any]]) -> Table:
 
 
 def _described(project: Project, name: str) -> dict[str, Any]:
-    storage = journal(project.optuna_journal)
+    storage = storages.storage(project)
     ledger = Ledger(storage, name)
     states: dict[str, int] = {}
     for trial in ledger.trials:
         states[trial.status] = states.get(trial.status, 0) + 1
     # Ledger would create a confirmation that does not exist.
-    names = [other for other in (name, f"{name}{CONFIRMATION}") if other in ledgers.studies(project)]
+    names = [other for other in (name, f"{name}{CONFIRMATION}") if other in storages.studies(project)]
     damaged = [line for line in (Ledger(storage, other).damaged_line for other in names) if line]
     finished = [trial.scores[-1] for trial in ledger.trials if trial.state == "finished"]
     return {

@@ -12,11 +12,10 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.ensembles import Member
 from pipeline.files import Project
 from pipeline.records import Meta
-from pipeline.search.studies import ledger as ledgers
 from pipeline.search.studies import ranking
+from pipeline.search.studies import storage as storages
 from pipeline.search.studies.commands import resume_command
 from pipeline.search.studies.display import first_line
-from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 from pipeline.search.studies.trials import Trial
 
@@ -44,17 +43,17 @@ def read(project: Project, name: str, meta: Meta, own: Model) -> Study:
     Raises PipelineError if there is no such study or no finished trial, and for a study of cross-validations, whose
     networks were each validated on other images and are not kept. Raises DataError if its data is not that of `meta`.
     """
-    names = [other for other in ledgers.studies(project) if not other.endswith(CONFIRMATION)]
+    names = [other for other in storages.studies(project) if not other.endswith(CONFIRMATION)]
     if name not in names:
         raise PipelineError(
             f"There is no study {name} (there is {', '.join(names) or 'none at all'}): "
             f"`python -m pipeline.tune --study {name}` begins it."
         )
-    storage = journal(project.optuna_journal)
+    storage = storages.storage(project)
     search = Ledger(storage, name)
     search.check()
     # Ledger would create a confirmation that does not exist.
-    is_confirmed = f"{name}{CONFIRMATION}" in ledgers.studies(project)
+    is_confirmed = f"{name}{CONFIRMATION}" in storages.studies(project)
     confirmation = Ledger(storage, f"{name}{CONFIRMATION}") if is_confirmed else None
     if confirmation:
         confirmation.check()

@@ -8,8 +8,8 @@ tools look for them. The user attributes `ended` (an Outcome) and `why` say how 
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ from pipeline.files import Project, atomic_write
 from pipeline.outcome import Outcome
 from pipeline.search.schedulers.base import State
 from pipeline.search.studies.journal import Damaged, Storage, journal
+from pipeline.search.studies.storage import database
 from pipeline.search.studies.trials import Trial
 
 CONFIRMATION = ".confirmation"
@@ -39,12 +40,12 @@ class Owned(PipelineError):
 class Ledger:
     """The trials of one study, in memory and in Optuna's storage. A context manager that releases the study's lock."""
 
-    def __init__(self, storage: optuna.storages.BaseStorage, name: str, lock: FileLock | None = None) -> None:
-        """Opens the study `name`, or creates it."""
+    def __init__(self, storage: optuna.storages.BaseStorage, name: str, locks: ExitStack | None = None) -> None:
+        """Opens the study `name`, or creates it. `locks` are released with the ledger."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
         self._storage = storage
-        self._lock = lock
+        self._locks = locks or ExitStack()
         try:
             self._id = storage.get_study_id_from_name(name)
         except KeyError:
@@ -56,7 +57,7 @@ class Ledger:
 
     @classmethod
     def open(cls, project: Project, name: str) -> Self:
-        """The study `name` in the project's journal, owned by this process.
+        """The study `name` of the project, owned by this process.
 
         Raises Owned, which names the process that owns it; OSError.
         """
@@ -64,24 +65,30 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "owner.lock")
         note = folder / "owner.json"
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Owned(
-                f"The study {name} is owned by {_owner(note)}: wait until it ends or stop it there. A study of "
-                "another name can run beside it."
-            ) from None
-        since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
-        with atomic_write(note) as aside:
-            aside.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-        return cls(journal(project.optuna_journal), name, lock)
+        with ExitStack() as locks:
+            try:
+                locks.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                raise Owned(
+                    f"The study {name} is owned by {_owner(note)}: wait until it ends or stop it there. A study of "
+                    "another name can run beside it."
+                ) from None
+            shared = database(project)
+            if shared:
+                if not shared.own(name):
+                    raise Owned(f"The study {name} in {shared} has an owner: wait until it ends or stop it there.")
+                locks.callback(shared.release, name)
+            since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
+            with atomic_write(note) as aside:
+                aside.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            return cls(shared or journal(project.optuna_journal), name, locks.pop_all())
+        raise AssertionError  # for mypy: ExitStack might hold an error back
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock:
-            self._lock.release()
+        self._locks.close()
 
     def beside(self, suffix: str) -> "Ledger":
         """Another ledger in the same storage, under this one's lock."""
@@ -233,13 +240,6 @@ def _final_state(outcome: Outcome) -> State:
     if outcome.has_failed:
         return "failed"
     return "finished" if outcome is Outcome.FINISHED else "pruned"
-
-
-def studies(project: Project) -> Sequence[str]:
-    """Names of the studies in the project's journal."""
-    if not project.optuna_journal.is_file():
-        return []
-    return optuna.get_all_study_names(journal(project.optuna_journal))
 
 
 def _owner(note: Path) -> str:

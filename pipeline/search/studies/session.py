@@ -21,6 +21,7 @@ from pipeline.search.schedulers.base import FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.studies import identity
 from pipeline.search.studies import ledger as ledgers
+from pipeline.search.studies import storage as storages
 from pipeline.search.studies.budget import Goal, budget_of
 from pipeline.search.studies.deadline import Deadline
 from pipeline.search.studies.display import StudyDisplay
@@ -73,7 +74,7 @@ class Session:
         Raises KeyboardInterrupt if it was stopped; Owned, Stuck, TrackingError and other PipelineErrors.
         """
         name = self._options.study
-        if self._options.resume_only and name not in ledgers.studies(self._spec.project):
+        if self._options.resume_only and name not in storages.studies(self._spec.project):
             raise PipelineError(
                 f"There is no study {name} to resume. Without --resume-only it is begun; "
                 "`python -m pipeline.tune --list` shows those that are there."

@@ -12,7 +12,8 @@ from searches import SPACE
 from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.search.studies.journal import Damaged, journal, mend
-from pipeline.search.studies.ledger import Ledger, Owned, studies
+from pipeline.search.studies.ledger import Ledger, Owned
+from pipeline.search.studies.storage import studies
 
 VALUES = {"train.learning_rate": 0.1, "train.momentum": 0.5}
 
