@@ -97,6 +97,7 @@ class RayEngine:
         if address is None:
             options |= {"num_cpus": cores, "include_dashboard": False}
         try:
+            _knock(address)
             self._context = ray.init(**options, logging_level=logging.ERROR)
         except (ConnectionError, RayError, OSError, ValueError) as error:
             raise PipelineError(
@@ -301,6 +302,13 @@ class _Asked:
 
     def is_set(self) -> bool:
         return self.attempt in self.pauses
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError if nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _claim(folder: Path, attempt: str) -> None:
