@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from chaos import mlflow_ledger, optuna_ledger
+from extras import needed
 
 from pipeline.audit.reproduction import Request, reproduced
 from pipeline.files import Project
@@ -23,7 +24,7 @@ VALUES = ("train.epochs=12", "tune.confirm=0", "tune.retries=30", "tune.schedule
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A head node for the owner, without cores, and two nodes of one core."""
-    pytest.importorskip("ray")
+    needed("ray")
     from ray.cluster_utils import Cluster
 
     store = 100 * 2**20
@@ -67,7 +68,7 @@ def test_nodes_that_are_lost_cost_no_trial_and_change_no_number(cluster: Any, pr
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(project: Project) -> None:
-    pytest.importorskip("ray")
+    needed("ray")
     command = [sys.executable, "-m", "pipeline.tune", "--trials", "2", "--engine", "ray", "--address"]
     done = subprocess.run([*command, "127.0.0.1:1"], cwd=project.root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

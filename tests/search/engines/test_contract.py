@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from extras import needed
 
 from pipeline import config
 from pipeline.batches.images import load_images
@@ -50,7 +51,7 @@ class _Local:
 
 class _Ray:
     def __init__(self, project: Project, logs: Path) -> None:
-        pytest.importorskip("ray")
+        needed("ray")
         from pipeline.search.engines.ray import RayEngine, RaySpec
 
         meta = load_meta(project.meta)
@@ -222,7 +223,7 @@ def test_a_lost_worker_is_a_crash_and_another_one_goes_on(disturbed: Disturbed, 
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_node_without_the_folder_or_with_other_code_can_not_work(project: Project, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    needed("ray")
     from pipeline.search.engines import ray as engines
 
     actor = engines._Actor(None, (), CPU, {}, engines.code_digest("train"), "token", None)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from extras import needed
 from places import QUICK_STUDY
 from postgres import Server, free_port, postgres
 
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("po
 
 @pytest.fixture(scope="module")
 def _server() -> Iterator[Server]:
-    pytest.importorskip("psycopg")
+    needed("psycopg")
     with postgres() as server:
         yield server
 
