@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,13 +15,26 @@ from pipeline.networks.classifier import Classifier
 def save(classifier: Classifier, path: Path) -> None:
     """Writes all weights and buffers in the format safetensors, which holds numbers and can't hold code.
 
-    Its metadata has the description of the classifier as JSON: class names, shape of the images, how they are resized.
+    Its metadata has the description of the classifier as JSON: class names, shape of the images, how they are resized,
+    the section model. So the file alone suffices for predictions (restored.py).
     """
     # One entry: several have no order of their own, and equal models are to be equal files.
     metadata = {"description": json.dumps(classifier.description, ensure_ascii=False)}
     weights = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
     with atomic_write(path) as aside:
         aside.write_bytes(safetensors.torch.save(weights, metadata))
+
+
+def description(path: Path) -> dict[str, Any]:
+    """The description that `save` wrote; empty in files of other programs. Raises PipelineError."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            found: dict[str, Any] = json.loads((file.metadata() or {}).get("description", "{}"))
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path} is missing: run `dvc repro`, or `python -m pipeline.train`.") from error
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise PipelineError(f"{path} can't be read as safetensors ({error}).") from error
+    return found
 
 
 def load(classifier: Classifier, path: Path) -> None:
