@@ -13,10 +13,12 @@ Commands:
     tune.py         searches the space that params.yaml declares
     study.py        trains all combinations of a grid, such as one over depths
     ensemble.py     combines the best networks of a search, without training
+    predict.py      names what is in images, by a trained network
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
     search/         who decides (studies, schedulers, space), who trains (engines)
+    deployment/     trained networks in use: predictions of images from outside, exported files
     reporting/      result files -> figures, one HTML page
     tracking/       runs in MLflow: recorded on disk first, sent in the background
     evaluation/     inference, metrics with intervals, ensembles, soups
