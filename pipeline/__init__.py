@@ -14,6 +14,7 @@ Commands:
     study.py        trains all combinations of a grid, such as one over depths
     ensemble.py     combines the best networks of a search, without training
     predict.py      names what is in images, by a trained network
+    export.py       writes a trained network for other programs, and checks that it predicts the same there
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 

@@ -1,8 +1,9 @@
 """What --model names -> a network that is ready to predict: a file, a run or a registered model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from pipeline.errors import PipelineError
 from pipeline.exporting.loaded import Loaded
 from pipeline.files import Project
+from pipeline.machine import granted_cores
+from pipeline.outcome import Outcome
 
 FORMATS = (".safetensors", ".onnx", ".pt2")
 
@@ -28,6 +31,8 @@ class Opened:
     """Channels, height, width."""
     highest_float: int | None
     """The scale of floating-point images, see Meta."""
+    network: Mapping[str, Any]
+    """The section model."""
     logits: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
     """uint8 [N, C, H, W] -> [N, classes]."""
 
@@ -44,34 +49,62 @@ def open_model(project: Project, name: str | None) -> Opened:
 
     Raises PipelineError if there is none, or it is of a version that did not say what it takes.
     """
+    return read(locate(project, name))
+
+
+@dataclass(frozen=True)
+class Located:
+    """The file of a network, and its run in MLflow where that is known."""
+
+    name: str
+    path: Path
+    """With one of FORMATS as its ending."""
+    key: str | None = None
+    """Of the run."""
+    ended: Outcome | None = None
+
+
+def locate(project: Project, name: str | None) -> Located:
+    """The file of what `name` names, as in `open_model`; it need not exist if `name` is None. Raises PipelineError."""
     if name is None:
-        return _opened(_weights(project.model), str(project.model.relative_to(project.root)))
+        return Located(str(project.model.relative_to(project.root)), project.model)
     path = Path(name).expanduser()
     if path.suffix in FORMATS:
         if not path.is_file():
             raise PipelineError(f"there is no file {name}.")
-        return _opened(_read(path), name)
+        return Located(name, path)
     if path.is_file():
         raise PipelineError(f"{name} is no model by its ending, which must be one of {', '.join(FORMATS)}.")
-    from pipeline.exporting import program
     from pipeline.tracking import fetch_model
 
-    file = fetch_model(project, name) / "data" / "model.pt2"
+    fetched = fetch_model(project, name)
+    file = fetched.folder / "data" / "model.pt2"
     if not file.is_file():
         raise PipelineError(f"the model {name} was not made by this project: it has no data/model.pt2.")
-    return _opened(program.load(file), name)
+    return Located(name, file, fetched.key, fetched.ended)
 
 
-def _read(path: Path) -> Loaded:
-    if path.suffix == ".safetensors":
-        return _weights(path)
+def read(located: Located, threads: int | None = None) -> Opened:
+    """The network of a file, on `threads` threads of a processor; None: on the device that suits it best.
+
+    Raises PipelineError if the file is missing, damaged, or does not say what it takes.
+    """
+    if located.path.suffix == ".safetensors":
+        return _opened(_weights(located.path, threads), located.name)
+    if located.path.suffix == ".onnx":
+        from pipeline.exporting import onnx
+
+        return _opened(onnx.load(located.path, threads or granted_cores()), located.name)
+    import torch
+
     from pipeline.exporting import program
 
-    return program.load(path)
+    torch.set_num_threads(threads or granted_cores())
+    return _opened(program.load(located.path), located.name)
 
 
-def _weights(path: Path) -> Loaded:
-    """A file of networks.save, on the device that suits it best."""
+def _weights(path: Path, threads: int | None) -> Loaded:
+    """A file of networks.save."""
     import torch
 
     from pipeline import networks
@@ -80,7 +113,7 @@ def _weights(path: Path) -> Loaded:
     from pipeline.training.device import Device
 
     network = networks.restore(path)
-    device = Device.choose("auto", "fp32", None, Machine.probe())
+    device = Device.choose("cpu" if threads else "auto", "fp32", threads, Machine.probe())
     device.prepare()
     loop.place(network, device)
 
@@ -103,6 +136,7 @@ def _opened(loaded: Loaded, name: str) -> Opened:
             tuple(about["classes"]),
             (channels, height, width),
             about["highest_float"],
+            about["model"],
             loaded.logits,
         )
     except (KeyError, TypeError, ValueError) as error:

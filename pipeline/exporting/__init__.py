@@ -7,5 +7,6 @@ served.py           what an MLflow model answers
 served_code.py      the code that travels with it
 loaded.py           a network that was read from a file, whatever its format
 program.py          a network as a graph of torch.export (.pt2)
+onnx.py             a network as ONNX, in fp32 or int8
 environment.py      makes MLflow quiet, and quick to give up
 """

@@ -52,13 +52,11 @@ class Graph:
         if like:
             # As mlflow.pytorch.save_model of MLflow 3.17 exports, without writing what is beside the graph.
             self._texts: dict[str, bytes] = like._texts
-            self._program = torch.export.export(
-                _ready(network), (torch.from_numpy(example),), dynamic_shapes=[{0: torch.export.Dim.AUTO}]
-            )
+            self._program = program.of(ready(network), example)
             return
         with tempfile.TemporaryDirectory(prefix="graph-") as temporary:
             folder = Path(temporary, "model")
-            _save(_ready(network), example, folder)
+            _save(ready(network), example, folder)
             self._program = torch.export.load(folder / _PROGRAM)
             self._texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         self._texts |= served_code.files()
@@ -132,7 +130,7 @@ def _save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) 
     model.save(folder / "MLmodel")
 
 
-def _ready(network: "nn.Module") -> "nn.Module":
+def ready(network: "nn.Module") -> "nn.Module":
     """A copy for torch.export: in evaluation mode, on the CPU, and contiguous.
 
     torch.export.save would write weights that are channels-last in memory as views of other tensors.

@@ -23,6 +23,6 @@ from pipeline.networks.cost import macs, parameters
 from pipeline.networks.network import SIZE_KEYS
 from pipeline.networks.registry import build
 from pipeline.networks.restored import restore
-from pipeline.networks.weights import load, save
+from pipeline.networks.weights import load, save, write
 
-__all__ = ["SIZE_KEYS", "Classifier", "build", "load", "macs", "parameters", "restore", "save"]
+__all__ = ["SIZE_KEYS", "Classifier", "build", "load", "macs", "parameters", "restore", "save", "write"]

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import TrackingError
 from pipeline.exporting.environment import quiet
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.tracking import internals
 from pipeline.tracking.experiment import attach
 from pipeline.tracking.failures import explained
@@ -21,11 +22,21 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _LAGS = "What a stage has just recorded is there when `python -m pipeline.tracking` has ended."
 
 
-def fetch_model(project: Project, name: str) -> Path:
-    """The folder of an MLflow model. `name` is models:/NAME@ALIAS (or another address of MLflow's), the id of a run, or
+class FetchedModel(NamedTuple):
+    """A model of MLflow, and its run."""
+
+    folder: Path
+    """In MLflow's own store, or a copy in a temporary folder."""
+    key: str | None
+    """Of the run: the tag pipeline.key; None where it is none of this project."""
+    ended: Outcome | None
+
+
+def fetch_model(project: Project, name: str) -> FetchedModel:
+    """An MLflow model. `name` is models:/NAME@ALIAS (or another address of MLflow's), the id of a run, or
     its name; of several runs with that name the last one that has a model.
 
-    It lies in MLflow's own store, or is a copy in a temporary folder. Raises TrackingError if there is no such model.
+    Raises TrackingError if there is no such model.
     """
     store = Store.of(project)
     if store.database and not store.database.exists():
@@ -34,11 +45,15 @@ def fetch_model(project: Project, name: str) -> Path:
         )
     quiet()
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
     try:
         client, experiment_id = attach(store)
         address = name if name.startswith(REGISTRY) else _model_of_run(client, experiment_id, name, store)
-        return Path(internals.artifact_repository(address, store.uri).download_artifacts(""))
+        folder = Path(internals.artifact_repository(address, store.uri).download_artifacts(""))
+        run_id = Model.load(folder).run_id
+        tags = client.get_run(run_id).data.tags if run_id else {}
+        return FetchedModel(folder, tags.get("pipeline.key"), Outcome(tags["ended"]) if "ended" in tags else None)
     except TrackingError:
         raise
     except MlflowException as error:

@@ -208,7 +208,7 @@ def test_an_explanation_points_at_what_the_prediction_rests_on() -> None:
         corner = images[:, 0, :2, 6:].mean(axis=(1, 2)) / 64
         return np.stack([np.zeros(len(images)), corner], axis=1).astype(np.float32)
 
-    model = Opened("made up", "made up", "", ("dark", "light"), (1, 8, 8), None, logits)
+    model = Opened("made up", "made up", "", ("dark", "light"), (1, 8, 8), None, {}, logits)
     pixels = np.zeros((1, 8, 8), np.uint8)
     pixels[0, :2, 6:] = 255
     carried = occlusion(model, pixels, 1)
