@@ -1,4 +1,4 @@
-"""Predictions as a table, as JSON or as CSV. A line is out as soon as it is known: there may be thousands."""
+"""Predictions as a table, which is out at the end, or as JSON or CSV, whose lines are out as soon as they are known."""
 
 import csv
 import json

@@ -10,6 +10,7 @@ address: images come in its body.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -104,16 +105,30 @@ class Served(PythonModel):
 
     def _array(self, given: Any) -> npt.NDArray[np.uint8]:
         """The images of nested lists of numbers, or of an array."""
-        expected = ", ".join(map(str, self._shape))
-        try:
+        expected, got = ", ".join(map(str, self._shape)), _lengths(given)
+        if got[1:] != self._shape:
+            raise Refused(f"images as numbers must be [N, {expected}], got {got}; files (base64) may have any size.")
+        # Only what was looked at becomes an array: of a long text among short ones NumPy would make many long ones.
+        if isinstance(given, np.ndarray) or _is_regular(given, got):
             array = np.asarray(given)
-        except (ValueError, OverflowError):
-            raise Refused(f"the numbers must be [N, {expected}]; these lists differ in length.") from None
-        if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() <= 255):
-            raise Refused(f"images as numbers must be whole numbers from 0 to 255, [N, {expected}].")
-        if list(array.shape[1:]) != self._shape:
-            got = ", ".join(map(str, array.shape))
-            raise Refused(
-                f"images as numbers must be [N, {expected}], got [{got}]; send files (base64) of other sizes."
-            )
-        return array.astype(np.uint8)
+            if array.dtype.kind in "iu" and 0 <= array.min() <= array.max() <= 255:
+                return array.astype(np.uint8)
+        raise Refused(f"images as numbers must be whole numbers from 0 to 255, [N, {expected}].")
+
+
+def _lengths(given: Any) -> list[int]:
+    """The shape of an array, or that of nested lists by the first of each."""
+    found = []
+    while isinstance(given, list) and given:
+        found.append(len(given))
+        given = given[0]
+    return [*found, *getattr(given, "shape", ())]
+
+
+def _is_regular(given: Any, shape: Sequence[int]) -> bool:
+    """Whether nested lists have that shape and hold whole numbers alone."""
+    if not isinstance(given, list) or len(given) != shape[0]:
+        return False
+    if len(shape) == 1:
+        return set(map(type, given)) == {int}
+    return all(_is_regular(each, shape[1:]) for each in given)

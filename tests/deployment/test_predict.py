@@ -282,3 +282,7 @@ def test_images_come_from_the_web_only_if_asked_for_and_within_limits(
     assert f"{names[1]}: it has more than 0 MiB" in said.err
     assert f"{names[2]}: the server answered 404" in said.err
     assert said.err.count("its address is neither http nor https") == 2
+
+    monkeypatch.setenv("SECRET", "a.png")
+    assert predict.main([f"{address}/${{SECRET}}", "--urls"]) == 1
+    assert "the server answered 404" in capsys.readouterr().err

@@ -108,9 +108,14 @@ REFUSED: list[tuple[Any, str]] = [
     (np.full((1, 3, 8, 8), -1).tolist(), "images as numbers must be whole numbers from 0 to 255"),
     (np.full((1, 3, 8, 8), 0.5).tolist(), "images as numbers must be whole numbers from 0 to 255"),
     (np.full((1, 3, 8, 8), True).tolist(), "images as numbers must be whole numbers from 0 to 255"),
-    ([10**400], "images as numbers must be whole numbers from 0 to 255"),
-    ([[None]], "images as numbers must be whole numbers from 0 to 255"),
-    ([[1, 2], [3]], "these lists differ in length."),
+    (np.full((1, 3, 8, 8), None).tolist(), "images as numbers must be whole numbers from 0 to 255"),
+    ([[[[10**400] * 8] * 8] * 3], "images as numbers must be whole numbers from 0 to 255"),
+    ([[[["a" * 100_000, *["b"] * 7]] * 8] * 3], "images as numbers must be whole numbers from 0 to 255"),
+    ([[[[1] * 8] * 8] * 3, [[[1] * 8] * 8] * 2], "images as numbers must be whole numbers from 0 to 255"),
+    ([[[[1] * 8] * 7 + [5]] * 3], "images as numbers must be whole numbers from 0 to 255"),
+    ([10**400], "images as numbers must be [N, 3, 8, 8], got [1]"),
+    ([[1, 2], [3]], "images as numbers must be [N, 3, 8, 8], got [2, 2]"),
+    ([[[[[]]]]], "images as numbers must be [N, 3, 8, 8], got [1, 1, 1, 1]"),
 ]
 
 
