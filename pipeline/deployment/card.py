@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config
-from pipeline.config import Model
 from pipeline.deployment.checking import HEADINGS, Measured
 from pipeline.deployment.opened import Opened
 from pipeline.evaluation.comparing import Part
@@ -19,7 +18,7 @@ def write(
     path: Path,
     *,
     model: Opened,
-    network: Model,
+    label: str,
     meta: Meta,
     part: Part,
     measured: Sequence[Measured],
@@ -27,8 +26,10 @@ def write(
     licence: str,
     record: RunRecord | None,
 ) -> None:
-    """`measured` begins with the network itself. `record` is that of its training, where it is known."""
-    title = f"{network.label} on {meta.name}"
+    """`label` is the network's short name. `measured` begins with the network itself. `record` is that of its training,
+    where it is known.
+    """
+    title = f"{label} on {meta.name}"
     exported = measured[1:]
     results = [
         {
@@ -41,7 +42,7 @@ def write(
     head = {
         "license": licence,
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", network.family, *(one.form for one in exported)],
+        "tags": ["image-classification", model.network["family"], *(one.form for one in exported)],
         "datasets": [meta.name],
         "metrics": ["accuracy"],
         "model-index": [{"name": title, "results": results}],

@@ -31,10 +31,13 @@ class Converter:
         self._source = _program(source)
 
     def write(self, form: str, path: Path, calibration: Callable[[], npt.NDArray[np.uint8]]) -> None:
-        """Replaces the file as a whole. `calibration` gives images [N, C, H, W] for the ranges of int8."""
+        """Replaces the file as a whole. `calibration` gives images [N, C, H, W] for the ranges of int8.
+
+        Raises PipelineError where ONNX lacks an operation of the network, or a package is missing.
+        """
         program, description = self._source
         from pipeline import networks
-        from pipeline.exporting import onnx
+        from pipeline.exporting import mlflow_model, onnx
         from pipeline.exporting import program as programs
 
         if form == "safetensors":
@@ -43,15 +46,18 @@ class Converter:
         with atomic_write(path) as aside:
             if form == "pt2":
                 programs.save(program, description, aside)
-            elif form == "onnx":
-                onnx.write(program, description, aside)
-            else:
-                whole = aside.with_name(f"{aside.name}.fp32")
-                try:
-                    onnx.write(program, description, whole)
+                return
+            whole = aside.with_name(f"{aside.name}.fp32")
+            try:
+                onnx.write(program, description, aside if form == "onnx" else whole)
+                if form == "int8":
                     onnx.quantise(whole, calibration(), aside)
-                finally:
-                    whole.unlink(missing_ok=True)
+            except PipelineError:
+                raise
+            except Exception as error:  # the exporter raises nearly anything for what ONNX lacks
+                raise PipelineError(f"the network can't be written as {form}: {mlflow_model.reason(error)}.") from error
+            finally:
+                whole.unlink(missing_ok=True)
 
 
 def _program(source: Located) -> _Source:

@@ -77,7 +77,7 @@ def export_files(project: Project, order: Order) -> Done:
     card.write(
         folder / card.NAME,
         model=model,
-        network=_network(model),
+        label=_label(model),
         meta=meta,
         part=part,
         measured=measured,
@@ -113,8 +113,10 @@ def _target(project: Project, order: Order, form: str) -> Path:
     return order.output
 
 
-def _network(model: Opened) -> Model:
-    return Model.model_validate_json(json.dumps(model.network))
+def _label(model: Opened) -> str:
+    family = str(model.network["family"])
+    # The code of a user's network may be elsewhere.
+    return family if config.is_own(family) else Model.model_validate_json(json.dumps(model.network)).label
 
 
 def _processor() -> str:
