@@ -16,11 +16,14 @@ Commands:
     reproduce.py    trains a recorded result again and compares every epoch
     lineage.py      from a figure back to all it hangs on, and forward
     doctor.py       finds what a moved, copied or half-deleted project broke, and mends it
+    predict.py      names what is in images, by a trained network
+    export.py       writes a trained network for other programs, and checks that it predicts the same there
 
 Packages, from the roof down. A package imports only from those below its own; its docstring is its map:
 
     checkup/        the checks of the doctor
     search/         who decides (studies, schedulers, space), who trains (engines)
+    deployment/     trained networks in use: predictions of images from outside, exported files
     reporting/      result files -> figures, one HTML page
     audit/          what a result hangs on, and whether it can be made again
     tracking/       runs in MLflow: recorded on disk first, sent in the background

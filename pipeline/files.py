@@ -203,6 +203,13 @@ class Project:
         """PNG. It exists for a grid that varies depth or family."""
         return self.grids / name / "degradation.png"
 
+    # Written by export.
+
+    @property
+    def exports(self) -> Path:
+        """Networks in the formats of other programs, and MODEL_CARD.md."""
+        return self.root / "results" / "export"
+
     # These outlive a run.
 
     @property

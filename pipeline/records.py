@@ -112,6 +112,8 @@ class Meta:
     """None: an earlier version did not count them."""
     near_duplicates: NearDuplicates | None = None
     """None: the images are too small for that, or an earlier version did not count them."""
+    highest_float: int | None = None
+    """1 or 255, by which floating-point images were scaled to 8 bits; None if there were none."""
 
     def tags(self) -> dict[str, str]:
         """For MLflow: the digest, and the numbers of equal and nearly equal images."""
@@ -128,7 +130,14 @@ class Meta:
         """What a model of this data takes and gives, for those who have only the model."""
         resized = self.name in SOURCES and SOURCES[self.name].resized
         resize = "centre square, bilinear with antialiasing" if resized else "none"
-        return {"classes": list(self.classes), "shape": list(self.shape), "resize": resize}
+        return {
+            "data": self.name,
+            "digest": self.digest,
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "resize": resize,
+            "highest_float": self.highest_float,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,10 @@ def test_a_stage_is_its_module_and_the_example_has_the_same_stages(stage: str) -
         assert root.get(key) == example.get(key)
 
 
-COMMANDS = [*STAGES, "tracking", "tune", "study", "ensemble", "doctor"]
+COMMANDS = [
+    *(*STAGES, "tracking", "tune", "study", "ensemble"),
+    *("reproduce", "lineage", "predict", "export", "doctor"),
+]
 HEAVY = {"torch", "mlflow", "optuna", "sklearn", "scipy", "matplotlib", "requests", "PIL"}
 SHOW_HELP = """
 import contextlib, io, json, runpy, sys

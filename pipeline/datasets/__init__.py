@@ -13,6 +13,8 @@ signatures.py        the format of a file by its first bytes
 decoding.py          a data set of image files, decoded once
 decoded.py           decoded images on the disk, which outlive a kill
 images.py            image files -> uint8 RGB of one size
+outside.py           an image from outside, for a trained network
+web_images.py        images at http(s) addresses, with limits
 wide.py              images of more than 8 bits, one scale for a data set
 arrays.py            a data set -> arrays and meta.json
 verifying.py         whether the arrays are still those of meta.json

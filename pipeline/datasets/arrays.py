@@ -112,6 +112,7 @@ def _write(project: Project, dataset: DataSet) -> tuple[Meta, dict[str, list[byt
             fingerprint=dataset.fingerprint,
             duplicates=duplicates.find(parts, hashes),
             near_duplicates=_near_duplicates(project, parts),
+            highest_float=dataset.scale.highest_float if dataset.scale else None,
         )
     return meta, hashes
 

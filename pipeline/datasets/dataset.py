@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets.wide import Scale
 from pipeline.grouping import Groups, groups_of, hold_out
 
 Labelled = tuple[list[Path], npt.NDArray[np.int64]]
@@ -56,6 +57,8 @@ class DataSet:
 
     None if the test part was not split off, but came with the data.
     """
+    scale: Scale | None = None
+    """Of image files of more than 8 bits: decided when the chunks have been iterated."""
 
 
 def test_split(

@@ -84,6 +84,7 @@ class Decoder:
             archive_sha256=archive_sha256,
             fingerprint=fingerprint,
             split_again=split_again if files.split else None,
+            scale=self._scale,
         )
 
     def _part(self, labelled: Labelled) -> Part:

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.datasets.signatures import READABLE, format_of
+from pipeline.datasets.signatures import HEAD_BYTES, READABLE, format_by
 from pipeline.datasets.wide import FloatRange, Scale, Seen, UnknownScale, float_range, is_wide
 
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .heic .heif"
@@ -44,17 +44,31 @@ def decode(paths: Sequence[Path], side: int, highest_float: int | None) -> Decod
     decoded = Decoded([], {}, False, scale.seen)
     for path in paths:
         try:
-            decoded.images.append(rgb(path, side, scale))
+            found = read(path, side, scale)
         except UnknownScale:
             return decoded._replace(scale_missing=True)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            most = f"{Image.MAX_IMAGE_PIXELS:,}"
-            decoded.problems[path] = f"it has more than {most} pixels, which could fill the memory; make it smaller"
-        except UnidentifiedImageError:
-            decoded.problems[path] = _unidentified(path)
-        except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
-            decoded.problems[path] = str(error) or type(error).__name__
+        if isinstance(found, str):
+            decoded.problems[path] = found
+        else:
+            decoded.images.append(found)
     return decoded
+
+
+def read(source: Path | IO[bytes], side: int, scale: Scale) -> npt.NDArray[np.uint8] | str:
+    """The image as `rgb` gives it, or why it can't be read. To be called inside of `strict_warnings`.
+
+    Raises UnknownScale for a floating-point image if `scale` is not decided.
+    """
+    try:
+        return rgb(source, side, scale)
+    except UnknownScale:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which could fill the memory; make it smaller"
+    except UnidentifiedImageError:
+        return _unidentified(source)
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
+        return str(error) or type(error).__name__
 
 
 @contextmanager
@@ -69,14 +83,14 @@ def strict_warnings() -> Iterator[None]:
         yield
 
 
-def rgb(path: Path, side: int, scale: Scale) -> npt.NDArray[np.uint8]:
+def rgb(source: Path | IO[bytes], side: int, scale: Scale) -> npt.NDArray[np.uint8]:
     """The image as uint8 [side, side, 3]. Raises any exception of Pillow for a damaged file or one of another kind.
 
     Raises UnknownScale for a floating-point image if `scale` is not decided.
     """
-    if not path.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise ValueError("it is not a file (a broken link?)")
-    with Image.open(path, formats=_formats()) as image:
+    with Image.open(source, formats=_formats()) as image:
         # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size. Twice `side` is left for the antialiasing.
         image.draft(None, (2 * side, 2 * side))
         upright = ImageOps.exif_transpose(image)
@@ -92,11 +106,17 @@ def floats(path: Path) -> FloatRange | None:
         return None
 
 
-def _unidentified(path: Path) -> str:
+def _unidentified(source: Path | IO[bytes]) -> str:
     """Why no decoder takes a file."""
-    if not path.stat().st_size:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    else:
+        source.seek(0)
+        head = source.read(HEAD_BYTES)
+    if not head:
         return "it is empty"
-    form = format_of(path)
+    form = format_by(head)
     if form is None:
         return "it is not an image of a known format"
     if form in READABLE:

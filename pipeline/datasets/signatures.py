@@ -20,13 +20,18 @@ _BEGINNINGS = (
     (b"<svg", "SVG"),
     (b"PK\x03\x04", "zip"),
 )
+HEAD_BYTES = 32
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def format_of(path: Path) -> str | None:
     """The format of a file; None if it is unknown. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(32)
+        return format_by(file.read(HEAD_BYTES))
+
+
+def format_by(head: bytes) -> str | None:
+    """The format of a file by its first bytes; None if it is unknown."""
     if head[4:8] == b"ftyp":
         brands = head[8:12], head[16:20], head[20:24], head[24:28]
         if any(brand in (b"avif", b"avis") for brand in brands):

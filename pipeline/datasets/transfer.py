@@ -72,7 +72,7 @@ class Transfer:
             offset = self._offset()
             kept = f" The first {decimal(offset)} are kept; the next run resumes from there." if offset else ""
             # No chained traceback: the message of requests may contain the URL with its password.
-            raise DownloadError(f"{tried} could not be fetched: {_reason(error)}.{kept}") from None
+            raise DownloadError(f"{tried} could not be fetched: {reason(error)}.{kept}") from None
 
     def discard(self) -> None:
         """Deletes the partial file, so that the next run starts from the beginning."""
@@ -160,7 +160,7 @@ class Transfer:
         try:
             return cast(bytes, next(body, b""))
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Interrupted(f"the connection broke off ({_reason(error)})") from None
+            raise _Interrupted(f"the connection broke off ({reason(error)})") from None
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -180,7 +180,7 @@ class Transfer:
         assert state.outcome is not None and state.next_action is not None
         error = state.outcome.exception()
         assert error is not None
-        print(f"{self.source}: {_reason(error)}; trying again in {state.next_action.sleep:.0f} s", file=sys.stderr)
+        print(f"{self.source}: {reason(error)}; trying again in {state.next_action.sleep:.0f} s", file=sys.stderr)
 
 
 def _transient(error: BaseException) -> bool:
@@ -200,7 +200,7 @@ def _status(response: requests.Response) -> str:
     return f"{response.status_code} {response.reason or ''}".strip()
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The reason as text, without the path, the query and the user of a URL."""
     if isinstance(error, (_Interrupted, _Refused)):
         return str(error)

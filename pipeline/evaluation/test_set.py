@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.batches.batches import OrderedBatches
-from pipeline.batches.images import load_images
+from pipeline.batches.images import Images, load_images
 from pipeline.batches.loaders import Loader
 from pipeline.config import Config, Model
 from pipeline.evaluation.inference import load_network, predict, prepared_device
@@ -16,9 +16,14 @@ from pipeline.training import loop
 from pipeline.training.device import Device
 
 
+def load_all(project: Project, meta: Meta) -> Images:
+    """The images of the test set and their classes, memory-mapped. Raises DataError."""
+    return load_images(project.test_data, meta)
+
+
 def load(project: Project, meta: Meta, settings: Config, device: Device) -> tuple[Loader, OrderedBatches]:
     """The test set, and its batches in order. Raises DataError."""
-    images = load_images(project.test_data, meta)
+    images = load_all(project, meta)
     loader = device.loader(images)
     return loader, OrderedBatches(loader, np.arange(len(images.labels)), batch_size=settings.evaluate.batch_size)
 

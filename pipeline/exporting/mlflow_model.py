@@ -1,4 +1,4 @@
-"""A network as an MLflow model on disk: signature, input example, and a graph in place of pickled code."""
+"""A network as an MLflow model on disk: a graph and readable code in place of a pickle, signature, input example."""
 
 import copy
 import tempfile
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pipeline.exporting import program, served_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,62 +23,43 @@ _PROGRAM = Path("data", "model.pt2")
 def save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -> None:
     """Writes `network` (on any device) as an MLflow model into `folder`. The model takes batches of any size.
 
-    The description of a pipeline.networks.Classifier becomes the metadata of the model.
+    The description of a pipeline.networks.Classifier becomes the metadata of the model, and is in its graph.
 
     `example` is uint8 [N, C, H, W] with N of at least 2: torch.export treats a batch size of 1 as a constant. Raises
     what torch.export raises for a network that it can't export; `reason` shortens it.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
-        import mlflow.pytorch
-        import torch
-        from mlflow.models import Model, infer_signature
-
-        exported = _ready(network)
-        with torch.no_grad():
-            logits = exported(torch.from_numpy(example)).numpy()
-        mlflow.pytorch.save_model(
-            exported,
-            folder,
-            signature=infer_signature(example, logits),
-            input_example=example,
-            # Otherwise MLflow finds them out by loading the model in another process.
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy")],
-            serialization_format="pt2",
-            metadata=getattr(network, "description", None) or None,
-        )
-    description = Model.load(folder)
-    # An exported graph stays on its device, the CPU. Where there is a GPU MLflow would load it there.
-    description.flavors["python_function"]["config"] = {"device": "cpu"}
-    description.save(folder / "MLmodel")
+    graph = Graph(network, example)
+    graph.save(network.state_dict(), folder)
 
 
 class Graph:
     """The exported graph of a network, which can be written with the weights of any network of the same architecture.
 
     Exporting takes seconds; writing the graph with other weights takes a tenth of a second.
+
+    mlflow.pytorch loads the graph, and mlflow.pyfunc what served.py makes of it.
     """
 
     def __init__(self, network: "nn.Module", example: "npt.NDArray[np.uint8]", like: "Graph | None" = None) -> None:
         """Exports the network; `network` and `example` are those of `save`.
 
-        `like` is a graph for the same input and the same classes, of any architecture: its description is reused,
-        which saves the time for making one.
+        `like` is a graph for the same input and the same classes, of any architecture: what is written beside it is
+        reused, which saves the time for making it.
         """
         import torch
 
+        self._description: Mapping[str, Any] = getattr(network, "description", {})
         if like:
-            # As mlflow.pytorch.save_model of MLflow 3.17 exports, without writing the description, which is the same.
+            # As mlflow.pytorch.save_model of MLflow 3.17 exports, without writing what is beside the graph.
             self._texts: dict[str, bytes] = like._texts
-            self._program = torch.export.export(
-                _ready(network), (torch.from_numpy(example),), dynamic_shapes=[{0: torch.export.Dim.AUTO}]
-            )
+            self._program = program.of(ready(network), example)
             return
         with tempfile.TemporaryDirectory(prefix="graph-") as temporary:
             folder = Path(temporary, "model")
-            save(network, example, folder)
+            _save(ready(network), example, folder)
             self._program = torch.export.load(folder / _PROGRAM)
             self._texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        self._texts |= served_code.files()
 
     def save(self, weights: "Mapping[str, Tensor]", folder: Path) -> None:
         """Writes an MLflow model into `folder`. `weights` is a network's state_dict.
@@ -94,17 +77,60 @@ class Graph:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
-        (folder / _PROGRAM).parent.mkdir(parents=True)
-        for name, content in self._texts.items():
+        for name, content in {_PROGRAM.as_posix(): b"", **self._texts}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        torch.export.save(self._program, folder / _PROGRAM)
-        description = Model.load(folder)
-        description.model_uuid = uuid.uuid4().hex
-        description.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
-        description.save(folder / "MLmodel")
+        program.save(self._program, self._description, folder / _PROGRAM)
+        model = Model.load(folder)
+        model.metadata = dict(self._description) or None
+        model.model_uuid = uuid.uuid4().hex
+        model.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
+        model.save(folder / "MLmodel")
 
 
-def _ready(network: "nn.Module") -> "nn.Module":
+def _save(network: "nn.Module", example: "npt.NDArray[np.uint8]", folder: Path) -> None:
+    """Writes an MLflow model with both flavors, without the code that the flavor python_function runs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred", category=UserWarning)
+        import mlflow.pyfunc
+        import mlflow.pytorch
+    from mlflow.models import Model, ModelSignature, infer_signature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Map
+
+    answer = Schema(
+        [
+            ColSpec(DataType.string, "label"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    )
+    mlflow.pytorch.save_model(
+        network,
+        folder,
+        signature=ModelSignature(infer_signature(example).inputs, answer),
+        input_example=example,
+        # Otherwise MLflow finds them out by loading the model in another process.
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy", "pillow")],
+        serialization_format="pt2",
+    )
+    model = Model.load(folder)
+    # MLflow would turn requests into arrays of the signature before the model sees them, and refuse image files. It
+    # leaves them alone where the model checks them by type hints; served.py checks them by itself.
+    model.signature._is_signature_from_type_hint = True
+    mlflow.pyfunc.add_to_model(
+        model,
+        loader_module="mlflow.pyfunc.model",
+        code=served_code.FOLDER,
+        model_code_path=served_code.SCRIPT,
+        artifacts={"graph": {"path": _PROGRAM.as_posix(), "uri": _PROGRAM.as_posix()}},
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    model.save(folder / "MLmodel")
+
+
+def ready(network: "nn.Module") -> "nn.Module":
     """A copy for torch.export: in evaluation mode, on the CPU, and contiguous.
 
     torch.export.save would write weights that are channels-last in memory as views of other tensors.

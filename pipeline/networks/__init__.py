@@ -3,6 +3,7 @@
 classifier.py    a network with the normalisation of its images
 registry.py      builds the network of the section model, and checks that it can take the images
 weights.py       weights on disk
+restored.py      a network from its file alone
 cost.py          number of weights and operations
 network.py       what a family gives: attributes, hooks, the function `build`
 zoo.py           torchvision's networks, wholly or partly frozen
@@ -21,6 +22,7 @@ from pipeline.networks.classifier import Classifier
 from pipeline.networks.cost import macs, parameters
 from pipeline.networks.network import SIZE_KEYS
 from pipeline.networks.registry import build
-from pipeline.networks.weights import load, save
+from pipeline.networks.restored import restore
+from pipeline.networks.weights import load, save, write
 
-__all__ = ["SIZE_KEYS", "Classifier", "build", "load", "macs", "parameters", "save"]
+__all__ = ["SIZE_KEYS", "Classifier", "build", "load", "macs", "parameters", "restore", "save", "write"]

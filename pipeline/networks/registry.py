@@ -1,6 +1,7 @@
 """Builds the network of the section model, by the module that config.FAMILIES names for its family."""
 
 import importlib
+import json
 from typing import cast
 
 import torch
@@ -28,7 +29,8 @@ def build(model: Model, meta: Meta, seed: int, *, initial: bool = True) -> Class
     _check_sides(network, model, meta)
     if initial:
         network.load_initial_weights(model.weights)
-    return Classifier(network, network.mean or meta.mean, network.std or meta.std, meta.description)
+    description = {**meta.description, "model": json.loads(model.model_dump_json())}
+    return Classifier(network, network.mean or meta.mean, network.std or meta.std, description)
 
 
 def _check_sides(network: Network, model: Model, meta: Meta) -> None:

@@ -19,6 +19,7 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     sender.py        the thread that sends outboxes to MLflow
     delivery.py      operations of an outbox -> calls of MLflow
     linked.py        what MLflow links to a run: dataset, model, the model's version in the registry
+    models.py        the models that MLflow has, as folders
     experiment.py    the database and the experiment: found or created
     reading.py       runs as MLflow holds them, with every epoch
     internals.py     all that is done with MLflow beside its documented API
@@ -33,8 +34,9 @@ Importing this package imports neither MLflow nor torch.
 """
 
 from pipeline.tracking.delivery import Recorded
+from pipeline.tracking.models import fetch_model
 from pipeline.tracking.run import Run
 from pipeline.tracking.timing import Timing
 from pipeline.tracking.tracker import StageTracker, Tracker, is_gone
 
-__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "is_gone"]
+__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "fetch_model", "is_gone"]

@@ -85,6 +85,7 @@ def test_meta_has_classes_shape_statistics_counts_and_digest(make_project):
             "examples": {"leaked": [], "leaked_into_validation": [], "conflicting": [], "copies": []},
         },
         "near_duplicates": None,
+        "highest_float": None,
     }
 
 

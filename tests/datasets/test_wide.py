@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DataError
+from pipeline.records import load_meta
 
 Run = Callable[..., dict[str, Any]]
 
@@ -43,7 +44,7 @@ def ramp(low: float, high: float, index: int = 0, kind: Any = np.float32) -> np.
 
 
 def test_a_dark_floating_point_image_stays_dark_among_those_of_0_to_255(
-    run: Run, write: Callable[..., None], pixels: Callable[[], list[int]]
+    run: Run, write: Callable[..., None], pixels: Callable[[], list[int]], tmp_path: Path
 ) -> None:
     for index in range(4):
         write(f"cat/{index}.tiff", ramp(0, 255, index))
@@ -52,6 +53,8 @@ def test_a_dark_floating_point_image_stays_dark_among_those_of_0_to_255(
     write("dog/one.tiff", np.ones((8, 8), np.float32))
     run()
     assert pixels() == [0, 1, *[200] * 4, *[255] * 4]
+    meta = load_meta(tmp_path / "project" / "data" / "meta.json")
+    assert meta.highest_float == 255, "images from outside are to be scaled alike"
 
 
 def test_floating_point_images_of_0_to_1_are_scaled_by_255(

@@ -158,8 +158,12 @@ def test_a_file_of_weights_says_what_goes_in_and_what_comes_out(settings: Config
     networks.save(networks.build(settings.model, replace(meta, name="folder", classes=("été", "冬")), seed=0), path)
     with safetensors.safe_open(path, "pt") as file:
         found = json.loads(file.metadata()["description"])
+    assert found.pop("model") == settings.model.model_dump()
     assert found == {
+        "data": "folder",
+        "digest": meta.digest,
         "classes": ["été", "冬"],
         "shape": [3, 8, 8],
         "resize": "centre square, bilinear with antialiasing",
+        "highest_float": None,
     }

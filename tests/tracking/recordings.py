@@ -40,6 +40,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.description = DIGITS.description
         self.layers = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 5)
         )
