@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+EXTRAS ?= dev
 DIR ?= .
 installed := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -19,7 +20,7 @@ setup: $(installed)
 $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, %s is %s; name another: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(installed)

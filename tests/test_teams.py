@@ -14,6 +14,7 @@ import requests
 from commands import run
 from conftest import copy_example
 from deliveries import deliver
+from extras import needed
 
 from pipeline import config
 
@@ -57,8 +58,8 @@ def project(repeated: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def s3() -> Iterator[str]:
     """The address of a server that speaks S3 and has the bucket `team`."""
-    pytest.importorskip("moto", reason="pip install -e '.[dev]' brings a server that speaks S3")
-    pytest.importorskip("dvc_s3")
+    needed("moto")
+    needed("dvc_s3")
     with subprocess.Popen(
         [sys.executable, "-c", S3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
