@@ -45,7 +45,7 @@ def tried(name: str) -> list[str]:
         model = model.model_copy(update={"image_size": 56})
     for side in (32, 64):
         meta = Meta("noise", tuple("0123456789"), (3, side, side), (0.5,) * 3, (0.25,) * 3, {}, "", "")
-        if name in ("inception_v3", "maxvit_t"):
+        if name in ("inception_v3", "maxvit_t", "vit_h_14"):
             model = model.model_copy(update={"stem": "small"})
         network = networks.build(model, meta, seed=0, initial=False)
         if side == 32:
