@@ -1,27 +1,48 @@
-"""Puts what a training and its evaluation found on one HTML page that opens from disk, without a network.
+"""Puts what a training, its evaluation and a search found on one HTML page that opens from disk, without a network.
 
-    python -m pipeline.report       (or `dvc repro report`)
+    python -m pipeline.report                      (or `dvc repro report`)
+    python -m pipeline.report --open               opens the page in the browser too
+    python -m pipeline.report --compare HEAD~1     beside the result of another commit, image by image
+    python -m pipeline.report --compare ../other   beside the result of another project
+    python -m pipeline.report --watch              again and again while a search runs; Ctrl-C ends it
 
-The page has the result with its interval, learning curves, the confusion matrix, the most certain mistakes as images,
-grids (`python -m pipeline.study`) if there are any, and how all of it was made. It is made from result files alone:
-neither params.yaml nor the test set is read. The page, learning_curves.png and confusion_matrix.png go to
-results/report and into the run in MLflow.
+The page answers five questions: is the model good, where does it fail, did training go well, what did the search learn,
+can it be trusted and repeated. It is made from result files alone: neither params.yaml nor the test set is read. The
+page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow.
 """
 
+import argparse
 import sys
+import time
+import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import cli, tracking
+from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
 
+if TYPE_CHECKING:
+    from pipeline.reporting.comparison import Comparison
+    from pipeline.reporting.results import Results
 
-def report(project: Project) -> None:
-    """Writes the page and its figures and adds them to the run in MLflow. Raises PipelineError for damaged results."""
+WATCH_S = 10
+"""Between two pages while a search runs."""
+
+
+def report(project: Project, other: str | None = None) -> None:
+    """Writes the page and its figures and adds them to the run in MLflow.
+
+    `other` is the revision or the folder of a result to compare with. Raises PipelineError for damaged results.
+    """
     from pipeline.reporting import page, results
 
     found = results.read(project)
-    index, *figures = page.write(project, found)
+    comparison = _compared(project, found, other) if other else None
+    links = tracking.run_pages(project)
+    index, *figures = page.write(project, found, page.beside(project, links, comparison=comparison))
     with tracking.StageTracker(project) as tracker:
         run = tracker.open(found.run.key, name=found.run.name)
         run.log_file(index, folder="report")
@@ -30,11 +51,84 @@ def report(project: Project) -> None:
         run.finish(Outcome.FINISHED)
     if found.source_change:
         print(f"warning: {found.source_change}", file=sys.stderr)
+    if comparison:
+        print(comparison.verdict)
     print(f"wrote {index.relative_to(project.root)}: open it in a browser")
 
 
+def watch(project: Project) -> None:
+    """Writes a page that loads itself again, every few seconds, until the process is stopped."""
+    from pipeline.files import atomic_write
+    from pipeline.reporting import page, results
+
+    print(f"writing {project.page.relative_to(project.root)} every {WATCH_S} s; Ctrl-C ends it")
+    try:
+        while True:
+            content = page.page(
+                results.read(project), page.beside(project, tracking.run_pages(project), refresh_s=WATCH_S)
+            )
+            with atomic_write(project.page) as aside:
+                aside.write_text(content, encoding="utf-8")
+            time.sleep(WATCH_S)
+    finally:
+        # A page that goes on loading itself would jump under the reader.
+        report(project)
+
+
+def _compared(project: Project, found: "Results", other: str) -> "Comparison":
+    """This result beside that of a folder, if there is one of that name, or of a revision."""
+    import tempfile
+
+    from pipeline.reporting import before, comparison, results
+
+    if found.predictions is None:
+        raise PipelineError(f"{project.predictions} is missing: run `dvc repro` or `dvc pull`.")
+    if (Path(other) / "results").is_dir():
+        then = results.read_predictions(Path(other) / project.predictions.relative_to(project.root), found.classes)
+        return comparison.compare(other, then, found.predictions, found.classes)
+    if not before.is_revision(project, other):
+        raise PipelineError(f"--compare must name a commit or the folder of a project with results, got {other}.")
+    name = project.predictions.relative_to(project.root).as_posix()
+    content = before.file_at(project, other, name)
+    if content is None:
+        raise PipelineError(
+            f"Neither git nor DVC's cache has {name} of {other}: `dvc fetch --all-commits` brings what was pushed, or "
+            f"`git worktree add ../other {other}`, `dvc repro` there and `--compare ../other`."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.csv"
+        path.write_bytes(content)
+        then = results.read_predictions(path, found.classes)
+    return comparison.compare(other, then, found.predictions, found.classes)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run_stage(report, __doc__, argv)
+    arguments = parsed(argv)
+
+    def work() -> None:
+        project = Project.here()
+        if arguments.watch:
+            if arguments.open and project.page.exists():
+                webbrowser.open(project.page.as_uri())
+            watch(project)
+            return
+        report(project, arguments.compare)
+        if arguments.open and not webbrowser.open(project.page.as_uri()):
+            print("There is no browser to open it in.", file=sys.stderr)
+
+    return cli.guarded(work)
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--compare", metavar="REV", help="a commit, or the folder of another project")
+    how.add_argument("--watch", action="store_true", help=f"write the page every {WATCH_S} s while a search runs")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     linked.py        what MLflow links to a run: dataset, model, the model's version in the registry
     experiment.py    the database and the experiment: found or created
     reading.py       runs as MLflow holds them, with every epoch
+    links.py         where `mlflow ui` shows a run
     internals.py     all that is done with MLflow beside its documented API
     outbox.py        the records of a run on disk
     failures.py      MLflow's errors: worth another try, or final
@@ -31,8 +32,9 @@ Importing this package imports neither MLflow nor torch.
 """
 
 from pipeline.tracking.delivery import Recorded
+from pipeline.tracking.links import run_pages
 from pipeline.tracking.run import Run
 from pipeline.tracking.timing import Timing
 from pipeline.tracking.tracker import StageTracker, Tracker, is_gone
 
-__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "is_gone"]
+__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "is_gone", "run_pages"]
