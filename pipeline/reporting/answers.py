@@ -112,6 +112,17 @@ def by_pair(mistakes: Sequence[Mistake]) -> list[Mistake]:
     return [mistake for pair in pairs.values() for mistake in pair]
 
 
+def suspect_mistakes(found: Results) -> set[int]:
+    """The indices of the shown mistakes whose label is probably wrong."""
+    return {mistake.index for mistake in found.mistakes} & {suspect.index for suspect in found.suspects or ()}
+
+
+def unseen_suspects(found: Results) -> list[Mistake]:
+    """The images whose label is probably wrong, without those that are shown as mistakes already."""
+    shown = suspect_mistakes(found)
+    return [suspect for suspect in found.suspects or () if suspect.index not in shown]
+
+
 def training(found: Results) -> dict[str, Any]:
     validation = found.history["validation_accuracy"]
     best = max(range(len(validation)), key=validation.__getitem__)
