@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.files import Project
 from pipeline.reporting import page as pages
 from pipeline.reporting import results
+from pipeline.reporting.certainty import Predictions
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALUES = {
@@ -214,6 +215,36 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def predictions(count: int = 2000, accuracy: float = 0.8, seed: int = 0) -> Predictions:
+    random = np.random.default_rng(seed)
+    actual = random.integers(0, 10, count)
+    confidence = random.uniform(0.5, 1, count)
+    is_right = random.random(count) < confidence
+    return Predictions(actual, np.where(is_right, actual, (actual + 1) % 10), confidence)
+
+
+def write_beside(project: Project, classes: tuple[str, ...] = CIFAR, count: int = 10_000) -> None:
+    """Predictions and appearance of the test images."""
+    found = predictions(count)
+    write_csv(
+        project.predictions,
+        [
+            {"index": place, "actual": classes[actual], "predicted": classes[guess], "confidence": f"{sure:.6f}"}
+            for place, (actual, guess, sure) in enumerate(
+                zip(found.actual, found.predicted, found.confidence, strict=True)
+            )
+        ],
+    )
+    looks = np.where(found.right, 120, 40) + np.random.default_rng(1).normal(0, 30, count)
+    write_csv(
+        project.appearance,
+        [
+            {"index": place, "brightness": f"{value:.3f}", "contrast": 1.0, "sharpness": value % 7}
+            for place, value in enumerate(looks)
+        ],
+    )
 
 
 class Page(HTMLParser):

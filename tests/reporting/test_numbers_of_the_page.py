@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import CIFAR, page_of, write_csv, write_results
+from made_results import CIFAR, page_of, predictions, write_beside, write_results
 from scipy.stats import binomtest
 
 from pipeline import report
@@ -16,36 +16,6 @@ from pipeline.files import Project
 from pipeline.reporting import before, certainty, class_order, comparison, results, slices, statistics
 from pipeline.reporting import page as pages
 from pipeline.reporting.certainty import Predictions
-
-
-def predictions(count: int = 2000, accuracy: float = 0.8, seed: int = 0) -> Predictions:
-    random = np.random.default_rng(seed)
-    actual = random.integers(0, 10, count)
-    confidence = random.uniform(0.5, 1, count)
-    is_right = random.random(count) < confidence
-    return Predictions(actual, np.where(is_right, actual, (actual + 1) % 10), confidence)
-
-
-def write_beside(project: Project, classes: tuple[str, ...] = CIFAR, count: int = 10_000) -> None:
-    """Predictions and appearance of the test images."""
-    found = predictions(count)
-    write_csv(
-        project.predictions,
-        [
-            {"index": place, "actual": classes[actual], "predicted": classes[guess], "confidence": f"{sure:.6f}"}
-            for place, (actual, guess, sure) in enumerate(
-                zip(found.actual, found.predicted, found.confidence, strict=True)
-            )
-        ],
-    )
-    looks = np.where(found.right, 120, 40) + np.random.default_rng(1).normal(0, 30, count)
-    write_csv(
-        project.appearance,
-        [
-            {"index": place, "brightness": f"{value:.3f}", "contrast": 1.0, "sharpness": value % 7}
-            for place, value in enumerate(looks)
-        ],
-    )
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 5), (5, 5), (98, 100), (9012, 10_000)])

@@ -216,12 +216,14 @@ class Chart {
   point(event) {
     const hit = event && this.nearest(event);
     if (this.hot && this.hot !== hit && this.hot.mark) this.hot.mark.classList.remove("hot");
+    const isOther = this.hot !== hit;
     this.hot = hit;
     tip.hidden = !hit;
     if (!hit) return;
     if (hit.mark) {
       hit.mark.classList.add("hot");
-      if (hit.raise) hit.mark.parentNode.append(hit.mark);
+      // A mark that is moved while a button is down on it would get no click.
+      if (hit.raise && isOther) hit.mark.parentNode.append(hit.mark);
     }
     this.svg.style.cursor = hit.page ? "pointer" : "";
     tip.textContent = hit.text + (hit.page ? "\nclick: its run in MLflow" : "");
