@@ -57,22 +57,21 @@ def report(project: Project, other: str | None = None) -> None:
 
 
 def watch(project: Project) -> None:
-    """Writes a page that loads itself again, every few seconds, until the process is stopped."""
+    """Writes a page that loads itself again, every few seconds, until Ctrl-C. Raises KeyboardInterrupt then."""
     from pipeline.files import atomic_write
     from pipeline.reporting import page, results
 
     print(f"writing {project.page.relative_to(project.root)} every {WATCH_S} s; Ctrl-C ends it")
     try:
         while True:
-            content = page.page(
-                results.read(project), page.beside(project, tracking.run_pages(project), refresh_s=WATCH_S)
-            )
+            other = page.beside(project, tracking.run_pages(project), refresh_s=WATCH_S)
+            content = page.page(results.read(project), other)
             with atomic_write(project.page) as aside:
                 aside.write_text(content, encoding="utf-8")
             time.sleep(WATCH_S)
-    finally:
-        # A page that goes on loading itself would jump under the reader.
-        report(project)
+    except KeyboardInterrupt:
+        report(project)  # a page that goes on loading itself would jump under the reader
+        raise
 
 
 def _compared(project: Project, found: "Results", other: str) -> "Comparison":

@@ -34,7 +34,7 @@ def answers(history: SearchHistory | str) -> dict[str, Any]:
         "search": history,
         "search_story": (
             f"The study {history.study}: {_number(len(trials), 'trial')} of {history.trials_wanted:,}, "
-            f"{_number(spent, 'epoch')} of training in {duration(history.elapsed_s)}, scheduler {history.scheduler}."
+            f"{_number(spent, 'epoch')} of training in {duration(_elapsed_s(history))}, scheduler {history.scheduler}."
         ),
         "candidates": _candidates(history),
         "trained": trained,
@@ -63,6 +63,13 @@ def answers(history: SearchHistory | str) -> dict[str, Any]:
         "timeline": timeline if timeline["bars"] else None,
         "timeline_note": _timeline_note(timeline),
     }
+
+
+def _elapsed_s(history: SearchHistory) -> float:
+    """The owner knows it at the end alone; until then it is the time between the first and the last event."""
+    if history.elapsed_s or not history.events:
+        return history.elapsed_s
+    return history.events[-1].at_s - history.events[0].at_s
 
 
 def _timeline_note(timeline: Mapping[str, Any]) -> str:
