@@ -154,6 +154,15 @@ class Project:
     def page(self) -> Path:
         return self.report / "index.html"
 
+    @property
+    def comparison_page(self) -> Path:
+        """Beside the output of the stage, which DVC compares with what the stage wrote; likewise `watch_page`."""
+        return self.root / "results" / "compare" / "index.html"
+
+    @property
+    def watch_page(self) -> Path:
+        return self.root / "results" / "watch" / "index.html"
+
     # Written by tune.
 
     @property

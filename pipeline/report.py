@@ -8,7 +8,8 @@
 
 The page answers five questions: is the model good, where does it fail, did training go well, what did the search learn,
 can it be trusted and repeated. It is made from result files alone: neither params.yaml nor the test set is read. The
-page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow.
+page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow; the page of
+--compare is results/compare/index.html, that of --watch results/watch/index.html.
 """
 
 import argparse
@@ -32,17 +33,12 @@ WATCH_S = 10
 """Between two pages while a search runs."""
 
 
-def report(project: Project, other: str | None = None) -> None:
-    """Writes the page and its figures and adds them to the run in MLflow.
-
-    `other` is the revision or the folder of a result to compare with. Raises PipelineError for damaged results.
-    """
+def report(project: Project) -> None:
+    """Writes the page and its figures and adds them to the run in MLflow. Raises PipelineError for damaged results."""
     from pipeline.reporting import page, results
 
     found = results.read(project)
-    comparison = _compared(project, found, other) if other else None
-    links = tracking.run_pages(project)
-    index, *figures = page.write(project, found, page.beside(project, links, comparison=comparison))
+    index, *figures = page.write(project, found, page.beside(project, tracking.run_pages(project)))
     with tracking.StageTracker(project) as tracker:
         run = tracker.open(found.run.key, name=found.run.name)
         run.log_file(index, folder="report")
@@ -51,26 +47,38 @@ def report(project: Project, other: str | None = None) -> None:
         run.finish(Outcome.FINISHED)
     if found.source_change:
         print(f"warning: {found.source_change}", file=sys.stderr)
-    if comparison:
-        print(comparison.verdict)
     print(f"wrote {index.relative_to(project.root)}: open it in a browser")
 
 
-def watch(project: Project) -> None:
-    """Writes a page that loads itself again, every few seconds, until Ctrl-C. Raises KeyboardInterrupt then."""
-    from pipeline.files import atomic_write
+def compare(project: Project, other: str) -> None:
+    """Writes a page with this result beside that of a revision or of a folder. Raises PipelineErrors."""
     from pipeline.reporting import page, results
 
-    print(f"writing {project.page.relative_to(project.root)} every {WATCH_S} s; Ctrl-C ends it")
+    found = results.read(project)
+    comparison = _compared(project, found, other)
+    beside = page.beside(project, tracking.run_pages(project), comparison=comparison)
+    page.write_alone(project.comparison_page, found, beside)
+    print(comparison.verdict)
+    print(f"wrote {project.comparison_page.relative_to(project.root)}: open it in a browser")
+
+
+def watch(project: Project, *, is_opened: bool = False) -> None:
+    """Writes a page that loads itself again, every few seconds, until Ctrl-C. Raises KeyboardInterrupt then."""
+    from pipeline.reporting import page, results
+
+    print(f"writing {project.watch_page.relative_to(project.root)} every {WATCH_S} s; Ctrl-C ends it")
+    refresh_s: int | None = WATCH_S
     try:
         while True:
-            other = page.beside(project, tracking.run_pages(project), refresh_s=WATCH_S)
-            content = page.page(results.read(project), other)
-            with atomic_write(project.page) as aside:
-                aside.write_text(content, encoding="utf-8")
+            other = page.beside(project, tracking.run_pages(project), refresh_s=refresh_s)
+            page.write_alone(project.watch_page, results.read(project), other)
+            if is_opened:
+                _open(project.watch_page)
+                is_opened = False
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
-        report(project)  # a page that goes on loading itself would jump under the reader
+        # A page that goes on loading itself would jump under the reader.
+        page.write_alone(project.watch_page, results.read(project), page.beside(project, tracking.run_pages(project)))
         raise
 
 
@@ -107,15 +115,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         project = Project.here()
         if arguments.watch:
-            if arguments.open and project.page.exists():
-                webbrowser.open(project.page.as_uri())
-            watch(project)
+            watch(project, is_opened=arguments.open)
             return
-        report(project, arguments.compare)
-        if arguments.open and not webbrowser.open(project.page.as_uri()):
-            print("There is no browser to open it in.", file=sys.stderr)
+        if arguments.compare:
+            compare(project, arguments.compare)
+        else:
+            report(project)
+        if arguments.open:
+            _open(project.comparison_page if arguments.compare else project.page)
 
     return cli.guarded(work)
+
+
+def _open(page: Path) -> None:
+    if not webbrowser.open(page.as_uri()):
+        print(f"There is no browser to open {page} in.", file=sys.stderr)
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:

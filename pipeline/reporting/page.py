@@ -83,6 +83,12 @@ def write(project: Project, found: Results, other: Beside) -> list[Path]:
     return list(content)
 
 
+def write_alone(path: Path, found: Results, other: Beside) -> None:
+    """Writes the page without its figures."""
+    with atomic_write(path) as aside:
+        aside.write_text(page(found, other), encoding="utf-8")
+
+
 def page(found: Results, other: Beside) -> str:
     """The HTML page."""
     environment = Environment(

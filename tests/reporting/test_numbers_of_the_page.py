@@ -188,13 +188,12 @@ def test_a_file_that_git_lacks_comes_from_dvcs_cache(repository: Project) -> Non
     assert before.file_at(repository, "HEAD~1", name) == repository.predictions.read_bytes()
 
 
-@pytest.mark.slow
 def test_compare_puts_a_commit_or_a_folder_beside_the_result(
     repository: Project, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.main(["--compare", "HEAD"]) == 0
     assert "Neither is better" in capsys.readouterr().out
-    assert "Which of two results is better?" in repository.page.read_text(encoding="utf-8")
+    assert "Which of two results is better?" in repository.comparison_page.read_text(encoding="utf-8")
     other = write_results(tmp_path_factory.mktemp("other"))
     write_beside(other)
     assert report.main(["--compare", str(other.root)]) == 0
