@@ -90,23 +90,27 @@ def _compared(project: Project, found: "Results", other: str) -> "Comparison":
 
     if found.predictions is None:
         raise PipelineError(f"{project.predictions} is missing: run `dvc repro` or `dvc pull`.")
+    predictions, run = (path.relative_to(project.root) for path in (project.predictions, project.run))
     if (Path(other) / "results").is_dir():
-        then = results.read_predictions(Path(other) / project.predictions.relative_to(project.root), found.classes)
-        return comparison.compare(other, then, found.predictions, found.classes)
-    if not before.is_revision(project, other):
+        then = results.read_predictions(Path(other) / predictions, found.classes)
+        kept = Path(other) / run
+        values = comparison.values_of(kept.read_bytes() if kept.is_file() else None)
+    elif before.is_revision(project, other):
+        content = before.file_at(project, other, predictions.as_posix())
+        if content is None:
+            raise PipelineError(
+                f"Neither git nor DVC's cache has {predictions} of {other}: `dvc fetch --all-commits` brings what was "
+                f"pushed, or `git worktree add ../other {other}`, `dvc repro` there and `--compare ../other`."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "predictions.csv"
+            path.write_bytes(content)
+            then = results.read_predictions(path, found.classes)
+        values = comparison.values_of(before.file_at(project, other, run.as_posix()))
+    else:
         raise PipelineError(f"--compare must name a commit or the folder of a project with results, got {other}.")
-    name = project.predictions.relative_to(project.root).as_posix()
-    content = before.file_at(project, other, name)
-    if content is None:
-        raise PipelineError(
-            f"Neither git nor DVC's cache has {name} of {other}: `dvc fetch --all-commits` brings what was pushed, or "
-            f"`git worktree add ../other {other}`, `dvc repro` there and `--compare ../other`."
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "predictions.csv"
-        path.write_bytes(content)
-        then = results.read_predictions(path, found.classes)
-    return comparison.compare(other, then, found.predictions, found.classes)
+    changed = comparison.changes(values, found.run.values)
+    return comparison.compare(other, then, found.predictions, found.classes, changed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

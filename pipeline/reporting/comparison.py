@@ -1,10 +1,12 @@
 """Two results on the same test images side by side: is the difference more than chance, and which images flipped?"""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.reporting.certainty import Predictions
 from pipeline.reporting.statistics import mcnemar
@@ -45,6 +47,8 @@ class Comparison:
     """McNemar's exact test, two-sided."""
     flipped: Sequence[Flipped]
     """The surest first, at most MOST_FLIPPED."""
+    changes: Sequence[tuple[str, Scalar, Scalar]] | None
+    """The keys whose values differ, then and now; None if those of then are not known."""
 
     @property
     def verdict(self) -> str:
@@ -59,15 +63,37 @@ class Comparison:
         return f"{better} {size}, but that may be chance ({chance}, McNemar's exact test)."
 
 
-def compare(other: str, then: Predictions, now: Predictions, classes: Sequence[str]) -> Comparison:
+def values_of(run: bytes | None) -> dict[str, Scalar] | None:
+    """The values in the content of run.json; None if there is none or it is of another version."""
+    try:
+        values = json.loads(run or b"")["values"]
+        return dict(values)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def changes(then: Mapping[str, Scalar] | None, now: Mapping[str, Scalar]) -> list[tuple[str, Scalar, Scalar]] | None:
+    """The keys whose values differ; a key that one of them lacks has None there."""
+    if then is None:
+        return None
+    return [(key, then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)]
+
+
+def compare(
+    other: str,
+    then: Predictions,
+    now: Predictions,
+    classes: Sequence[str],
+    changed: Sequence[tuple[str, Scalar, Scalar]] | None = None,
+) -> Comparison:
     """Raises PipelineError if the two were not made on the same test images."""
     if len(then.actual) != len(now.actual) or (then.actual != now.actual).any():
         raise PipelineError(
             f"{other} was evaluated on other test images: only results on the same test set can be compared."
         )
-    changed = np.flatnonzero(then.right != now.right)
+    flipped = np.flatnonzero(then.right != now.right)
     gained, lost = int((now.right & ~then.right).sum()), int((then.right & ~now.right).sum())
-    surest = changed[np.argsort(-now.confidence[changed], kind="stable")][:MOST_FLIPPED]
+    surest = flipped[np.argsort(-now.confidence[flipped], kind="stable")][:MOST_FLIPPED]
     return Comparison(
         other=other,
         images=len(now.actual),
@@ -86,4 +112,5 @@ def compare(other: str, then: Predictions, now: Predictions, classes: Sequence[s
             )
             for place in surest
         ],
+        changes=changed,
     )

@@ -136,6 +136,13 @@ def test_a_comparison_counts_the_images_that_flipped() -> None:
         comparison.compare("x", predictions(999), then, CIFAR)
 
 
+def test_a_comparison_names_the_values_that_differ() -> None:
+    then = comparison.values_of(b'{"values": {"train.seed": 0, "train.epochs": 5, "gone": 1}}')
+    assert comparison.changes(then, {"train.seed": 0, "train.epochs": 9}) == [("train.epochs", 5, 9), ("gone", 1, None)]
+    for content in (None, b"", b"[]", b'{"values": 3}'):
+        assert comparison.changes(comparison.values_of(content), {"train.seed": 0}) is None
+
+
 def git(folder: Path, *arguments: str) -> None:
     command = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -193,6 +200,7 @@ def test_compare_puts_a_commit_or_a_folder_beside_the_result(
 ) -> None:
     assert report.main(["--compare", "HEAD"]) == 0
     assert "Neither is better" in capsys.readouterr().out
+    assert "No value differs." in repository.comparison_page.read_text(encoding="utf-8")
     assert "Which of two results is better?" in repository.comparison_page.read_text(encoding="utf-8")
     other = write_results(tmp_path_factory.mktemp("other"))
     write_beside(other)

@@ -12,7 +12,7 @@ from pipeline.cli import duration
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
-from pipeline.search.studies import history, results
+from pipeline.search.studies import history, note, results
 from pipeline.search.studies.catalog import bytes_of
 from pipeline.search.studies.commands import tune_command
 from pipeline.search.studies.display import on_a_line
@@ -63,6 +63,8 @@ class Winner:
         """MLflow gets result files, figures, the winner's accuracy, and its model with an alias in the registry."""
         self.save_results(search, confirmation)
         project, parent = self.spec.project, resources.parent
+        record = results.study_record(search, confirmation, self.spec.settings)
+        parent.set_tags({note.TAG: note.description(record, self._apply_command(search))})
         for path in (project.trials, project.study, project.search_history, project.best):
             if path.is_file():
                 parent.log_file(path)
@@ -105,15 +107,16 @@ class Winner:
                 f"The values of trial {best.trial.number} stand in params.yaml. Next: `dvc params diff`, `dvc repro`, "
                 "`dvc metrics diff`."
             )
-        trials = str(self.spec.settings.tune.trials)
-        apply = tune_command(search.name, self.given, "--trials", trials, "--apply")
         return (
             "results/tune/best.yaml has the winner. Next:\n"
-            f"  {apply}   writes its values into params.yaml\n"
+            f"  {self._apply_command(search)}   writes its values into params.yaml\n"
             "  dvc repro                  trains and evaluates them\n"
             "  dvc metrics diff           what they brought\n"
             "  mlflow ui                  all trials"
         )
+
+    def _apply_command(self, search: Ledger) -> str:
+        return tune_command(search.name, self.given, "--trials", str(self.spec.settings.tune.trials), "--apply")
 
     def already_done(self, search: Ledger) -> str:
         trials, size = self.spec.settings.tune.trials, self.spec.space.size
