@@ -55,7 +55,8 @@ function drawMatrix(host) {
   const cell = Math.max(least, Math.min(shown.length <= 12 ? 58 : 44, (frame.clientWidth - room - 24) / shown.length));
   const slanted = longest * 6.6 > cell;
   const side = cell * shown.length;
-  const below = named ? (slanted ? room * 0.75 + 26 : 44) : 30;
+  const angle = cell < 18 ? 90 : 40;
+  const below = named ? (slanted ? room * (angle === 90 ? 1 : 0.75) + 26 : 44) : 30;
   frame.dataset.alt = host.dataset.alt;
   const chart = new Chart(frame, { width: Math.ceil(room + 24 + side + (slanted ? 40 : 8)), height: Math.ceil(side + below + 8) });
   const [left, top] = [room + 18, 4];
@@ -66,8 +67,8 @@ function drawMatrix(host) {
     if (!place.has(row) || !place.has(column)) continue;
     const share = number / support[row];
     const [x, y] = [left + place.get(column) * cell, top + place.get(row) * cell];
-    // The square root lets a share of 1 % be seen beside one of 95 %.
-    const made = chart.add("rect", { class: row === column ? "cell right" : "cell wrong", x: x.toFixed(2), y: y.toFixed(2), width: cell.toFixed(2), height: cell.toFixed(2), style: `--share: ${(100 * Math.sqrt(share)).toFixed(1)}%` }, undefined, chart.marks);
+    // The square root lets a share of 1 % be seen beside one of 95 %, and the floor a single image of many.
+    const made = chart.add("rect", { class: row === column ? "cell right" : "cell wrong", x: x.toFixed(2), y: y.toFixed(2), width: cell.toFixed(2), height: cell.toFixed(2), style: `--share: ${(12 + 88 * Math.sqrt(share)).toFixed(1)}%` }, undefined, chart.marks);
     const text = row === column
       ? `${classes[row]}: ${count(number)} of ${count(support[row])} recognised (${percent(share)})`
       : `${classes[row]} taken for ${classes[column]}:\n${count(number)} of ${count(support[row])} (${percent(share)})`;
@@ -88,7 +89,7 @@ function drawMatrix(host) {
     shown.forEach((number, at) => {
       const middle = at * cell + cell / 2;
       chart.add("text", { class: "tick", x: left - 6, y: top + middle + letters * 0.35, "text-anchor": "end", "font-size": letters }, cut(classes[number]));
-      const turn = slanted ? { transform: `translate(${left + middle + 3} ${top + side + 12}) rotate(40)` } : { x: left + middle, y: top + side + 16, "text-anchor": "middle" };
+      const turn = slanted ? { transform: `translate(${left + middle - (angle === 90 ? 3 : -3)} ${top + side + (angle === 90 ? 7 : 12)}) rotate(${angle})` } : { x: left + middle, y: top + side + 16, "text-anchor": "middle" };
       chart.add("text", { class: "tick", "font-size": letters, ...turn }, cut(classes[number]));
     });
   }

@@ -110,9 +110,10 @@ pictures.rungs = (host) => {
 pictures.timeline = (host) => {
   const { bars, lanes, cuts, length } = search.timeline;
   const row = lanes <= 12 ? 26 : 14;
+  const [unit, seconds] = length < 180 ? ["seconds", 1] : length < 10800 ? ["minutes", 60] : ["hours", 3600];
   const chart = new Chart(host, {
     height: row * lanes + 60,
-    x: { low: 0, high: Math.max(1, length), label: "time since the first training", format: duration, room: 90 },
+    x: { low: 0, high: Math.max(1, length) / seconds, label: `${unit} since the first training` },
     y: { choices: Array.from({ length: lanes }, (_, lane) => lanes - lane), bare: true, format: (lane) => `lane ${lane}` },
   });
   const inSearch = (bar) => (bar.phase === "trial" ? trialOf.get(bar.trial) : undefined);
@@ -120,14 +121,14 @@ pictures.timeline = (host) => {
     const trial = inSearch(bar);
     const state = bar.how === "failed" ? "failed" : trial ? trial.state : "confirm";
     const what = trial ? about(trial) : `confirmation ${bar.trial}`;
-    const left = chart.x.place(bar.from);
+    const left = chart.x.place(bar.from / seconds);
     const words = { reached: "paused or ended", stopped: "the study was stopped", failed: "failed, and was tried again", ended: "ended", running: "still running" };
-    chart.bar(left, chart.y.place(bar.lane + 1) - row * 0.36, Math.max(1.5, chart.x.place(bar.to) - left - 1), row * 0.72, state, {
+    chart.bar(left, chart.y.place(bar.lane + 1) - row * 0.36, Math.max(1.5, chart.x.place(bar.to / seconds) - left - 1), row * 0.72, state, {
       text: `${duration(bar.to - bar.from)}, until epoch ${bar.epoch}: ${words[bar.how]}\n${what}`, page: trial && trial.page,
     });
   }
   for (const cut of cuts) {
-    const at = chart.x.place(cut.at);
+    const at = chart.x.place(cut.at / seconds);
     chart.add("line", { class: "line rule", x1: at, x2: at, y1: chart.top, y2: chart.height - chart.bottom }, undefined, chart.marks);
   }
   const states = STATES.filter((state) => bars.some((bar) => (inSearch(bar) || {}).state === state));
