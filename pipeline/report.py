@@ -7,9 +7,9 @@
     python -m pipeline.report --watch              again and again while a search runs; Ctrl-C ends it
 
 The page answers five questions: is the model good, where does it fail, did training go well, what did the search learn,
-can it be trusted and repeated. It is made from result files alone: neither params.yaml nor the test set is read. The
-page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow; the page of
---compare is results/compare/index.html, that of --watch results/watch/index.html.
+can it be trusted and repeated. It is made from result files alone: the test set is not read, and of params.yaml only
+report.language. The page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow;
+the page of --compare is results/compare/index.html, that of --watch results/watch/index.html.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def compare(project: Project, other: str) -> None:
     comparison = _compared(project, found, other)
     beside = page.beside(project, tracking.run_pages(project), comparison=comparison)
     page.write_alone(project.comparison_page, found, beside)
-    print(comparison.verdict)
+    print(comparison.verdict())
     print(f"wrote {project.comparison_page.relative_to(project.root)}: open it in a browser")
 
 

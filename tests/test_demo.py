@@ -127,7 +127,7 @@ def test_the_search_finds_something_better_than_what_it_began_with(printed: str,
 
 def test_the_demo_ends_with_the_page_of_its_search(printed: str, clone: Path) -> None:
     page = (clone / "demo" / "results" / "report" / "index.html").read_text(encoding="utf-8")
-    assert "The study main: 10 trials of 10" in page
+    assert "The study main: 10 of 10 trials" in page
     assert "more than at commit" in page or "percentage points more" in page
     compared = (clone / "demo" / "results" / "compare" / "index.html").read_text(encoding="utf-8")
     assert "Which images flipped?" in compared

@@ -10,8 +10,10 @@ import numpy as np
 
 from pipeline import config
 from pipeline.config import Scalar
+from pipeline.records import EvaluateFigures
 from pipeline.reporting import certainty, class_order, formats, slices
 from pipeline.reporting.before import Before
+from pipeline.reporting.language import Language
 from pipeline.reporting.results import Mistake, Results
 from pipeline.reporting.search_history import SearchHistory
 
@@ -30,72 +32,94 @@ class Seeds:
     """Of each seed after each epoch."""
 
 
-def good(found: Results, before: Before | None) -> dict[str, Any]:
+def good(found: Results, before: Before | None, say: Language) -> dict[str, Any]:
     test = found.metrics.evaluate
     # One decimal would turn 99.97 % into a perfect 100 %.
     digits = 1 if test.accuracy_high - test.accuracy_low >= 0.002 else 2
-    parts = [f"this result {formats.percent(test.accuracy, digits)}"]
-    if before:
-        parts.append(f"commit {before.commit} {formats.percent(before.metrics.evaluate.accuracy, digits)}")
-    parts.append(f"the most frequent class alone {formats.percent(found.most_frequent)}")
+    named = [(name, one.accuracy) for name, one in _beside(found, before, say)]
+    parts = [f"{name} {formats.percent(share, digits)}" for name, share in named]
+    parts.append(f"{say('most frequent class')} {formats.percent(found.most_frequent)}")
     predicted = found.confusion.sum(axis=0)
     return {
         "digits": digits,
         "before_alt": ", ".join(parts),
-        "before_chance": _chance(found, before),
+        "before_chance": _chance(found, before, say),
         "reliability": certainty.reliability(found.predictions) if found.predictions else None,
-        "coverage_alt": _coverage(found) if found.predictions else "",
+        "coverage_alt": _coverage(found, say) if found.predictions else "",
         "weakest_first": sorted(found.per_class, key=lambda score: score.f1),
         "never_predicted": [name for name, count in zip(found.classes, predicted, strict=True) if count == 0],
         "confused": found.most_confused(MOST_PAIRS),
     }
 
 
-def _chance(found: Results, before: Before | None) -> str:
+def _beside(found: Results, before: Before | None, say: Language) -> list[tuple[str, EvaluateFigures]]:
+    """The results that stand beside each other, with their names."""
+    results = [(say("this result"), found.metrics.evaluate)]
+    if before:
+        results.append((say("commit {commit}", commit=before.commit), before.metrics.evaluate))
+    return results
+
+
+def _chance(found: Results, before: Before | None, say: Language) -> str:
     """Whether the intervals of two results overlap, in a sentence."""
     if before is None or before.metrics.evaluate.accuracy == found.metrics.evaluate.accuracy:
         return ""
     now, then = found.metrics.evaluate, before.metrics.evaluate
     if now.accuracy_low > then.accuracy_high or then.accuracy_low > now.accuracy_high:
-        return "The intervals don't overlap: that is more than chance."
-    return (
-        f"The intervals overlap, so it may be chance; `python -m pipeline.report --compare {before.commit}` compares "
-        "image by image, which sees smaller differences."
+        return say("The intervals don't overlap: that is more than chance.")
+    return say(
+        "The intervals overlap, so it may be chance; `python -m pipeline.report --compare {commit}` compares image by "
+        "image, which sees smaller differences.",
+        commit=before.commit,
     )
 
 
-def _coverage(found: Results) -> str:
+def _coverage(found: Results, say: Language) -> str:
     assert found.predictions
     accuracy = found.metrics.evaluate.accuracy
     sentences = []
     for wanted in (0.99, 0.95, 0.9):
         if wanted > accuracy and (share := certainty.share_at(found.predictions, wanted)):
-            sentences.append(f"{100 * wanted:.0f} % right on the surest {formats.percent(share)} of the images")
-    sentences.append(f"{formats.percent(accuracy)} right on all of them")
+            sentences.append(
+                say(
+                    "{right} right on the surest {share} of the images",
+                    right=formats.percent(wanted, 0),
+                    share=formats.percent(share),
+                )
+            )
+    sentences.append(say("{right} right on all of them", right=formats.percent(accuracy)))
     return ", ".join(sentences)
 
 
-def fails(found: Results) -> dict[str, Any]:
-    groups = _slices(found)
+def fails(found: Results, say: Language) -> dict[str, Any]:
+    groups, accuracy = _slices(found), found.metrics.evaluate.accuracy
     if found.predictions is None or found.appearance is None:
-        why = "results/evaluate/predictions.csv or appearance.csv is not here: `dvc pull` or `dvc repro` brings them."
+        why = say(
+            "results/evaluate/predictions.csv or appearance.csv is not here: `dvc pull` or `dvc repro` brings them."
+        )
     else:
-        why = "There are too few test images, or they look too much alike, to compare parts of them."
-    weak = slices.weak(groups, found.metrics.evaluate.accuracy)
+        why = say("There are too few test images, or they look too much alike, to compare parts of them.")
+    weak = slices.weak(groups, accuracy)
     if weak:
-        name, group = weak[0]
+        place, group = weak[0]
         low, high = group.interval
-        sentence = (
-            f"Accuracy is lowest on {name}: {formats.percent(group.accuracy)} of {group.images:,} images "
-            f"({formats.percent(low)} to {formats.percent(high)}), below the "
-            f"{formats.percent(found.metrics.evaluate.accuracy)} of all images by more than chance."
+        sentence = say(
+            "Accuracy is lowest on fifth {place} of {groups} by {name}: {share} of {images} images ({low} to {high}), "
+            "below the {accuracy} of all images by more than chance.",
+            place=place,
+            groups=len(groups[group.name]),
+            name=say(group.name),
+            share=formats.percent(group.accuracy),
+            images=formats.count(group.images),
+            low=formats.percent(low),
+            high=formats.percent(high),
+            accuracy=formats.percent(accuracy),
         )
         if len(weak) > 1:
-            others = len(weak) - 1
-            sentence += f" So {'is' if others == 1 else 'are'} {others} other slice{'s' if others > 1 else ''}."
+            sentence += " " + say("Other fifths that are: {count}.", count=len(weak) - 1)
     else:
-        sentence = "No fifth is recognised worse than all images together by more than chance."
-    return {"slices": list(groups), "slices_alt": sentence, "no_slices": why}
+        sentence = say("No fifth is recognised worse than all images together by more than chance.")
+    return {"slices": [say(name) for name in groups], "slices_alt": sentence, "no_slices": why}
 
 
 def _slices(found: Results) -> dict[str, list[slices.Slice]]:
@@ -165,18 +189,15 @@ def seeds(found: Results, history: SearchHistory | str) -> Seeds | None:
     return Seeds(len(same), statistics.fmean(last), sd, [trial.scores for trial in same])
 
 
-def pictures(found: Results, before: Before | None, of_seeds: Seeds | None) -> dict[str, Any]:
+def pictures(found: Results, before: Before | None, of_seeds: Seeds | None, say: Language) -> dict[str, Any]:
     """The data of the pictures of the training and of its evaluation."""
     rows, columns = np.nonzero(found.confusion)
-    results = [("this result", found.metrics.evaluate)]
-    if before:
-        results.append((f"commit {before.commit}", before.metrics.evaluate))
     data: dict[str, Any] = {
         "before": [
             {"name": name, "accuracy": one.accuracy, "low": one.accuracy_low, "high": one.accuracy_high}
-            for name, one in results
+            for name, one in _beside(found, before, say)
         ]
-        + [{"name": "most frequent class", "accuracy": found.most_frequent}],
+        + [{"name": say("most frequent class"), "accuracy": found.most_frequent}],
         "confusion": {
             "classes": found.classes,
             "order": class_order.together(found.confusion),
@@ -191,7 +212,10 @@ def pictures(found: Results, before: Before | None, of_seeds: Seeds | None) -> d
         data["reliability"] = certainty.reliability(found.predictions)
         data["coverage"] = certainty.coverage(found.predictions)
     if groups := _slices(found):
-        data["slices"] = slices.as_data(groups, found.metrics.evaluate.accuracy)
+        data["slices"] = [
+            one | {"title": say(one["name"]), "ends": [say(end) for end in one["ends"]]}
+            for one in slices.as_data(groups, found.metrics.evaluate.accuracy)
+        ]
     return data
 
 

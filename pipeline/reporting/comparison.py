@@ -9,9 +9,18 @@ import numpy as np
 from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.reporting.certainty import Predictions
+from pipeline.reporting.language import ENGLISH, Language
 from pipeline.reporting.statistics import mcnemar
 
 MOST_FLIPPED = 200
+_CHANCE = "({chance}, McNemar's exact test)"
+VERDICTS = {
+    (True, True): f"This result is better by {{points}} percentage points, and that is more than chance {_CHANCE}.",
+    (True, False): f"This result is better by {{points}} percentage points, but that may be chance {_CHANCE}.",
+    (False, True): f"{{other}} is better by {{points}} percentage points, and that is more than chance {_CHANCE}.",
+    (False, False): f"{{other}} is better by {{points}} percentage points, but that may be chance {_CHANCE}.",
+}
+"""By whether this result is better, and whether by more than chance."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +59,16 @@ class Comparison:
     changes: Sequence[tuple[str, Scalar, Scalar]] | None
     """The keys whose values differ, then and now; None if those of then are not known."""
 
-    @property
-    def verdict(self) -> str:
-        change = 100 * (self.accuracy_now - self.accuracy_then)
+    def verdict(self, say: Language = ENGLISH) -> str:
         if self.gained == self.lost:
-            return "Neither is better: each recognises as many images that the other does not."
-        better = "This result is better" if change > 0 else f"{self.other} is better"
-        chance = f"p = {self.p_value:.2g}" if self.p_value >= 0.0001 else "p < 0.0001"
-        size = f"by {abs(change):.2f} percentage points"
-        if self.p_value < 0.05:
-            return f"{better} {size}, and that is more than chance ({chance}, McNemar's exact test)."
-        return f"{better} {size}, but that may be chance ({chance}, McNemar's exact test)."
+            return say("Neither is better: each recognises as many images that the other does not.")
+        values = {
+            "other": self.other,
+            "points": f"{100 * abs(self.accuracy_now - self.accuracy_then):.2f}",
+            "chance": f"p = {self.p_value:.2g}" if self.p_value >= 0.0001 else "p < 0.0001",
+        }
+        is_better, is_sure = self.accuracy_now > self.accuracy_then, self.p_value < 0.05
+        return say(VERDICTS[is_better, is_sure], **values)
 
 
 def values_of(run: bytes | None) -> dict[str, Scalar] | None:

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from pipeline.cli import duration
+from pipeline import config
 from pipeline.files import Project, atomic_write
-from pipeline.reporting import answers, formats, plots, search_answers, search_history, search_pictures
+from pipeline.reporting import answers, formats, language, plots, search_answers, search_history, search_pictures
 from pipeline.reporting.before import Before, previous
 from pipeline.reporting.comparison import Comparison
+from pipeline.reporting.language import ENGLISH, Language
 from pipeline.reporting.results import Mistake, Results
 from pipeline.reporting.search_history import SearchHistory
 
-TEMPLATES = Path(__file__).parent / "template"
 SCRIPTS = ("charts.js", "model.js", "confusion.js", "trials.js", "space.js", "tables.js")
 """In this order, as one script."""
 
@@ -51,6 +51,7 @@ class Beside:
     """The pages of runs in MLflow, by key."""
     refresh_s: int | None = None
     """Seconds after which the page loads itself again."""
+    language: Language = ENGLISH
 
 
 def beside(
@@ -60,13 +61,16 @@ def beside(
     comparison: Comparison | None = None,
     refresh_s: int | None = None,
 ) -> Beside:
-    """What there is on disk."""
+    """What there is on disk. Raises ConfigError for a params.yaml that is wrong."""
+    # The language is no value of the results: it is that of the file, if there is one.
+    name = config.load(project.params).report.language if project.params.exists() else "en"
     return Beside(
         search_history.read(project.search_history),
         None if refresh_s else previous(project),
         comparison,
         links,
         refresh_s,
+        language.load(name),
     )
 
 
@@ -91,8 +95,9 @@ def write_alone(path: Path, found: Results, other: Beside) -> None:
 
 def page(found: Results, other: Beside) -> str:
     """The HTML page."""
+    say = other.language
     environment = Environment(
-        loader=PackageLoader("pipeline.reporting", "template"),
+        loader=FunctionLoader(say.template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -105,17 +110,17 @@ def page(found: Results, other: Beside) -> str:
         "count": formats.count,
         "magnitude": formats.magnitude,
         "speed": formats.speed,
-        "duration": duration,
+        "duration": say.duration,
         "memory": formats.memory,
         "moment": formats.moment,
         "yaml": formats.as_yaml,
         "coded": _coded,
     }
-    script = _script()
-    text = answers.good(found, other.before) | answers.fails(found) | answers.values(found.run.values)
-    text |= answers.training(found) | search_answers.answers(other.search)
+    script = say.of_script(_script())
+    text = answers.good(found, other.before, say) | answers.fails(found, say) | answers.values(found.run.values)
+    text |= answers.training(found) | search_answers.answers(other.search, say)
     seeds = answers.seeds(found, other.search)
-    data = answers.pictures(found, other.before, seeds)
+    data = answers.pictures(found, other.before, seeds, say)
     if isinstance(other.search, SearchHistory):
         data["search"] = search_pictures.as_data(other.search, other.links)
     run_page = other.links.get(found.run.key)
@@ -135,9 +140,11 @@ def page(found: Results, other: Beside) -> str:
         source_change=found.source_change,
         grids=[(grid, _image(grid.figure) if grid.figure else None) for grid in found.grids],
         comparison=other.comparison,
+        verdict=other.comparison.verdict(say) if other.comparison else None,
+        language=say.name,
         run_page=search_pictures.MLFLOW + run_page if run_page else None,
         refresh_s=other.refresh_s,
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        style=Markup((language.FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
         data=Markup(_json(data)),
@@ -146,7 +153,7 @@ def page(found: Results, other: Beside) -> str:
 
 def _script() -> str:
     """The page's script: it draws the pictures, and sorts and filters the tables."""
-    parts = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    parts = "\n".join((language.FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 

@@ -5,17 +5,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.cli import duration
 from pipeline.config import Scalar
 from pipeline.reporting import formats, search_pictures
+from pipeline.reporting.language import Language
 from pipeline.reporting.search_history import SearchHistory, TrialHistory
 
 MOST_REASONS = 3
 
 
-def answers(history: SearchHistory | str) -> dict[str, Any]:
+def answers(history: SearchHistory | str, say: Language) -> dict[str, Any]:
     if isinstance(history, str):
-        return {"search": history}
+        return {"search": say(history)}
     trials = history.trials
     trained = [trial for trial in trials if trial.scores]
     drawn = search_pictures.drawn(trials)
@@ -24,44 +24,57 @@ def answers(history: SearchHistory | str) -> dict[str, Any]:
     importances = search_pictures.importances(history)
     data = search_pictures.as_data(history, {})
     timeline = data["timeline"]
-    rungs_alt = (
-        f"The trials took {spent:,} epochs, {formats.percent(spent / max(1, full), 0)} of the {full:,} that all of "
-        "them would take without stopping early."
+    rungs_alt = say(
+        "The trials took {spent} epochs, {share} of the {full} that all of them would take without stopping early.",
+        spent=formats.count(spent),
+        share=formats.percent(spent / max(1, full), 0),
+        full=formats.count(full),
     )
     finished = [trial for trial in trials if trial.state == "finished" and trial.scores]
     best = max(finished, key=lambda trial: trial.scores[-1], default=None)
     return {
         "search": history,
-        "search_story": (
-            f"The study {history.study}: {_number(len(trials), 'trial')} of {history.trials_wanted:,}, "
-            f"{_number(spent, 'epoch')} of training in {duration(_elapsed_s(history))}, scheduler {history.scheduler}."
+        "search_story": say(
+            "The study {study}: {trials} of {wanted} trials, {epochs} epochs of training in {time}, scheduler "
+            "{scheduler}.",
+            study=history.study,
+            trials=formats.count(len(trials)),
+            wanted=formats.count(history.trials_wanted),
+            epochs=formats.count(spent),
+            time=say.duration(_elapsed_s(history)),
+            scheduler=history.scheduler,
         ),
-        "candidates": _candidates(history),
+        "candidates": _candidates(history, say),
         "trained": trained,
         "drawn": drawn,
-        "drawn_note": (
-            f"Drawn are {len(drawn)} of {len(trained):,} trials: the best {search_pictures.MOST_LINES // 3}, and of "
-            "the others each n-th. The table has all."
-            if left_out
-            else ""
-        ),
-        "best_alt": (
-            f"Trial {best.number} was the best finished one, with {formats.percent(best.scores[-1], 2)}."
-            if best
-            else "No trial has finished."
-        ),
-        "progress_note": (
-            "A dot is a trial where it ended or stopped, hollow if it was stopped before its end."
-            if data["progress"]["timed"]
-            else "A dot is a trial, hollow if it was stopped before its end. An earlier version recorded no times, so "
-            "that the trials stand in the order of their numbers."
+        "drawn_note": say(
+            "Drawn are {drawn} of {trained} trials: the best {best}, and of the others each n-th. The table has all.",
+            drawn=len(drawn),
+            trained=formats.count(len(trained)),
+            best=search_pictures.MOST_LINES // 3,
+        )
+        if left_out
+        else "",
+        "best_alt": say(
+            "Trial {number} was the best finished one, with {accuracy}.",
+            number=best.number,
+            accuracy=formats.percent(best.scores[-1], 2),
+        )
+        if best
+        else say("No trial has finished."),
+        "progress_note": say("A dot is a trial where it ended or stopped, hollow if it was stopped before its end.")
+        if data["progress"]["timed"]
+        else say(
+            "A dot is a trial, hollow if it was stopped before its end. An earlier version recorded no times, so that "
+            "the trials stand in the order of their numbers."
         ),
         "importances": importances,
+        "importances_of": say(importances["of"], epoch=importances["epoch"]),
         "importances_alt": ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in importances["shares"]),
         "rungs_alt": rungs_alt,
         "ends": _ends(trials),
         "timeline": timeline if timeline["bars"] else None,
-        "timeline_note": _timeline_note(timeline),
+        "timeline_note": _timeline_note(timeline, say),
     }
 
 
@@ -72,15 +85,20 @@ def _elapsed_s(history: SearchHistory) -> float:
     return history.events[-1].at_s - history.events[0].at_s
 
 
-def _timeline_note(timeline: Mapping[str, Any]) -> str:
-    note = "A bar is the time from an order to its end, as the owner of the study saw it; a lane has one at a time."
+def _timeline_note(timeline: Mapping[str, Any], say: Language) -> str:
+    note = say(
+        "A bar is the time from an order to its end, as the owner of the study saw it; a lane has one at a time."
+    )
     if cuts := timeline["cuts"]:
-        pauses, total = _number(len(cuts), "pause"), duration(sum(cut["seconds"] for cut in cuts))
-        note += f" {pauses} without any training, {total} in all, cut short: dashed lines."
+        note += " " + say(
+            "Pauses without any training are cut short, at dashed lines: {count}, {total} in all.",
+            count=len(cuts),
+            total=say.duration(sum(cut["seconds"] for cut in cuts)),
+        )
     return note
 
 
-def _candidates(history: SearchHistory) -> list[dict[str, Any]]:
+def _candidates(history: SearchHistory, say: Language) -> list[dict[str, Any]]:
     """The trials that were retrained, the best mean first; without a confirmation the five best."""
     again: dict[int, list[float]] = {}
     for trial in history.confirmation:
@@ -93,9 +111,10 @@ def _candidates(history: SearchHistory) -> list[dict[str, Any]]:
     for trial in chosen:
         accuracies = again.get(trial.number, [])
         mean = statistics.fmean(accuracies) if accuracies else None
-        words = f"{formats.percent(mean, 2)}" if mean is not None else "not done"
+        words = f"{formats.percent(mean, 2)}" if mean is not None else say("not done")
         if len(accuracies) > 1:
-            words += f" ± {100 * statistics.stdev(accuracies):.2f} ({len(accuracies)} seeds)"
+            sd = f"{100 * statistics.stdev(accuracies):.2f}"
+            words += " " + say("± {sd} ({count} seeds)", sd=sd, count=len(accuracies))
         values = [f"{name.rpartition('.')[2]} {_short(value)}" for name, value in trial.values.items()]
         found.append(
             {
@@ -126,7 +145,3 @@ def _ends(trials: Sequence[TrialHistory]) -> list[tuple[str, int, list[tuple[str
 
 def _short(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -99,6 +99,6 @@ def read(path: Path) -> SearchHistory | str:
         return records.read(SearchHistory, path, stage="tune")
     except PipelineError:
         return (
-            f"{path.name} is damaged or of another version, so the search is not shown. The command that searched, "
+            "history.json is damaged or of another version, so the search is not shown. The command that searched, "
             "started again, writes it again."
         )

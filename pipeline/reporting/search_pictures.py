@@ -15,6 +15,12 @@ LEAST_TRIALS = 8
 SHORT_PAUSE_S = 60.0
 """Time without any training that the timeline shows at its length; of a longer pause it shows this much."""
 OVERLAP_S = 0.2
+OF_FINISHED = "Share of the differences among finished trials, by Optuna; the shares add up to 100 %."
+OF_ALL = (
+    "Share of the differences in rank after epoch {epoch} that a key alone explains; too few trials have finished for "
+    "more."
+)
+"""What importances are shares of."""
 MLFLOW = "http://127.0.0.1:5000/"
 
 
@@ -45,13 +51,13 @@ def drawn(trials: Sequence[TrialHistory]) -> list[int]:
 
 
 def importances(history: SearchHistory) -> dict[str, Any]:
-    """The share of each key, the largest first, and in words what they are shares of; no shares if it can't be said."""
+    """The share of each key, the largest first, and in words what they are shares of, with the epoch for its hole."""
     if history.importances:
         ranked = sorted(history.importances.items(), key=lambda one: (-one[1], one[0]))
-        return {"shares": ranked, "of": "the differences among finished trials, by Optuna; the shares add up to 100 %"}
+        return {"shares": ranked, "of": OF_FINISHED, "epoch": None}
     trained = [trial for trial in history.trials if trial.scores and trial.state != "failed"]
     if len(trained) < LEAST_TRIALS:
-        return {"shares": [], "of": ""}
+        return {"shares": [], "of": OF_ALL, "epoch": None}
     epoch = max(
         epoch
         for epoch in range(1, max(len(trial.scores) for trial in trained) + 1)
@@ -65,8 +71,7 @@ def importances(history: SearchHistory) -> dict[str, Any]:
             values = [trial.values[key.name] for trial in known]
             shares[key.name] = round(explained(values, scores, is_scale=_is_scale(key.choices, values)), 4)
     ranked = sorted(shares.items(), key=lambda one: (-one[1], one[0]))
-    of = f"the differences in rank after epoch {epoch} that a key alone explains; too few trials have finished for more"
-    return {"shares": ranked, "of": of}
+    return {"shares": ranked, "of": OF_ALL, "epoch": epoch}
 
 
 def _is_scale(choices: Sequence[Scalar] | None, values: Sequence[Scalar]) -> bool:

@@ -49,15 +49,10 @@ def slices(appearance: Mapping[str, npt.NDArray[np.float64]], right: npt.NDArray
     return found
 
 
-def weak(found: Mapping[str, list[Slice]], accuracy: float) -> list[tuple[str, Slice]]:
-    """Slices that lie below the accuracy of all images by more than chance, with their words; the worst one first."""
-    named = [
-        (f"fifth {place + 1} of {len(groups)} by {name}", group)
-        for name, groups in found.items()
-        for place, group in enumerate(groups)
-        if group.is_below(accuracy)
-    ]
-    return sorted(named, key=lambda one: one[1].accuracy)
+def weak(found: Mapping[str, list[Slice]], accuracy: float) -> list[tuple[int, Slice]]:
+    """Slices that lie below the accuracy of all images by more than chance, each with its place from 1; worst first."""
+    placed = [(place, group) for groups in found.values() for place, group in enumerate(groups, 1)]
+    return sorted((one for one in placed if one[1].is_below(accuracy)), key=lambda one: one[1].accuracy)
 
 
 def as_data(found: Mapping[str, list[Slice]], accuracy: float) -> list[dict[str, Any]]:

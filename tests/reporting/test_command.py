@@ -48,7 +48,7 @@ def test_watch_follows_a_search_and_leaves_a_page_that_stays(
     assert report.main(["--watch"]) == INTERRUPTED
     assert all('<meta http-equiv="refresh" content="10">' in page for page in seen)
     assert "No search has been made here yet" in seen[0]
-    assert "12 trials of 12" in seen[1]
+    assert "12 of 12 trials" in seen[1]
     assert 'http-equiv="refresh"' not in project.watch_page.read_text(encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ OF_A_SEARCH = {"progress", "curves_of_trials", "importances", "parallel", "value
 def test_a_search_has_all_its_pictures_and_its_trials(tmp_path: Path) -> None:
     page = page_with(tmp_path, history())
     assert pictures_of(page) >= OF_A_SEARCH
-    assert "The study main: 30 trials of 30, 83 epochs of training in 2 min 00 s, scheduler freeze_thaw." in page.text
+    assert "The study main: 30 of 30 trials, 83 epochs of training in 2 min 00 s, scheduler freeze_thaw." in page.text
     assert "Trial" in page.text
     assert "3 diverged 3 \N{MULTIPLICATION SIGN}: the loss was <nan> in epoch 1" in page.text
     assert len(data_in(page)["search"]["trials"]) == 30
@@ -80,7 +80,7 @@ def failed(number: int) -> TrialHistory:
             "No trial of the study was trained for a whole epoch",
         ),
         ({"is_running": True}, "The study was running when this page was written."),
-        ({"importances": {}}, "a key alone explains; too few trials have finished for more"),
+        ({"importances": {}}, "that a key alone explains; too few trials have finished for more"),
         ({"keys": ()}, "What did stopping early save?"),
         ({"winner": None}, "Which values won, and was it luck?"),
     ],

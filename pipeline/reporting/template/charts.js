@@ -17,6 +17,9 @@ const duration = (seconds) => {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 };
 
+// About as many pixels as a text takes at 12 pixels a letter; Korean and Chinese letters are wide.
+const widthOf = (text) => [...text].reduce((sum, letter) => sum + (letter.codePointAt(0) > 0x2e7f ? 12 : 6.7), 0);
+
 function svg(name, attributes = {}, text) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) if (value !== undefined) made.setAttribute(key, value);
@@ -106,8 +109,8 @@ class Chart {
     Object.assign(this, { right, top, bottom });
     if (options.y) this.y = makeAxis({ room: 44, ...options.y }, this.height - bottom, top);
     // As wide as the longest text of the vertical axis.
-    const letters = options.y ? Math.max(...this.y.ticks.map((tick) => tick.text.length)) : 0;
-    this.left = Math.max(36, Math.min(this.width * 0.46, letters * 6.7 + 14 + (options.y && options.y.label ? 20 : 0)));
+    const longest = options.y ? Math.max(...this.y.ticks.map((tick) => widthOf(tick.text))) : 0;
+    this.left = Math.max(36, Math.min(this.width * 0.46, longest + 14 + (options.y && options.y.label ? 20 : 0)));
     this.svg = svg("svg", {
       viewBox: `0 0 ${this.width} ${this.height}`, width: this.width, height: this.height,
       role: "img", "aria-label": host.dataset.alt,

@@ -46,14 +46,15 @@ function drawMatrix(host) {
   host.querySelectorAll(":scope > .wide").forEach((old) => old.remove());
   const { classes, cells, support } = data.confusion;
   const shown = shownClasses();
-  const longest = Math.min(22, Math.max(...shown.map((place) => classes[place].length)));
+  const cut = (name) => (name.length > 22 ? `${name.slice(0, 21)}…` : name);
+  const longest = Math.max(...shown.map((place) => widthOf(cut(classes[place]))));
   const named = shown.length <= 120;
-  const room = named ? 14 + longest * 6.6 : 20;
+  const room = named ? 14 + longest : 20;
   const frame = html("div", { class: "wide scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" });
   host.append(frame);
   const least = shown.length <= READABLE ? 16 : named ? 12 : 3;
   const cell = Math.max(least, Math.min(shown.length <= 12 ? 58 : 44, (frame.clientWidth - room - 24) / shown.length));
-  const slanted = longest * 6.6 > cell;
+  const slanted = longest > cell;
   const side = cell * shown.length;
   const angle = cell < 18 ? 90 : 40;
   const below = named ? (slanted ? room * (angle === 90 ? 1 : 0.75) + 26 : 44) : 30;
@@ -85,7 +86,6 @@ function drawMatrix(host) {
   }
   if (named) {
     const letters = Math.min(12, cell * 0.85);
-    const cut = (name) => (name.length > 22 ? `${name.slice(0, 21)}…` : name);
     shown.forEach((number, at) => {
       const middle = at * cell + cell / 2;
       chart.add("text", { class: "tick", x: left - 6, y: top + middle + letters * 0.35, "text-anchor": "end", "font-size": letters }, cut(classes[number]));

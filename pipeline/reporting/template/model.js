@@ -67,8 +67,8 @@ pictures.slices = (host) => {
   const grid = html("div", { class: "multiples" });
   host.append(grid);
   for (const slice of data.slices) {
-    const cell = html("div", { "data-alt": `Accuracy by ${slice.name}: ` + slice.groups.map((group) => percent(group.accuracy)).join(", ") + ", from low to high." });
-    cell.append(html("h4", {}, slice.name));
+    const cell = html("div", { "data-alt": `Accuracy by ${slice.title}: ` + slice.groups.map((group) => percent(group.accuracy)).join(", ") + ", from low to high." });
+    cell.append(html("h4", {}, slice.title));
     grid.append(cell);
     const chart = new Chart(cell, {
       height: 210, y,
@@ -81,7 +81,7 @@ pictures.slices = (host) => {
       const kind = group.weak ? "bad" : "ours";
       chart.add("path", { class: `whisker ${kind}`, d: `M${at} ${chart.y.place(group.low)}V${chart.y.place(group.high)}` }, undefined, chart.marks);
       chart.dot(place, group.accuracy, kind, {
-        text: `${slice.name} ${group.from} to ${group.to}: ${count(group.count)} images\naccuracy ${percent(group.accuracy)} (${percent(group.low)} to ${percent(group.high)})`,
+        text: `${slice.title} ${group.from} to ${group.to}: ${count(group.count)} images\naccuracy ${percent(group.accuracy)} (${percent(group.low)} to ${percent(group.high)})`,
       }, 5);
     });
   }
