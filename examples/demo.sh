@@ -20,8 +20,8 @@ for file in params.yaml dvc.yaml .gitignore .dvcignore .dvc/config .dvc/.gitigno
     cp "examples/digits/$file" "demo/$file"
 done
 cd demo
-# A first guess that leaves something to find: steps that are small, and few.
-python -m pipeline.config --set train.learning_rate=0.01 --set train.batch_size=128
+# A first guess that leaves something to find: steps that are small and few, with little momentum.
+python -m pipeline.config --set train.learning_rate=0.01 --set train.batch_size=128 --set train.momentum=0.5
 git init --quiet
 commit "The digits, and a first guess"
 
