@@ -20,8 +20,10 @@ for file in params.yaml dvc.yaml .gitignore .dvcignore .dvc/config .dvc/.gitigno
     cp "examples/digits/$file" "demo/$file"
 done
 cd demo
+# A first guess that leaves something to find: steps that are small and few, with little momentum.
+python -m pipeline.config --set train.learning_rate=0.01 --set train.batch_size=128 --set train.momentum=0.5
 git init --quiet
-commit "The digits"
+commit "The digits, and a first guess"
 
 step "1. Download, train, evaluate, report: everything from params.yaml"
 show dvc repro
@@ -43,9 +45,15 @@ show dvc params diff
 show dvc repro
 show dvc metrics diff
 
+commit "The winner of the search"
+
+step "5. The whole story on one page"
+show python -m pipeline.report --compare HEAD~1
+
 step "Where to look next"
 cat <<END
   the report            demo/results/report/index.html    (open it in a browser)
+  before and after      demo/results/compare/index.html   (which images the winner recognises, and which no longer)
   all runs in MLflow    make ui DIR=demo                   (then http://127.0.0.1:5000)
   the search            demo/results/tune/                 (and the study in MLflow, with its trials below it)
   the project           demo/params.yaml: change a value there, and in that folder: dvc repro

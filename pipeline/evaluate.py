@@ -3,9 +3,10 @@
     python -m pipeline.evaluate     (or `dvc repro evaluate`)
 
 Reads data/test and the model; writes metrics.json (train's last epoch and the test figures) and, below
-results/evaluate, predictions.csv, probabilities.npy, confusion_matrix.csv, per_class.csv and mistakes.npz. Always in
-fp32, the precision of the model that MLflow keeps. With evaluate.tta flip the figures of test-time augmentation are
-added as evaluate.tta_flip; all others are without it. The MLflow run that train opened gets the figures too.
+results/evaluate, predictions.csv, probabilities.npy, confusion_matrix.csv, per_class.csv, mistakes.npz, suspects.npz
+(labels that are probably wrong) and appearance.csv (brightness, contrast and sharpness of the images). Always in fp32,
+the precision of the model that MLflow keeps. With evaluate.tta flip the figures of test-time augmentation are added as
+evaluate.tta_flip; all others are without it. The MLflow run that train opened gets the figures too.
 """
 
 from collections.abc import Sequence

@@ -138,6 +138,16 @@ class Project:
         """npz: the mistakes with the highest confidence, with their images."""
         return self.evaluate / "mistakes.npz"
 
+    @property
+    def suspects(self) -> Path:
+        """npz: the test images whose label is most probably wrong, with their images."""
+        return self.evaluate / "suspects.npz"
+
+    @property
+    def appearance(self) -> Path:
+        """CSV, one row per test image: brightness, contrast, sharpness."""
+        return self.evaluate / "appearance.csv"
+
     # Written by report.
 
     @property
@@ -147,6 +157,15 @@ class Project:
     @property
     def page(self) -> Path:
         return self.report / "index.html"
+
+    @property
+    def comparison_page(self) -> Path:
+        """Beside the output of the stage, which DVC compares with what the stage wrote; likewise `watch_page`."""
+        return self.root / "results" / "compare" / "index.html"
+
+    @property
+    def watch_page(self) -> Path:
+        return self.root / "results" / "watch" / "index.html"
 
     # Written by tune.
 
@@ -168,6 +187,11 @@ class Project:
     def study(self) -> Path:
         """JSON: a summary of the study."""
         return self.tune / "study.json"
+
+    @property
+    def search_history(self) -> Path:
+        """JSON: every trial of the study with its epochs, and what happened when, for the report."""
+        return self.tune / "history.json"
 
     # Written by ensemble.
 
@@ -228,7 +252,7 @@ class Project:
         return self.home / "optuna.journal"
 
     def study_folder(self, name: str) -> Path:
-        """The lock of a study, and the checkpoints and weights of its trials."""
+        """The lock of a study, its events, and the checkpoints and weights of its trials."""
         return self.home / ".studies" / name
 
     @property

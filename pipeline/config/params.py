@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.config.axes import AnyAxis, AnyScalar
-from pipeline.config.schema import SEARCH, Augment, Data, Evaluate, Model, Train, Tune
+from pipeline.config.schema import SEARCH, Augment, Data, Evaluate, Model, Report, Train, Tune
 from pipeline.config.section import Scalar, Section
 
 
@@ -32,6 +32,8 @@ class Params(Section):
     """How the network is trained."""
     evaluate: Evaluate = Field(default_factory=Evaluate)
     """How the test set is scored."""
+    report: Report = Field(default_factory=Report)
+    """How the report is written."""
     space: Annotated[Mapping[str, AnyAxis], SEARCH] = Field(default_factory=dict)
     """What a study searches: keys by dotted name, each with a range or a list of choices."""
     tune: Tune = Field(default_factory=Tune)
@@ -45,7 +47,7 @@ class Params(Section):
 
     def by_section(self) -> dict[str, dict[str, Scalar]]:
         """The values of one training and its scoring by section and key."""
-        return self.model_dump(exclude={"space", "tune", "study"})
+        return self.model_dump(exclude={"report", "space", "tune", "study"})
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:

@@ -22,6 +22,7 @@ def write_resolved(project: Project, config: Config) -> None:
         section: {key: value for key, value in values.items() if key not in (content.get(section) or {})}
         for section, values in sections.items()
     }
+    sections["report"] = config.report.model_dump()
     files = sections | {"defaults": {section: values for section, values in lacking.items() if values}}
     for name, values in files.items():
         with atomic_write(project.resolved / f"{name}.yaml") as aside:

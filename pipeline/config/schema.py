@@ -299,6 +299,15 @@ class Evaluate(Section):
     """Test-time augmentation, reported separately: none, flip (mean prediction of the image and its mirror)."""
 
 
+class Report(Section):
+    """How the report is written: section and stage `report`."""
+
+    role: ClassVar = Role("report", not_searched="it changes nothing but the report")
+
+    language: Literal["en", "ko"] = "en"
+    """Language of the report's page: en, ko (Korean)."""
+
+
 class Tune(Section):
     """How a study searches: section `tune`, read by the command of the same name."""
 

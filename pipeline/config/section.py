@@ -13,9 +13,10 @@ Scalar: TypeAlias = str | int | float | bool | None
 class Role:
     """What a key is to a training and to a search. It is declared for a section, or for a single key."""
 
-    decides: Literal["data", "training", "machine", "scoring", "search"]
+    decides: Literal["data", "training", "machine", "scoring", "report", "search"]
     """What depends on the key. data: the images. training: the numbers of a training. machine: where a training runs,
-    which changes the last digits at most. scoring: how the test set is scored. search: what a study or a grid trains.
+    which changes the last digits at most. scoring: how the test set is scored. report: how the report is written.
+    search: what a study or a grid trains.
     """
     not_searched: str | None = None
     """Why a search leaves the key alone, as the end of a sentence; None: a search may vary it."""

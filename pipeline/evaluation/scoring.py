@@ -16,9 +16,9 @@ from pipeline.batches.batches import OrderedBatches
 from pipeline.batches.images import Images
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import metrics, test_set
+from pipeline.evaluation import examination, metrics, test_set
 from pipeline.evaluation.inference import load_network, predict, prepared_device
-from pipeline.evaluation.metrics import Floats
+from pipeline.evaluation.metrics import Floats, Ints
 from pipeline.files import Project, atomic_write, write_csv
 from pipeline.records import Calibration, EvaluateFigures, FoldFigures, Folds, Meta, Metrics, RunRecord, TrainFigures
 from pipeline.training import loop
@@ -68,9 +68,13 @@ def score_model(project: Project, settings: Config, record: RunRecord) -> Scored
         np.save(file, probabilities.astype(np.float32))
     _write_predictions(project.predictions, probabilities, images, meta)
     write_csv(project.per_class, list(table), zip(*table.values(), strict=True))
-    rows = ([name, *row] for name, row in zip(meta.classes, matrix, strict=True))
-    write_csv(project.confusion_matrix, ["actual", *meta.classes], rows)
-    _write_mistakes(project.mistakes, probabilities, images, settings.evaluate.mistakes)
+    counts = ([name, *row] for name, row in zip(meta.classes, matrix, strict=True))
+    write_csv(project.confusion_matrix, ["actual", *meta.classes], counts)
+    most, wrong = settings.evaluate.mistakes, _mistakes(probabilities, images)
+    _write_images(project.mistakes, probabilities, images, wrong[:most])
+    _write_images(project.suspects, probabilities, images, examination.suspects(probabilities, images.labels)[:most])
+    rows = ([index, *np.round(row, 3)] for index, row in enumerate(examination.appearance(images)))
+    write_csv(project.appearance, ["index", *examination.APPEARANCE], rows)
     found = Metrics(_last_epoch(project.history, record.folds), figures)
     records.write(found, project.metrics)
     return Scored(found, table)
@@ -135,16 +139,22 @@ def _write_predictions(path: Path, probabilities: Floats, images: Images, meta: 
     write_csv(path, ["index", "actual", "predicted", "confidence"], rows)
 
 
-def _write_mistakes(path: Path, probabilities: Floats, images: Images, count: int) -> None:
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != images.labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+def _mistakes(probabilities: Floats, images: Images) -> Ints:
+    """Positions of the wrongly classified images, the most certain mistake first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != images.labels)
+    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
+
+
+def _write_images(path: Path, probabilities: Floats, images: Images, chosen: Ints) -> None:
+    """The images at the positions `chosen`, with what they are and what they were taken for."""
+    labels, chances = images.labels[chosen], probabilities[chosen]
     with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(
             file,
-            images=images.gather(worst),
-            index=worst,
-            actual=images.labels[worst],
-            predicted=predicted[worst],
-            confidence=confidence[worst].astype(np.float32),
+            images=images.gather(chosen),
+            index=chosen,
+            actual=labels,
+            predicted=chances.argmax(axis=1),
+            confidence=chances.max(axis=1).astype(np.float32),
+            of_actual=chances[np.arange(len(chosen)), labels].astype(np.float32),
         )

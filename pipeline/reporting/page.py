@@ -1,19 +1,30 @@
-"""The report: result files as one HTML page, with its figures as PNG files beside it."""
+"""The report: result files as one HTML page, with two of its figures as PNG files beside it."""
 
 import base64
+import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
-from pipeline.cli import duration
+from pipeline import config
 from pipeline.files import Project, atomic_write
-from pipeline.reporting import formats, plots
+from pipeline.reporting import answers, formats, language, plots, search_answers, search_history, search_pictures
+from pipeline.reporting.before import Before, previous
+from pipeline.reporting.comparison import Comparison
+from pipeline.reporting.language import ENGLISH, Language
 from pipeline.reporting.results import Mistake, Results
+from pipeline.reporting.search_history import SearchHistory
+
+SCRIPTS = ("charts.js", "model.js", "confusion.js", "trials.js", "space.js", "tables.js")
+"""In this order, as one script."""
 
 THUMBNAIL = 160
 """Pixels of the longer side of a mistake's image: 200 of them still make a small page."""
@@ -28,15 +39,47 @@ class EmbeddedImage:
     height: float
 
 
-def write(project: Project, found: Results) -> list[Path]:
+@dataclass(frozen=True)
+class Beside:
+    """What the page shows beside the results of a training, as far as it is there."""
+
+    search: SearchHistory | str
+    """Or a sentence that says why there is none."""
+    before: Before | None = None
+    comparison: Comparison | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    """The pages of runs in MLflow, by key."""
+    refresh_s: int | None = None
+    """Seconds after which the page loads itself again."""
+    language: Language = ENGLISH
+
+
+def beside(
+    project: Project,
+    links: Mapping[str, str],
+    *,
+    comparison: Comparison | None = None,
+    refresh_s: int | None = None,
+) -> Beside:
+    """What there is on disk. Raises ConfigError for a params.yaml that is wrong."""
+    # The language is no value of the results: it is that of the file, if there is one.
+    name = config.load(project.params).report.language if project.params.exists() else "en"
+    return Beside(
+        search_history.read(project.search_history),
+        None if refresh_s else previous(project),
+        comparison,
+        links,
+        refresh_s,
+        language.load(name),
+    )
+
+
+def write(project: Project, found: Results, other: Beside) -> list[Path]:
     """Writes the page, learning_curves.png and confusion_matrix.png, and returns their paths in this order."""
-    panels = [plots.learning_curves(found.history, [panel]) for panel in plots.PANELS]
-    confusion = plots.confusion_matrix(found.confusion, found.classes)
-    curves = plots.learning_curves(found.history)
     content = {
-        project.page: page(found, [_image(panel) for panel in panels], _image(confusion)).encode(),
-        project.report / "learning_curves.png": curves,
-        project.report / "confusion_matrix.png": confusion,
+        project.page: page(found, other).encode(),
+        project.report / "learning_curves.png": plots.learning_curves(found.history),
+        project.report / "confusion_matrix.png": plots.confusion_matrix(found.confusion, found.classes),
     }
     for path, data in content.items():
         with atomic_write(path) as aside:
@@ -44,10 +87,17 @@ def write(project: Project, found: Results) -> list[Path]:
     return list(content)
 
 
-def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedImage) -> str:
-    """The HTML page. `curves` has one figure for each of plots.PANELS."""
+def write_alone(path: Path, found: Results, other: Beside) -> None:
+    """Writes the page without its figures."""
+    with atomic_write(path) as aside:
+        aside.write_text(page(found, other), encoding="utf-8")
+
+
+def page(found: Results, other: Beside) -> str:
+    """The HTML page."""
+    say = other.language
     environment = Environment(
-        loader=PackageLoader("pipeline.reporting", ""),
+        loader=FunctionLoader(say.template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -60,39 +110,62 @@ def page(found: Results, curves: Sequence[EmbeddedImage], confusion: EmbeddedIma
         "count": formats.count,
         "magnitude": formats.magnitude,
         "speed": formats.speed,
-        "duration": duration,
+        "duration": say.duration,
         "memory": formats.memory,
         "moment": formats.moment,
         "yaml": formats.as_yaml,
+        "coded": _coded,
     }
-    test, validation = found.metrics.evaluate, found.history["validation_accuracy"]
-    best = max(range(len(validation)), key=validation.__getitem__)
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in found.run.values.items():
-        section, _, key = name.rpartition(".")
-        sections.setdefault(section, {})[key] = value
+    script = say.of_script(_script())
+    text = answers.good(found, other.before, say) | answers.fails(found, say) | answers.values(found.run.values)
+    text |= answers.training(found) | search_answers.answers(other.search, say)
+    seeds = answers.seeds(found, other.search)
+    data = answers.pictures(found, other.before, seeds, say)
+    if isinstance(other.search, SearchHistory):
+        data["search"] = search_pictures.as_data(other.search, other.links)
+    run_page = other.links.get(found.run.key)
     return environment.get_template("report.html.j2").render(
+        text,
         run=found.run,
-        epochs=len(validation),
         training=found.metrics.train,
-        test=test,
-        # One decimal would turn 99.97 % into a perfect 100 %.
-        digits=1 if test.accuracy_high - test.accuracy_low >= 0.002 else 2,
+        test=found.metrics.evaluate,
         test_images=found.test_images,
         wrong=found.wrong,
         most_frequent=found.most_frequent,
-        best_epoch=int(found.history["epoch"][best]),
-        best=validation[best],
-        last=validation[-1],
-        curves=curves,
-        confusion=confusion,
-        confused=found.most_confused(5),
-        weakest_first=sorted(found.per_class, key=lambda score: score.f1),
-        mistakes=[(mistake, _thumbnail(mistake)) for mistake in found.mistakes],
+        before=other.before,
+        seeds=seeds,
+        mistakes=[(mistake, _thumbnail(mistake)) for mistake in answers.by_pair(found.mistakes)],
+        suspects=None if found.suspects is None else [(one, _thumbnail(one)) for one in answers.unseen_suspects(found)],
+        suspect_mistakes=answers.suspect_mistakes(found),
         source_change=found.source_change,
         grids=[(grid, _image(grid.figure) if grid.figure else None) for grid in found.grids],
-        sections=sections,
+        comparison=other.comparison,
+        verdict=other.comparison.verdict(say) if other.comparison else None,
+        language=say.name,
+        run_page=search_pictures.MLFLOW + run_page if run_page else None,
+        refresh_s=other.refresh_s,
+        style=Markup((language.FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        data=Markup(_json(data)),
     )
+
+
+def _script() -> str:
+    """The page's script: it draws the pictures, and sorts and filters the tables."""
+    parts = "\n".join((language.FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def _json(data: Any) -> str:
+    """JSON that can stand inside of a <script>: no tag can begin or end in it."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _coded(text: str) -> Markup:
+    """A sentence in which `a command` stands between backticks."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _image(png: bytes) -> EmbeddedImage:

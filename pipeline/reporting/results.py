@@ -15,6 +15,8 @@ from pipeline.datasets import fingerprint
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.records import Epoch, Metrics, RunRecord
+from pipeline.reporting import slices
+from pipeline.reporting.certainty import Predictions
 
 Matrix: TypeAlias = npt.NDArray[np.int64]
 
@@ -54,6 +56,8 @@ class Mistake:
     actual: str
     predicted: str
     confidence: float
+    of_actual: float | None = None
+    """The probability of the actual class; None of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,13 @@ class Results:
     grids: Sequence[Grid]
     source_change: str | None = None
     """A sentence if the folder or archive of the data has changed since the download."""
+    predictions: Predictions | None = None
+    """Of the test images. None: results of an earlier version, or a clone without DVC's files; `suspects` and
+    `appearance` likewise."""
+    suspects: Sequence[Mistake] | None = None
+    """Images whose label is probably wrong, the most probable one first."""
+    appearance: Mapping[str, npt.NDArray[np.float64]] | None = None
+    """Brightness, contrast and sharpness of the test images."""
 
     @property
     def classes(self) -> list[str]:
@@ -153,8 +164,57 @@ def read(project: Project) -> Results:
         confusion = _confusion(project.confusion_matrix, classes)
     with _reading(project.mistakes):
         mistakes = _mistakes(project.mistakes, classes)
-    change = fingerprint.change(project, run.data)
-    return Results(run, history, metrics, confusion, per_class, mistakes, _grids(project), change)
+    predictions, suspects, appearance = _beside(project, classes, int(confusion.sum()))
+    return Results(
+        run=run,
+        history=history,
+        metrics=metrics,
+        confusion=confusion,
+        per_class=per_class,
+        mistakes=mistakes,
+        grids=_grids(project),
+        source_change=fingerprint.change(project, run.data),
+        predictions=predictions,
+        suspects=suspects,
+        appearance=appearance,
+    )
+
+
+def _beside(
+    project: Project, classes: Sequence[str], images: int
+) -> tuple[Predictions | None, list[Mistake] | None, dict[str, npt.NDArray[np.float64]] | None]:
+    """What the page can do without: predictions, suspects, appearance; None for a file that is missing."""
+    predictions = suspects = appearance = None
+    if project.predictions.exists():
+        predictions = read_predictions(project.predictions, classes)
+        with _reading(project.predictions):
+            if len(predictions.actual) != images:
+                raise ValueError(f"it has {len(predictions.actual)} rows for {images} test images")
+    if project.suspects.exists():
+        with _reading(project.suspects):
+            suspects = _mistakes(project.suspects, classes)
+    if project.appearance.exists():
+        with _reading(project.appearance):
+            columns = list(slices.ENDS)
+            rows = _table(project.appearance, columns)
+            if len(rows) != images:
+                raise ValueError(f"it has {len(rows)} rows for {images} test images")
+            appearance = {name: np.array([float(row[name]) for row in rows]) for name in columns}
+    return predictions, suspects, appearance
+
+
+def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
+    """Raises PipelineError if the file is missing or damaged, or has other classes."""
+    number = {name: place for place, name in enumerate(classes)}
+    with _reading(path):
+        rows = _table(path, ("actual", "predicted", "confidence"))
+        if unknown := {row[key] for row in rows for key in ("actual", "predicted")} - set(number):
+            raise ValueError(f"{sorted(unknown)[0]!r} is not a class of the data set")
+        return Predictions(
+            np.array([number[row["actual"]] for row in rows]),
+            np.array([number[row["predicted"]] for row in rows]),
+            np.array([float(row["confidence"]) for row in rows]),
+        )
 
 
 @contextmanager
@@ -220,6 +280,8 @@ def _mistakes(path: Path, classes: Sequence[str]) -> list[Mistake]:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 images, index, actual, predicted, confidence = (arrays[name] for name in names)
+                # Those of an earlier version don't have it.
+                chances = arrays["of_actual"].tolist() if "of_actual" in arrays else [None] * len(index)
         except Exception as error:  # numpy, zipfile and zlib each have their own
             raise ValueError(f"its arrays can't be read: {error}") from error
     if len(images) and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3)):
@@ -227,6 +289,8 @@ def _mistakes(path: Path, classes: Sequence[str]) -> list[Mistake]:
     if any(numbers.size and not 0 <= numbers.min() <= numbers.max() < len(classes) for numbers in (actual, predicted)):
         raise ValueError(f"it has numbers of classes outside 0 to {len(classes) - 1}")
     return [
-        Mistake(pixels, int(place), classes[label], classes[guess], float(certainty))
-        for pixels, place, label, guess, certainty in zip(images, index, actual, predicted, confidence, strict=True)
+        Mistake(pixels, int(place), classes[label], classes[guess], float(certainty), chance)
+        for pixels, place, label, guess, certainty, chance in zip(
+            images, index, actual, predicted, confidence, chances, strict=True
+        )
     ]

@@ -22,6 +22,7 @@ MLFLOW_EXPERIMENT_NAME names. What a store that does not answer has not received
     models.py        the models that MLflow has, as folders
     experiment.py    the database and the experiment: found or created
     reading.py       runs as MLflow holds them, with every epoch
+    links.py         where `mlflow ui` shows a run
     internals.py     all that is done with MLflow beside its documented API
     health.py        checks for the doctor: moved artifacts, open runs, unsent records
     mending.py       what the doctor corrects of it
@@ -34,9 +35,10 @@ Importing this package imports neither MLflow nor torch.
 """
 
 from pipeline.tracking.delivery import Recorded
+from pipeline.tracking.links import run_pages
 from pipeline.tracking.models import fetch_model
 from pipeline.tracking.run import Run
 from pipeline.tracking.timing import Timing
 from pipeline.tracking.tracker import StageTracker, Tracker, is_gone
 
-__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "fetch_model", "is_gone"]
+__all__ = ["Recorded", "Run", "StageTracker", "Timing", "Tracker", "fetch_model", "is_gone", "run_pages"]

@@ -344,7 +344,7 @@ def test_the_schema_describes_every_key() -> None:
     content = json.loads(config.schema())
     forms = [form for section in content["$defs"].values() for form in section.get("anyOf", [section])]
     described = [form["properties"] for form in forms if "properties" in form]
-    assert len(described) == len(content["$defs"]) == 9
+    assert len(described) == len(content["$defs"]) == 10
     assert all(key["description"] for keys in described for key in keys.values())
 
 

@@ -119,7 +119,7 @@ def test_filled_sections_have_all_keys_in_the_order_of_the_schema_and_mean_the_s
     assert max(map(len, path.read_text().splitlines())) <= 120
     assert config.fill(path) == []
     assert main(["--fill", "trian"]) == 1
-    assert "name one of data, model, augment, train, evaluate, tune" in capsys.readouterr().err
+    assert "name one of data, model, augment, train, evaluate, report, tune" in capsys.readouterr().err
 
 
 def test_a_value_is_set_from_the_command_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

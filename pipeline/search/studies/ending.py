@@ -1,8 +1,10 @@
 """What a session asks of the end of a study: what it leaves in results/ and in MLflow, and what it prints."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.resources import StudyResources
 
 
@@ -11,6 +13,10 @@ class Ending(Protocol):
 
     def save_results(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
         """Writes the result files as far as the study has come, and returns what --json prints."""
+        ...
+
+    def watchers(self, search: Ledger, confirmation: Ledger, phase: str) -> Sequence[Watcher]:
+        """Who else watches a phase: `trial` is the search, `confirm` its confirmation."""
         ...
 
     def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:

@@ -5,7 +5,7 @@ A grid has no winner and no confirmation. Since nothing is chosen by the results
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.search.studies.display import shown
 from pipeline.search.studies.epochs import read_epochs
 from pipeline.search.studies.grid import GridSpec, Measured
 from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.trials import Trial
 
@@ -70,6 +71,9 @@ class GridResults:
         else:
             figure.unlink(missing_ok=True)  # of an earlier version of the grid
         return {"study": self.grid.name, "trials": rows}
+
+    def watchers(self, search: Ledger, confirmation: Ledger, phase: str) -> Sequence[Watcher]:
+        return ()
 
     def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         finished = [trial for trial in search.trials if trial.state == "finished"]

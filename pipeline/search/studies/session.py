@@ -6,6 +6,7 @@ best trials are retrained with other seeds. Its ending then saves results and pr
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from pipeline.search.studies.deadline import Deadline
 from pipeline.search.studies.display import StudyDisplay
 from pipeline.search.studies.ending import Ending
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Limits, Owner
+from pipeline.search.studies.owner import Limits, Owner, Watcher
 from pipeline.search.studies.proposals import Planned, Proposals, TrialSource, trial_seed
 from pipeline.search.studies.ranking import finished
 from pipeline.search.studies.resources import StudyResources
@@ -124,19 +125,20 @@ class Session:
 
     def _complete(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         """Both phases and the conclusion."""
-        self._search(search, resources)
+        self._search(search, resources, self._ending.watchers(search, confirmation, "trial"))
         missing = self._to_confirm(search, confirmation)
         if missing or confirmation.trials:  # trials of an earlier start may still lack something in MLflow
-            self._confirm(confirmation, missing, resources)
+            watchers = self._ending.watchers(search, confirmation, "confirm")
+            self._confirm(confirmation, missing, resources, watchers)
         self._ending.finalize(search, confirmation, resources)
         resources.parent.finish(Outcome.FINISHED)
 
-    def _search(self, search: Ledger, resources: StudyResources) -> None:
+    def _search(self, search: Ledger, resources: StudyResources, watchers: Sequence[Watcher]) -> None:
         settings, space = self._spec.settings, self._spec.space
         tune = settings.tune
         proposer = Proposer(space, "tpe" if tune.sampler == "auto" else tune.sampler, tune.seed, tune.first)
         source = Proposals(tune.trials, space, proposer, tune.seed, settings.train.epochs)
-        self._run_phase(search, "trial", source, _scheduler(self._spec), budget_of(settings), resources)
+        self._run_phase(search, "trial", source, _scheduler(self._spec), budget_of(settings), resources, watchers)
 
     def _to_confirm(self, search: Ledger, confirmation: Ledger) -> list[tuple[Trial, int]]:
         """Trials that are to be retrained and have not been, each with the number of a seed."""
@@ -146,14 +148,21 @@ class Session:
         wanted = [(trial, seed) for seed in range(1, tune.confirm_seeds + 1) for trial in candidates]
         return [(trial, seed) for trial, seed in wanted if (trial.number, seed) not in known]
 
-    def _confirm(self, confirmation: Ledger, missing: list[tuple[Trial, int]], resources: StudyResources) -> None:
+    def _confirm(
+        self,
+        confirmation: Ledger,
+        missing: list[tuple[Trial, int]],
+        resources: StudyResources,
+        watchers: Sequence[Watcher],
+    ) -> None:
         settings = self._spec.settings
         plan: list[tuple[Any, Any]] = [(trial.values, trial.attributes) for trial in confirmation.trials]
         for trial, number in missing:
             seed = trial_seed(settings.tune.seed, trial.number, number)
             plan.append((trial.values, {"of": trial.number, "seed_number": number, "seed": seed}))
         source = Planned(plan, self._spec.space.distributions)
-        self._run_phase(confirmation, "confirmation", source, FullTraining(settings.train.epochs), math.inf, resources)
+        scheduler = FullTraining(settings.train.epochs)
+        self._run_phase(confirmation, "confirmation", source, scheduler, math.inf, resources, watchers)
 
     def _run_phase(
         self,
@@ -163,6 +172,7 @@ class Session:
         scheduler: Scheduler,
         budget: float,
         resources: StudyResources,
+        watchers: Sequence[Watcher],
     ) -> None:
         tune = self._spec.settings.tune
         recorder = resources.recorder(ledger)
@@ -182,7 +192,7 @@ class Session:
                 epoch_timeout_s=tune.epoch_timeout_s or math.inf,
                 checkpoint_bytes=tune.checkpoints_gb * _GIGABYTE,
             ),
-            watchers=(recorder, display, self._deadline),
+            watchers=(recorder, display, self._deadline, *watchers),
         )
         self._deadline.owner = owner
         with display, stopping(owner, display):

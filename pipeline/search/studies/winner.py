@@ -12,11 +12,12 @@ from pipeline.cli import duration
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
-from pipeline.search.studies import results
+from pipeline.search.studies import history, note, results
 from pipeline.search.studies.catalog import bytes_of
 from pipeline.search.studies.commands import tune_command
 from pipeline.search.studies.display import on_a_line
 from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.ranking import Candidate, ranking
 from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.spec import StudySpec
@@ -45,13 +46,26 @@ class Winner:
     def save_results(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
         record = results.study_record(search, confirmation, self.spec.settings)
         results.write(self.spec.project, search, self.spec.space, record)
+        self._save_history(search, confirmation, is_running=False)
         return asdict(record)
+
+    def watchers(self, search: Ledger, confirmation: Ledger, phase: str) -> Sequence[Watcher]:
+        def save() -> None:
+            self._save_history(search, confirmation, is_running=True)
+
+        return [history.Chronicle(self.spec.folder, phase, save)]
+
+    def _save_history(self, search: Ledger, confirmation: Ledger, *, is_running: bool) -> None:
+        spec = self.spec
+        history.save(spec.project, search, confirmation, spec.space, spec.settings, is_running=is_running)
 
     def finalize(self, search: Ledger, confirmation: Ledger, resources: StudyResources) -> None:
         """MLflow gets result files, figures, the winner's accuracy, and its model with an alias in the registry."""
         self.save_results(search, confirmation)
         project, parent = self.spec.project, resources.parent
-        for path in (project.trials, project.study, project.best):
+        record = results.study_record(search, confirmation, self.spec.settings)
+        parent.set_tags({note.TAG: note.description(record, self._apply_command(search))})
+        for path in (project.trials, project.study, project.search_history, project.best):
             if path.is_file():
                 parent.log_file(path)
         for name, image in results.figures(search, self.spec.space).items():
@@ -93,15 +107,16 @@ class Winner:
                 f"The values of trial {best.trial.number} stand in params.yaml. Next: `dvc params diff`, `dvc repro`, "
                 "`dvc metrics diff`."
             )
-        trials = str(self.spec.settings.tune.trials)
-        apply = tune_command(search.name, self.given, "--trials", trials, "--apply")
         return (
             "results/tune/best.yaml has the winner. Next:\n"
-            f"  {apply}   writes its values into params.yaml\n"
+            f"  {self._apply_command(search)}   writes its values into params.yaml\n"
             "  dvc repro                  trains and evaluates them\n"
             "  dvc metrics diff           what they brought\n"
             "  mlflow ui                  all trials"
         )
+
+    def _apply_command(self, search: Ledger) -> str:
+        return tune_command(search.name, self.given, "--trials", str(self.spec.settings.tune.trials), "--apply")
 
     def already_done(self, search: Ledger) -> str:
         trials, size = self.spec.settings.tune.trials, self.spec.space.size
