@@ -48,10 +48,11 @@ pictures.reliability = (host) => {
 
 pictures.coverage = (host) => {
   const points = data.coverage;
+  const shown = span(points.map((point) => point.accuracy), 0.08);
   const chart = new Chart(host, {
     height: 320,
     x: { low: 0, high: 1, format: (share) => percent(share, 0), label: "share of the images, the surest first" },
-    y: { ...span(points.map((point) => point.accuracy), 0.08), format: (share) => percent(share, share > 0.99 ? 1 : 0), label: "accuracy on them" },
+    y: { ...shown, format: (share) => percent(share, shown.high - shown.low < 0.05 ? 1 : 0), label: "accuracy on them" },
   });
   chart.line(points.map((point) => [point.coverage, point.accuracy]), "ours thick");
   for (const point of points) {
