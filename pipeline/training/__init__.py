@@ -8,5 +8,6 @@ ema.py                the moving average of the weights
 checkpoint.py         the state of a training on disk
 resume.py             which trainings may resume, and where their checkpoints are
 device.py             device, precision, threads
+failures.py           too little memory, and a device that can't be used any more
 progress.py           the progress bar, and a line per epoch
 """
