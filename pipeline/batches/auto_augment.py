@@ -214,10 +214,14 @@ def _places(images: Tensor) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     """float32 [B, H, W, 1], whole numbers: the luma (ITU-R 601-2) of three channels, else the mean of all."""
-    channels = images.shape[3]
-    weights = (0.299, 0.587, 0.114) if channels == 3 else (1 / channels,) * channels
+    channels = images.unsqueeze(-1).float().unbind(3)
+    weights = (0.299, 0.587, 0.114) if len(channels) == 3 else (1 / len(channels),) * len(channels)
+    # Not as a matrix product, which a GPU may round otherwise, to ten bits in TF32.
+    grey = channels[0] * weights[0]
+    for channel, weight in zip(channels[1:], weights[1:], strict=True):
+        grey = grey + channel * weight
     # In float32 the weights' sum is a little short of 1; the addition keeps white white.
-    return (images.float() @ torch.tensor(weights, device=images.device)[:, None]).add_(1e-3).floor_()
+    return grey.add_(1e-3).floor_()
 
 
 def _coloured(images: Tensor, share: Tensor) -> Tensor:
