@@ -98,6 +98,11 @@ class Device:
     def fused_optimizer(self) -> bool:
         return self.handle.type in ("cuda", "cpu")
 
+    @property
+    def waits_for_launches(self) -> bool:
+        """Whether few operations on much data are faster than many on little, more arithmetic included."""
+        return self.handle.type == "cuda"
+
     def synchronize(self) -> None:
         """Waits until the device is idle, for measurements of time."""
         if self.handle.type == "cuda":

@@ -53,7 +53,13 @@ def fit(
     with memory_errors(device, config.batch_size):
         place(network, device)
         moving = copy.deepcopy(network) if config.ema else network
-    optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
+    optimizer = build_optimizer(
+        moving,
+        config,
+        fused=device.fused_optimizer,
+        bf16=device.precision == "bf16",
+        packed=device.waits_for_launches,
+    )
     steps = config.epochs * training.steps
     schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
     done: list[Epoch] = []
