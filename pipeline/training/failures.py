@@ -66,5 +66,5 @@ def memory_errors(device: Device, batch_size: int, key: str = "train.batch_size"
 def _named(device: Device) -> str:
     try:
         return f"{device.handle} ({device.name})"
-    except RuntimeError:  # a GPU that is full at the first call does not even tell its name
+    except (RuntimeError, AssertionError):  # a GPU that is full at the first call does not even tell its name
         return str(device.handle)
