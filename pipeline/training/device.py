@@ -66,7 +66,8 @@ class Device:
         if self.handle.type == "cpu":
             _keep_freed_memory()
         if self.handle.type == "cuda":
-            torch.cuda.set_device(self.handle)
+            if self.handle.index is not None:  # cuda alone is the present one
+                torch.cuda.set_device(self.handle)
             # fp32 is IEEE's. PyTorch convolves in TF32, with ten bits of precision, unless told not to.
             torch.backends.cuda.matmul.fp32_precision = "ieee"
             torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]

@@ -91,16 +91,20 @@ def test_a_gpu_gets_ieee_precision_its_own_context_and_the_memory_of_the_last_tr
     monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     called: list[object] = []
-    for name in ("set_device", "empty_cache", "reset_peak_memory_stats"):
+    # PyTorch's own checks of what it is given stay.
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", lambda index: called.append(("set", index)), raising=False)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda *given, name=name: called.append((name, *map(str, given))))
     monkeypatch.setattr(gc, "collect", lambda: called.append("collect"))
     for place in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
         monkeypatch.setattr(place, "fp32_precision", place.fp32_precision)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    for precision in ("bf16", "fp32"):
+    for requested, precision in (("cuda:1", "bf16"), ("cuda:1", "fp32"), ("auto", "auto")):
         called.clear()
-        Device.choose("cuda:1", precision, 1, SERVER).prepare()
-        assert called == [("set_device", "cuda:1"), "collect", ("empty_cache",), ("reset_peak_memory_stats", "cuda:1")]
+        device = Device.choose(requested, precision, 1, SERVER)
+        device.prepare()
+        chosen = [("set", 1)] if requested == "cuda:1" else []
+        assert called == [*chosen, "collect", ("empty_cache",), ("reset_peak_memory_stats", str(device.handle))]
         assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.get_float32_matmul_precision() == "highest"
 

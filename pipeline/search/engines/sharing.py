@@ -17,30 +17,35 @@ class Room:
     """A GPU, or another thing that several processes use at a time.
 
     Two files are locked, by the kernel, which unlocks what a killed process had. Who comes in holds `door` for that
-    moment. Who wants to be alone keeps it until all others have left, and so none can come in before.
+    moment. Who wants to be alone keeps it until all others have left, and so none can come in before. Who leaves finds
+    it locked then, and clears up first.
     """
 
     path: Path | None
     """Of the files; None: it is not shared."""
 
     @contextmanager
-    def turn(self, *, alone: bool = False, before_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """A context in the room, beside others or alone. `before_waiting` is called if it is not free at once."""
+    def turn(self, *, alone: bool = False, clear: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """A context in the room, beside others or alone. `clear` is called before waiting, and for one who waits."""
         if self.path is None or fcntl is None:
             yield
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with Path(f"{self.path}.door").open("w") as door, Path(f"{self.path}.room").open("w") as room:
-            _lock(door, fcntl.LOCK_EX, before_waiting)
-            _lock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, before_waiting)
+            for file, kind in ((door, fcntl.LOCK_EX), (room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)):
+                if not _lock_if_free(file, kind):
+                    clear()
+                    fcntl.flock(file, kind)
             if not alone:
                 fcntl.flock(door, fcntl.LOCK_UN)
             yield
+            if not alone and not _lock_if_free(door, fcntl.LOCK_EX):
+                clear()
 
 
-def _lock(file: IO[str], kind: int, before_waiting: Callable[[], None]) -> None:
+def _lock_if_free(file: IO[str], kind: int) -> bool:
+    """Whether it was free, and is locked by this process then."""
     with suppress(BlockingIOError):
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-        return
-    before_waiting()
-    fcntl.flock(file, kind)
+        return True
+    return False

@@ -142,7 +142,7 @@ class Trainer:
         pieces = self._pieces(order, pause)
         while True:
             try:
-                with self._room.turn(alone=alone, before_waiting=self._device.give_back):
+                with self._room.turn(alone=alone, clear=self._device.give_back):
                     messages = next(pieces, None)
             except OutOfMemory:
                 if alone or self._device.memory_share == 1:
@@ -168,10 +168,9 @@ class Trainer:
         from pipeline.training.cross_validation import Training
         from pipeline.training.failures import memory_errors
 
-        self._device.prepare()
-        if self._loader is None:
-            with memory_errors(self._device, order.config.train.batch_size):
-                self._loader = self._device.loader(self._images)
+        with memory_errors(self._device, order.config.train.batch_size):
+            self._device.prepare()
+            self._loader = self._loader or self._device.loader(self._images)
         training = Training.of(order.config, self._meta, self._images, self._device, order.folder, loader=self._loader)
         done = training.done
         messages: list[Message] = [EpochDone(order.trial, epoch) for epoch in done[order.known : order.until]]

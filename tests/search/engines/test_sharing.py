@@ -22,7 +22,7 @@ class Visitor(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with self.room.turn(alone=self.alone, before_waiting=self.waits.set):
+        with self.room.turn(alone=self.alone, clear=self.waits.set):
             self.inside.set()
             self.leave.wait(30)
 
@@ -41,6 +41,7 @@ def test_several_are_in_the_room_side_by_side_and_one_alone_waits_for_all_of_the
     late = Visitor(room)
     assert late.waits.wait(30)
     beside[0].left()
+    assert beside[0].waits.is_set(), "who leaves clears up for the one that waits"
     assert not alone.inside.wait(0.1)
     beside[1].left()
     assert alone.inside.wait(30)
@@ -51,7 +52,7 @@ def test_several_are_in_the_room_side_by_side_and_one_alone_waits_for_all_of_the
 
 
 def test_what_is_not_shared_needs_no_turn() -> None:
-    with Room(None).turn(alone=True), Room(None).turn(alone=True, before_waiting=lambda: pytest.fail("it waits")):
+    with Room(None).turn(alone=True), Room(None).turn(alone=True, clear=lambda: pytest.fail("it waits")):
         pass
 
 

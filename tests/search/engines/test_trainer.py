@@ -44,8 +44,8 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     turn = Room.turn
 
     @contextmanager
-    def watched(self: Room, *, alone: bool = False, before_waiting: Callable[[], None]) -> Iterator[None]:
-        with turn(self, alone=alone, before_waiting=before_waiting):
+    def watched(self: Room, *, alone: bool = False, clear: Callable[[], None]) -> Iterator[None]:
+        with turn(self, alone=alone, clear=clear):
             taken.append(alone)
             yield
 
