@@ -157,3 +157,7 @@ def test_without_control_groups_the_cores_of_the_process_count(tmp_path: Path, c
 def test_no_module_but_this_one_counts_cores() -> None:
     sources = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if path.name != "machine.py"]
     assert not [path for path in sources if re.search(r"cpu_count|sched_getaffinity", path.read_text())]
+
+
+def test_tests_see_a_gpu_only_where_they_are_asked_to(pytestconfig: pytest.Config) -> None:
+    assert "gpu" in pytestconfig.option.markexpr or Machine.probe().cuda_devices == 0
