@@ -46,7 +46,7 @@ def ours(policy: Augment, images: Tensor) -> Callable[[], Tensor]:
 
     def change() -> Tensor:
         draws = augment.draw(policy, len(images), images.shape[1:3], random)
-        changed = augment.apply(images, draws, FILL)
+        changed = augment.apply(images, draws, augment.colour_of(FILL, images.device))
         mixing = augment.draw_mixing(policy, len(images), images.shape[1:3], random)
         return augment.mix(changed, mixing) if mixing else changed
 

@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +23,46 @@ class Machine:
     cores: int
     """Cores that this process may use."""
     cuda_devices: int = 0
-    cuda_bf16: bool = False
-    """Whether the CUDA devices have bf16 natively."""
+    cuda_bf16: tuple[bool, ...] = ()
+    """Whether each of the CUDA devices has bf16 natively; empty after a glance."""
     mps: bool = False
     """Whether there is an Apple GPU."""
     cpu_bf16: bool = False
     """Whether the processor has bf16 natively."""
+    named: tuple[str, ...] = ()
+    """Names of the CUDA devices, where CUDA_VISIBLE_DEVICES lists GPUs or parts of one (MIG) by name."""
 
     @classmethod
     def probe(cls) -> "Machine":
-        """All that a machine offers. Imports PyTorch, which takes seconds."""
+        """All that a machine offers. Imports PyTorch, which takes seconds, and initialises CUDA."""
         import torch
 
         cpu: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
         return cls(
             cores=granted_cores(),
             cuda_devices=torch.cuda.device_count(),
-            cuda_bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
+            cuda_bf16=tuple(_has_bf16(index) for index in range(torch.cuda.device_count())),
             mps=torch.backends.mps.is_available(),
             cpu_bf16=bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")),
         )
 
     @classmethod
     def glance(cls) -> "Machine":
-        """The cores and the GPUs. Imports PyTorch only if there may be a GPU."""
+        """The cores and the number of GPUs. Imports PyTorch only if there may be a GPU, and never initialises CUDA.
+
+        A process that did would hold some hundred megabytes of each GPU, and could not fork.
+        """
         if sys.platform == "linux" and not any(sign.exists() for sign in GPU_SIGNS):
             return cls(cores=granted_cores())
-        return cls.probe()
+        import torch
+
+        named = named_gpus(os.environ)
+        count = torch.cuda.device_count()
+        if count and named and named[0].startswith("MIG-"):
+            count = len(named)  # a process sees one of them at a time
+        return cls(
+            cores=granted_cores(), cuda_devices=count, mps=torch.backends.mps.is_available(), named=named[:count]
+        )
 
 
 class Placement(NamedTuple):
@@ -61,6 +74,14 @@ class Placement(NamedTuple):
     """CPU threads."""
     memory_share: float = 1.0
     """Of the memory of a GPU: the workers on one have equal parts."""
+    visible: str | None = None
+    """The only GPU that the worker sees, as CUDA_VISIBLE_DEVICES names it; None: it sees what its parent sees."""
+
+
+def named_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names in CUDA_VISIBLE_DEVICES (GPU-..., MIG-...); none where it lists numbers or is not set."""
+    names = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(names) if all(name.startswith(("GPU-", "MIG-")) for name in names) else ()
 
 
 def placements(
@@ -84,7 +105,25 @@ def placements(
     count = workers or len(devices) * workers_per_gpu
     each = threads or max(1, machine.cores // count)
     chosen = [devices[index % len(devices)] for index in range(count)]
-    return [Placement(device, each, 1 / chosen.count(device)) for device in chosen]
+    shares = [1 / chosen.count(device) for device in chosen]
+    if not machine.named or not machine.cuda_devices:
+        return [Placement(device, each, share) for device, share in zip(chosen, shares, strict=True)]
+    return [_alone_in_sight(machine, device, each, share) for device, share in zip(chosen, shares, strict=True)]
+
+
+def _alone_in_sight(machine: Machine, device: str, threads: int, share: float) -> Placement:
+    """A worker that sees a single GPU, or part of one, which is the first to it."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or int(number or 0) >= len(machine.named):
+        return Placement(device, threads, share)
+    return Placement("cuda:0", threads, share, machine.named[int(number or 0)])
+
+
+def _has_bf16(index: int) -> bool:
+    """Whether a CUDA device has bf16 in hardware, as NVIDIA's have since Ampere."""
+    import torch
+
+    return torch.version.hip is not None or torch.cuda.get_device_capability(index)[0] >= 8
 
 
 def granted_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:

@@ -37,6 +37,7 @@ def train(project: Project) -> None:
     from pipeline.machine import Machine
     from pipeline.training.cross_validation import Training
     from pipeline.training.device import Device
+    from pipeline.training.failures import memory_errors
     from pipeline.training.progress import TrainingDisplay
     from pipeline.training.resume import Start
 
@@ -44,7 +45,8 @@ def train(project: Project) -> None:
     warn_of_change(project, meta)
     _warn_of_unlisted_code(project, settings)
     device = Device.choose(settings.train.device, settings.train.precision, settings.train.threads, Machine.probe())
-    device.prepare()
+    with memory_errors(device, settings.train.batch_size):
+        device.prepare()
     images = load_images(project.training_data, meta)
     start = Start.of(project, settings, meta)
     training = Training.of(settings, meta, images, device, start.folder)

@@ -1,6 +1,7 @@
 """Small real things that many tests need."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,12 @@ from pipeline.training.device import Device
 LONGEST = ("test_demo.py", "test_chaos.py")
 COSTLY = ("searched", "studied", "undisturbed", "written")
 """Fixtures that take seconds: one process of pytest-xdist's makes each, and has all the tests that share it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What a test promises to the bit holds on a CPU. Only `-m gpu` lets tests, and what they start, see a GPU.
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.hookimpl(tryfirst=True)

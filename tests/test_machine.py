@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from places import REPOSITORY
 
 from pipeline import machine
@@ -13,6 +14,7 @@ from pipeline.machine import Machine, Placement, granted_cores, placements
 LAPTOP = Machine(cores=4)
 SERVER = Machine(cores=16, cuda_devices=2)
 APPLE = Machine(cores=10, mps=True)
+MIG = Machine(cores=8, cuda_devices=2, named=("MIG-a", "MIG-b"))
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,10 @@ APPLE = Machine(cores=10, mps=True)
         (SERVER, "auto", 3, 3, 1, [Placement(f"cuda:{index}", 3, 1 / (2 - index)) for index in (0, 1, 0)]),
         (SERVER, "cpu", None, None, 1, [Placement("cpu", 1)] * 16),
         (APPLE, "auto", None, None, 1, [Placement("mps", 10)]),
+        (MIG, "auto", None, None, 1, [Placement("cuda:0", 4, 1.0, "MIG-a"), Placement("cuda:0", 4, 1.0, "MIG-b")]),
+        (MIG, "cuda:1", None, None, 2, [Placement("cuda:0", 4, 1 / 2, "MIG-b")] * 2),
+        (MIG, "cuda:2", None, None, 1, [Placement("cuda:2", 8)]),
+        (MIG, "cpu", 4, None, 1, [Placement("cpu", 4)] * 2),
     ],
 )
 def test_workers_are_placed_where_they_suit_the_machine(
@@ -36,12 +42,32 @@ def test_workers_are_placed_where_they_suit_the_machine(
     assert placements(on, requested, threads, workers, per_gpu) == expected
 
 
-def test_a_glance_sees_the_gpus_that_a_probe_finds_if_there_is_a_sign_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("listed", "counted", "expected"),
+    [
+        (None, 2, Machine(cores=4, cuda_devices=2)),
+        ("1,0", 2, Machine(cores=4, cuda_devices=2)),
+        ("GPU-a, GPU-b", 2, Machine(cores=4, cuda_devices=2, named=("GPU-a", "GPU-b"))),
+        ("GPU-a,GPU-gone", 1, Machine(cores=4, cuda_devices=1, named=("GPU-a",))),
+        ("MIG-a,MIG-b", 1, Machine(cores=4, cuda_devices=2, named=("MIG-a", "MIG-b"))),
+        ("", 0, Machine(cores=4)),
+        ("MIG-a", 0, Machine(cores=4)),
+    ],
+)
+def test_a_glance_counts_the_gpus_where_there_is_a_sign_of_one_and_leaves_cuda_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str | None, counted: int, expected: Machine
 ) -> None:
-    monkeypatch.setattr(Machine, "probe", lambda: SERVER)
+    """PyTorch counts one of several parts of a GPU, as CUDA shows one to a process."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     monkeypatch.setattr(machine, "GPU_SIGNS", (tmp_path / "no sign", tmp_path))
-    assert Machine.glance() == SERVER
+    monkeypatch.setattr(machine, "granted_cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: counted)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch._C, "_cuda_init", lambda: pytest.fail("CUDA was initialised"), raising=False)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was initialised"))
+    assert Machine.glance() == expected
 
 
 def test_a_probe_finds_no_gpu_where_a_glance_sees_no_sign_of_one() -> None:
@@ -131,3 +157,7 @@ def test_without_control_groups_the_cores_of_the_process_count(tmp_path: Path, c
 def test_no_module_but_this_one_counts_cores() -> None:
     sources = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if path.name != "machine.py"]
     assert not [path for path in sources if re.search(r"cpu_count|sched_getaffinity", path.read_text())]
+
+
+def test_tests_see_a_gpu_only_where_they_are_asked_to(pytestconfig: pytest.Config) -> None:
+    assert "gpu" in pytestconfig.option.markexpr or Machine.probe().cuda_devices == 0

@@ -33,6 +33,18 @@ def raises(owner: Connection, spec: WorkerSpec) -> None:
     worker.main(owner, spec)
 
 
+def breaks_once(owner: Connection, spec: WorkerSpec) -> None:
+    """After the second epoch of its first training, as an illegal access on a GPU breaks it."""
+
+    def fault() -> None:
+        import torch
+
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    _with_fault(fault, spec)
+    worker.main(owner, spec)
+
+
 def cannot_start(owner: Connection, spec: WorkerSpec) -> None:
     raise SystemExit(3)
 

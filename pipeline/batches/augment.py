@@ -44,6 +44,8 @@ class Draws:
     """int64 [N, rounds]: positions in auto_augment.OPERATIONS; always on the CPU, as they decide what runs"""
     strength: Tensor | None
     """float32 [N, rounds]: strengths of those operations"""
+    order: Tensor | None
+    """int64 [N, rounds, 2]: of auto_augment.orders; None: not sorted yet"""
     cut: Tensor | None
     """int64 [N, 4]: the square that cutout blanks, as a box; it may reach beyond the image"""
     erased: Tensor | None
@@ -52,8 +54,11 @@ class Draws:
     def __getitem__(self, part: slice) -> "Draws":
         return self._each(lambda tensor: tensor[part])
 
-    def to(self, device: torch.device) -> "Draws":
-        return replace(self._each(lambda tensor: tensor.to(device)), operation=self.operation)
+    def to(self, device: torch.device, together: int) -> "Draws":
+        """On the device, to be taken in parts of `together` images, as many as `apply` is given at a time."""
+        order = None if self.operation is None else auto_augment.orders(self.operation, together)
+        moved = replace(self, order=order)._each(lambda tensor: tensor.to(device))
+        return replace(moved, operation=self.operation)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -72,9 +77,6 @@ class Mixing:
     """float32 [B], 0..1: share of the image itself"""
     box: Tensor | None
     """int64 [B, 4]: for cutmix, where the other image shows; None: mixup, which mixes all pixels"""
-
-    def to(self, device: torch.device) -> "Mixing":
-        return Mixing(self.share.to(device), None if self.box is None else self.box.to(device))
 
 
 def draw(
@@ -104,21 +106,24 @@ def draw(
         operation, strength = auto_augment.draw(policy, count, size, random)
     if policy.erasing > 0:
         erased = _draw_erased(policy.erasing, count, size, random)
-    return Draws(padding, policy.padding_mode == "reflect", flipped, offset, operation, strength, cut, erased)
+    return Draws(padding, policy.padding_mode == "reflect", flipped, offset, operation, strength, None, cut, erased)
 
 
-def apply(images: Tensor, draws: Draws, fill: tuple[float, ...]) -> Tensor:
+def colour_of(fill: tuple[float, ...], device: torch.device) -> Tensor:
+    """A colour, with a value per channel, 0..1, as uint8 [C] on the device."""
+    return (torch.tensor(fill) * 255).round().to(torch.uint8).to(device)
+
+
+def apply(images: Tensor, draws: Draws, colour: Tensor) -> Tensor:
     """Changes images uint8 [B, H, W, C] by their draws, into uint8 [B, C, H, W] that is channels-last in memory.
 
-    All that is blanked or padded gets the colour `fill` (a value per channel, 0..1), the mean of the data, which a
-    network that normalises its images sees as 0. For random erasing Zhong et al. try random colours too; a single
-    colour needs no draw per pixel.
+    All that is blanked or padded gets the `colour`, the mean of the data, which a network that normalises its images
+    sees as 0. For random erasing Zhong et al. try random colours too; a single colour needs no draw per pixel.
     """
-    colour = (torch.tensor(fill) * 255).round().to(torch.uint8).to(images.device)
     if draws.flipped is not None or draws.offset is not None:
         images = _cropped_and_flipped(images, draws, colour)
     if draws.operation is not None and draws.strength is not None:
-        images = auto_augment.apply(images, draws.operation, draws.strength, colour)
+        images = auto_augment.apply(images, draws.operation, draws.strength, colour, draws.order)
     for box in (draws.cut, draws.erased):
         if box is not None:
             images = _within(box, colour.expand(images.shape[2:]), images)
@@ -150,6 +155,28 @@ def draw_mixing(
         ends += [(middle - half).clamp(min=0), (middle + half).clamp(max=side)]
     top, bottom, left, right = ends
     return Mixing(1 - (bottom - top) * (right - left) / math.prod(size), torch.stack(ends, dim=1))
+
+
+def draw_mixings(
+    policy: Augment,
+    batches: int,
+    count: int,
+    size: tuple[int, int] | torch.Size,
+    random: torch.Generator,
+    device: torch.device,
+) -> list[Mixing | None]:
+    """`draw_mixing` for so many batches, on the device: in two transfers, since each one may wait for the device."""
+    drawn = [draw_mixing(policy, count, size, random) for _ in range(batches)]
+    mixings = [mixing for mixing in drawn if mixing is not None]
+    if not mixings:
+        return drawn
+    shares = torch.stack([mixing.share for mixing in mixings]).to(device).unbind()
+    boxes = [mixing.box for mixing in mixings if mixing.box is not None]
+    moved = iter(torch.stack(boxes).to(device).unbind() if boxes else ())
+    return [
+        Mixing(share, None if mixing.box is None else next(moved))
+        for share, mixing in zip(shares, mixings, strict=True)
+    ]
 
 
 def mix(images: Tensor, mixing: Mixing) -> Tensor:

@@ -8,6 +8,8 @@ sharpness run by themselves.
 
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -73,14 +75,26 @@ def draw(
     return operation, torch.where(negative, -strength, strength)
 
 
-def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
+def orders(operation: Tensor, together: int) -> Tensor:
+    """int64 [N, rounds, 2]: for parts of `together` images, their order by operation in each round, and the way back.
+
+    To be computed before the images are there, so that no transfer of it waits for the device.
+    """
+    sorted_ = [part.argsort(dim=0, stable=True) for part in torch.split(operation, together)]
+    return torch.cat([torch.stack([order, order.argsort(dim=0)], dim=2) for order in sorted_])
+
+
+def apply(images: Tensor, operation: Tensor, strength: Tensor, colour: Tensor, order: Tensor | None = None) -> Tensor:
     """Changes images uint8 [B, H, W, C] by their operations, round by round.
 
     `operation` has to be on the CPU, wherever the images are: it decides what runs, and reading it must not wait for
-    a device. `colour`, uint8 [C], fills what lies outside of an image.
+    a device. `colour`, uint8 [C], fills what lies outside of an image. `order` is that of `orders` for all of these
+    images; None: it is computed.
     """
-    for kinds, signed in zip(operation.unbind(1), strength.unbind(1), strict=True):
-        images = _round(images, kinds, signed, colour)
+    if order is None:
+        order = orders(operation, len(operation)).to(images.device)
+    for kinds, signed, sorting in zip(operation.numpy().T, strength.unbind(1), order.unbind(1), strict=True):
+        images = _round(images, kinds, signed, colour, sorting)
     return images
 
 
@@ -102,13 +116,11 @@ def pixels_at(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> 
     return (found ^ colour.repeat(index.shape[2])).view(*index.shape, channels)
 
 
-def _round(images: Tensor, kinds: Tensor, strength: Tensor, colour: Tensor) -> Tensor:
-    """One operation per image; `kinds` int64 [B] on the CPU, `strength` float32 [B]."""
-    order = kinds.argsort(stable=True)
-    back = order.argsort().to(images.device)
-    order = order.to(images.device)
+def _round(images: Tensor, kinds: npt.NDArray[np.int64], strength: Tensor, colour: Tensor, sorting: Tensor) -> Tensor:
+    """One operation per image; `kinds` [B], `strength` float32 [B], `sorting` int64 [B, 2]."""
+    order, back = sorting.unbind(1)
     images, strength = images.index_select(0, order), strength.index_select(0, order)
-    ends = [0, *torch.bincount(kinds, minlength=len(OPERATIONS)).cumsum(0).tolist()]
+    ends = [0, *np.bincount(kinds, minlength=len(OPERATIONS)).cumsum().tolist()]
     parts = {name: slice(*part) for name, part in zip(OPERATIONS, pairwise(ends), strict=True) if part[0] < part[1]}
 
     warps, tones = ([name for name in group if name in parts] for group in (WARPS, TONES))
@@ -214,10 +226,14 @@ def _places(images: Tensor) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     """float32 [B, H, W, 1], whole numbers: the luma (ITU-R 601-2) of three channels, else the mean of all."""
-    channels = images.shape[3]
-    weights = (0.299, 0.587, 0.114) if channels == 3 else (1 / channels,) * channels
+    channels = images.unsqueeze(-1).float().unbind(3)
+    weights = (0.299, 0.587, 0.114) if len(channels) == 3 else (1 / len(channels),) * len(channels)
+    # Not as a matrix product, which a GPU may round otherwise, to ten bits in TF32.
+    grey = channels[0] * weights[0]
+    for channel, weight in zip(channels[1:], weights[1:], strict=True):
+        grey = grey + channel * weight
     # In float32 the weights' sum is a little short of 1; the addition keeps white white.
-    return (images.float() @ torch.tensor(weights, device=images.device)[:, None]).add_(1e-3).floor_()
+    return grey.add_(1e-3).floor_()
 
 
 def _coloured(images: Tensor, share: Tensor) -> Tensor:

@@ -82,8 +82,11 @@ class TrainingBatches:
         self._small_epochs = small_epochs
         self._batch_size = min(batch_size, len(positions))
         self._policy = policy
-        self._fill = fill
+        self._colour = augment.colour_of(fill, loader.device)
         self._seed = seed
+        batch_bytes = self._batch_size * loader.images.pixels[:1].nbytes
+        self._at_once = max(1, loader.at_once_bytes // batch_bytes)
+        """Batches that are augmented together."""
         # Drawn for the whole training set, so that an image's flips are the same in every split.
         self._flipped_first = torch.randint(2, (len(loader.images.labels),), generator=_generator(seed, 0)).bool()[
             self._positions
@@ -116,19 +119,27 @@ class TrainingBatches:
             alternating = self._flipped_first[order] ^ (number % 2 == 0)
         _, height, width, _ = self._loader.images.pixels.shape
         size, device = (height, width), self._loader.device
-        draws = augment.draw(self._policy, len(order), size, random, alternating).to(device)
+        together = self._batch_size * self._at_once
+        draws = augment.draw(self._policy, len(order), size, random, alternating)
+        draws = draws[: len(self)].to(device, together)
+        mixings = iter(augment.draw_mixings(self._policy, self.steps, self._batch_size, size, random, device))
+        small, mixes = number <= self._small_epochs, bool(self._policy.mixup or self._policy.cutmix)
         whole_batches = self._positions[order[: len(self)]]
-        for step, (images, labels) in enumerate(self._loader.load(whole_batches, self._batch_size)):
-            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            images = augment.apply(images, draws[part], self._fill)
-            mixing = augment.draw_mixing(self._policy, len(labels), size, random)
-            mix = None
-            if mixing is not None:
-                mixing = mixing.to(device)
-                images, mix = augment.mix(images, mixing), Mix(augment.partners(labels), mixing.share)
-            if number <= self._small_epochs:
-                images = augment.resized(images, self._policy.small_side)
-            yield Batch(images, labels, mix)
+        for place, (many, labels) in enumerate(self._loader.load(whole_batches, together)):
+            changed = augment.apply(many, draws[place * together : (place + 1) * together], self._colour)
+            if small and not mixes:
+                changed = augment.resized(changed, self._policy.small_side)
+            for images, their in zip(
+                *(torch.split(whole, self._batch_size) for whole in (changed, labels)), strict=True
+            ):
+                mixing = next(mixings)
+                if mixing is None:
+                    yield Batch(images, their)
+                    continue
+                mixed = augment.mix(images, mixing)
+                if small:
+                    mixed = augment.resized(mixed, self._policy.small_side)
+                yield Batch(mixed, their, Mix(augment.partners(their), mixing.share))
 
 
 class OrderedBatches:

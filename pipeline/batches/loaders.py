@@ -23,6 +23,9 @@ RESIDENT_SHARE = 0.5
 """Of the free memory of a device, what images may take: the rest is for the network and its feature maps."""
 AHEAD = 2
 """Batches that are gathered before they are asked for."""
+_AT_ONCE_BYTES = 1 << 25
+"""Of images that are cut out and augmented at once on a GPU, as many batches as fit: to be told of the operations on a
+batch of small images takes it longer than to do them. Augmenting needs up to ten times as much memory meanwhile."""
 _COPIED_BYTES = 1 << 26
 """Of a piece of the images, on its way to the device."""
 _HELD_BYTES = 1 << 27
@@ -39,6 +42,11 @@ class Loader(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def at_once_bytes(self) -> int:
+        """Up to how many bytes of images should be loaded at once, if that is more than a batch."""
+        ...
 
     def load(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the images at `positions` (int64 [N], on the CPU), in that order; the last may be smaller.
@@ -63,6 +71,7 @@ class Resident:
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.images, self.device = images, device
+        self.at_once_bytes = 0 if device.type == "cpu" else _AT_ONCE_BYTES
         self._labels = torch.from_numpy(images.labels).to(device)
         # In pieces, so that the CPU's memory never holds all of them.
         self._pixels = torch.empty(images.pixels.shape, dtype=torch.uint8, device=device)
@@ -87,6 +96,7 @@ class Streamed:
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.images, self.device = images, device
+        self.at_once_bytes = 0  # batches are gathered while others are computed with
         self._labels = torch.from_numpy(images.labels)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._held_bytes = 0

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.files import Project
 from pipeline.networks import Classifier
 from pipeline.records import Meta, Scores
 from pipeline.training import loop
+from pipeline.training.failures import memory_errors
 
 ROUNDS = 25
 """Networks, counted as often as they were chosen, that a selection looks at."""
@@ -124,7 +126,7 @@ class Combiner:
     ) -> None:
         """`train` says which images validate.
 
-        Raises ConfigError and DataError; PipelineError where weights don't fit.
+        Raises ConfigError, DataError and OutOfMemory; PipelineError where weights don't fit.
         """
         self._project, self._settings, self._members, self._announce = project, settings, members, announce
         images = load_images(project.training_data, meta)
@@ -144,7 +146,8 @@ class Combiner:
         for number, member in enumerate(members, start=1):
             announce(f"the validation part by {member.name} ({number} of {len(members)})")
             network = _network(member, meta)
-            loop.place(network, self._device)
+            with self._memory_errors():
+                loop.place(network, self._device)
             self._networks.append(network)
             self._probabilities.append(self._predicted(network))
         self._soup = cache(self._predicted_by_soup)
@@ -229,12 +232,16 @@ class Combiner:
         return sorted(positions, key=self._rank, reverse=True)
 
     def _predicted(self, network: Classifier) -> Floats:
-        return inference.predict(network, self._validation, self._device)
+        with self._memory_errors():
+            return inference.predict(network, self._validation, self._device)
+
+    def _memory_errors(self) -> AbstractContextManager[None]:
+        return memory_errors(self._device, self._settings.evaluate.batch_size, "evaluate.batch_size")
 
     def _recalibrated(self, positions: tuple[int, ...]) -> Classifier:
-        return soup.recalibrate_batch_norm(
-            [self._networks[position] for position in positions], self._statistics, self._device
-        )
+        chosen = [self._networks[position] for position in positions]
+        with self._memory_errors():
+            return soup.recalibrate_batch_norm(chosen, self._statistics, self._device)
 
     def _predicted_by_soup(self, positions: tuple[int, ...]) -> Floats:
         return (

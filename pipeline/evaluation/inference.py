@@ -12,12 +12,14 @@ from pipeline.networks import Classifier
 from pipeline.records import Meta
 from pipeline.training import loop
 from pipeline.training.device import Device
+from pipeline.training.failures import memory_errors
 
 
 def prepared_device(settings: Config) -> Device:
-    """The device of params.yaml in fp32, the precision that models are exported in. Raises ConfigError."""
+    """The device of params.yaml in fp32, the precision that models are exported in. Raises ConfigError, OutOfMemory."""
     device = Device.choose(settings.train.device, "fp32", settings.train.threads, Machine.probe())
-    device.prepare()
+    with memory_errors(device, settings.evaluate.batch_size, "evaluate.batch_size"):
+        device.prepare()
     return device
 
 

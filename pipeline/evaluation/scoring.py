@@ -22,6 +22,7 @@ from pipeline.evaluation.metrics import Floats, Ints
 from pipeline.files import Project, atomic_write, write_csv
 from pipeline.records import Calibration, EvaluateFigures, FoldFigures, Folds, Meta, Metrics, RunRecord, TrainFigures
 from pipeline.training import loop
+from pipeline.training.failures import memory_errors
 
 SPEED_MEASURED_S = 0.3
 """Seconds that predictions are timed for: a single pass over a small test set takes milliseconds, which vary."""
@@ -38,21 +39,22 @@ class Scored:
 def score_model(project: Project, settings: Config, record: RunRecord) -> Scored:
     """Writes metrics.json and the files below results/evaluate, and returns the figures.
 
-    Raises ConfigError, DataError; PipelineError where the model is missing or is not that of params.yaml.
+    Raises ConfigError, DataError, OutOfMemory; PipelineError where the model is missing or is not that of params.yaml.
     """
     meta = records.load_meta(project.meta)
     _check_network(project.model, settings, record)
     device = prepared_device(settings)
-    loader, batches = test_set.load(project, meta, settings, device)
-    images = loader.images
-    network = load_network(settings.model, project.model, meta)
-    macs = networks.macs(network, meta) if record.macs is None else record.macs
-    loop.place(network, device)
     size, bins = settings.evaluate.batch_size, settings.evaluate.calibration_bins
-    first = np.arange(len(images.labels))[:size]
-    loop.infer(network, OrderedBatches(loader, first, batch_size=size), device)  # warm-up
-    probabilities, seconds = _timed(lambda: predict(network, batches, device))
-    flipped = predict(network, batches, device, flip=True) if settings.evaluate.tta == "flip" else None
+    with memory_errors(device, size, "evaluate.batch_size"):
+        loader, batches = test_set.load(project, meta, settings, device)
+        images = loader.images
+        network = load_network(settings.model, project.model, meta)
+        macs = networks.macs(network, meta) if record.macs is None else record.macs
+        loop.place(network, device)
+        first = np.arange(len(images.labels))[:size]
+        loop.infer(network, OrderedBatches(loader, first, batch_size=size), device)  # warm-up
+        probabilities, seconds = _timed(lambda: predict(network, batches, device))
+        flipped = predict(network, batches, device, flip=True) if settings.evaluate.tta == "flip" else None
     before = metrics.score(metrics.with_temperature(probabilities, 1 / record.temperature), images.labels, bins)
     figures = EvaluateFigures(
         **asdict(metrics.score(probabilities, images.labels, bins)),

@@ -14,6 +14,7 @@ from pipeline.files import Project
 from pipeline.records import Meta, load_meta
 from pipeline.training import loop
 from pipeline.training.device import Device
+from pipeline.training.failures import memory_errors
 
 
 def load_all(project: Project, meta: Meta) -> Images:
@@ -35,11 +36,12 @@ def predict_test_set(
 
     The network is built from `model`, with the `weights` that networks.save wrote. `settings` has the device, its
     threads and the batch size; `flip` is test-time augmentation.
-    Raises ConfigError and DataError; PipelineError where the weights are missing or don't fit.
+    Raises ConfigError, DataError and OutOfMemory; PipelineError where the weights are missing or don't fit.
     """
     meta = load_meta(project.meta)
     device = prepared_device(settings)
     network = load_network(model, weights, meta)
-    loop.place(network, device)
-    loader, batches = load(project, meta, settings, device)
-    return predict(network, batches, device, flip=flip), loader.images.labels
+    with memory_errors(device, settings.evaluate.batch_size, "evaluate.batch_size"):
+        loop.place(network, device)
+        loader, batches = load(project, meta, settings, device)
+        return predict(network, batches, device, flip=flip), loader.images.labels

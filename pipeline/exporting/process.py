@@ -142,6 +142,7 @@ class Exporter:
 
 def _work(parent: Connection, meta: Path, training_data: Path) -> None:
     """The process. It answers each job with None, or with the reason why there is no model, until its parent ends."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # some hundred megabytes of each GPU, for a process that computes nothing
     if os.name == "posix":
         os.nice(NICENESS)
     from pipeline.exporting.mlflow_model import reason

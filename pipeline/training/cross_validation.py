@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.batches import splits
 from pipeline.batches.batches import Epochs
 from pipeline.batches.images import Images
+from pipeline.batches.loaders import Loader
 from pipeline.config import Config, Train
 from pipeline.errors import DataError, Diverged
 from pipeline.networks import Classifier
@@ -27,6 +28,7 @@ from pipeline.training import loop
 from pipeline.training.calibration import divide_logits, temperature
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
+from pipeline.training.failures import memory_errors
 from pipeline.training.parts import Parts
 
 
@@ -44,32 +46,37 @@ class Training:
     """The epochs of each network. After a kill some networks may be one epoch ahead of the others."""
 
     @classmethod
-    def of(cls, config: Config, meta: Meta, images: Images, device: Device, folder: Path) -> "Training":
+    def of(
+        cls, config: Config, meta: Meta, images: Images, device: Device, folder: Path, loader: Loader | None = None
+    ) -> "Training":
         """The training of `config`, resumed from the checkpoints in `folder` where there are some.
 
-        Raises DataError, ConfigError and DownloadError.
+        `loader` is that of an earlier training with these images; None: a new one. Raises DataError, ConfigError,
+        DownloadError and OutOfMemory.
         """
         train = config.train
         _check_classes(images.labels, meta, train)
-        if train.folds is None:
-            parts = [Parts.build(config, meta, images, device)]
-        else:
-            loader = device.loader(images)
-            parts = [
-                Parts.build(config, meta, images, device, loader=loader, positions=positions, seed=seed)
-                for positions, seed in zip(
-                    splits.folds(images.labels, train.folds, train.validation_seed, images.groups, meta.classes),
-                    seeds(train),
-                    strict=True,
-                )
-            ]
-        names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]
-        paths = [folder / name for name in names]
-        checkpoints = [Checkpoint.load(path) for path in paths]
-        for part, checkpoint in zip(parts, checkpoints, strict=True):
-            if checkpoint:
-                part.network.load_state_dict(checkpoint.model)
-            loop.place(part.network, device)
+        with memory_errors(device, train.batch_size):
+            if loader is None:
+                loader = device.loader(images)
+            if train.folds is None:
+                parts = [Parts.build(config, meta, images, device, loader=loader)]
+            else:
+                parts = [
+                    Parts.build(config, meta, images, device, loader=loader, positions=positions, seed=seed)
+                    for positions, seed in zip(
+                        splits.folds(images.labels, train.folds, train.validation_seed, images.groups, meta.classes),
+                        seeds(train),
+                        strict=True,
+                    )
+                ]
+            names = ["checkpoint.pt", *(f"checkpoint-{number}.pt" for number in range(2, len(parts) + 1))]
+            paths = [folder / name for name in names]
+            checkpoints = [Checkpoint.load(path) for path in paths]
+            for part, checkpoint in zip(parts, checkpoints, strict=True):
+                if checkpoint:
+                    part.network.load_state_dict(checkpoint.model)
+                loop.place(part.network, device)
         histories = [list(checkpoint.epochs) if checkpoint else [] for checkpoint in checkpoints]
         return cls(train, device, parts, checkpoints, paths, histories)
 
@@ -141,9 +148,10 @@ class Training:
 
     def infer(self) -> tuple[Tensor, Tensor]:
         """Logits and labels of the validation images. With folds these are all images, each predicted by the network
-        that was not trained on it."""
-        found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
-        return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
+        that was not trained on it. Raises OutOfMemory."""
+        with memory_errors(self.device, self.config.batch_size):
+            found = [loop.infer(part.network, part.validation, self.device) for part in self.parts]
+            return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
 
     def calibrate(self, logits: Tensor, labels: Tensor) -> float:
         """Divides the logits of the saved network by the temperature that suits its validation part, and returns it.

@@ -1,6 +1,7 @@
 """The device of a training, with its precision, threads and memory format."""
 
 import ctypes
+import gc
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -46,24 +47,42 @@ class Device:
             raise ConfigError(f"train.device is {requested}, but PyTorch finds {there} here; set auto or cpu.")
         if device.type == "mps" and not machine.mps:
             raise ConfigError("train.device is mps, but PyTorch finds no Apple GPU here; set auto or cpu.")
-        native_bf16 = {"cuda": machine.cuda_bf16, "cpu": machine.cpu_bf16, "mps": False}[device.type]
+        native_bf16 = {
+            "cuda": device.type == "cuda" and machine.cuda_bf16[device.index or 0],
+            "cpu": machine.cpu_bf16,
+            "mps": False,
+        }[device.type]
         if precision == "bf16" and not native_bf16:
             raise ConfigError(f"train.precision is bf16, but {device.type} has no native bf16 here; set auto or fp32.")
         # Emulated bf16 is several times slower than fp32; native bf16 is much faster.
         return cls(device, "bf16" if precision != "fp32" and native_bf16 else "fp32", threads or machine.cores)
 
     def prepare(self) -> None:
-        """Sets this process up for the device: threads, memory, TF32, cuDNN's choice of algorithms.
+        """Sets this process up for the device: threads, memory, precision, cuDNN's choice of algorithms.
 
-        A call before each training also returns the memory that the previous one has left.
+        A call before each training also returns the memory that the previous one has left, and the peak begins anew.
         """
         torch.set_num_threads(self.threads)
         if self.handle.type == "cpu":
             _keep_freed_memory()
         if self.handle.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.allow_tf32 = True
+            if self.handle.index is not None:  # cuda alone is the present one
+                torch.cuda.set_device(self.handle)
+            # fp32 is IEEE's. PyTorch convolves in TF32, with ten bits of precision, unless told not to.
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = True
+            self.give_back()
+            torch.cuda.reset_peak_memory_stats(self.handle)
+
+    def give_back(self) -> None:
+        """Returns the memory of a GPU that nothing uses, for the processes that share it. A CPU's is left alone."""
+        if self.handle.type != "cpu":
+            gc.collect()  # the graph of a step that failed may hold itself
+        if self.handle.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.handle.type == "mps":
+            torch.mps.empty_cache()
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which networks compute: autocast for bf16, none for fp32."""
@@ -79,6 +98,11 @@ class Device:
     @property
     def fused_optimizer(self) -> bool:
         return self.handle.type in ("cuda", "cpu")
+
+    @property
+    def waits_for_launches(self) -> bool:
+        """Whether few operations on much data are faster than many on little, more arithmetic included."""
+        return self.handle.type == "cuda"
 
     def synchronize(self) -> None:
         """Waits until the device is idle, for measurements of time."""

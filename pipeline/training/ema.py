@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -21,8 +20,10 @@ class Average:
             # Frozen weights are equal in both.
             if other.requires_grad or not isinstance(other, nn.Parameter)
         ]
-        self._averaged = [(kept, other) for kept, other in pairs if kept.is_floating_point()]
-        self._copied = [(kept, other) for kept, other in pairs if not kept.is_floating_point()]
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._averaged, self._moving = _unzipped(averaged)
+        self._copies, self._copied = _unzipped(copied)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -32,10 +33,13 @@ class Average:
         dominate for many steps.
         """
         decay = min(self._decay, (1 + step) / (10 + step))
-        kept, moving = zip(*self._averaged, strict=True)
-        get_ema_multi_avg_fn(decay)(kept, moving, step)  # type: ignore[no-untyped-call]
-        for copied, other in self._copied:
-            copied.copy_(other)
+        torch._foreach_lerp_(self._averaged, self._moving, 1 - decay)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._copied)
+
+
+def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [kept for kept, _ in pairs], [other for _, other in pairs]
 
 
 def _weights(network: nn.Module) -> list[Tensor]:

@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from pipeline.batches.batches import Batch, Epochs
 from pipeline.config import Train
-from pipeline.errors import Diverged, OutOfMemory
+from pipeline.errors import Diverged
 from pipeline.records import Epoch
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
+from pipeline.training.failures import memory_errors
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import learning_rate_factor
 
@@ -49,16 +50,24 @@ def fit(
     and a copy of `network` holds those that the optimiser moves. It resumes from `checkpoint` if there is one. It saves
     a checkpoint at `path` before it yields. Raises Diverged and OutOfMemory.
     """
-    place(network, device)
-    moving = copy.deepcopy(network) if config.ema else network
-    optimizer = build_optimizer(moving, config, fused=device.fused_optimizer, bf16=device.precision == "bf16")
+    with memory_errors(device, config.batch_size):
+        place(network, device)
+        moving = copy.deepcopy(network) if config.ema else network
+    optimizer = build_optimizer(
+        moving,
+        config,
+        fused=device.fused_optimizer,
+        bf16=device.precision == "bf16",
+        packed=device.waits_for_launches,
+    )
     steps = config.epochs * training.steps
     schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
     done: list[Epoch] = []
     if checkpoint:
         network.load_state_dict(checkpoint.model)
         moving.load_state_dict(checkpoint.moving or checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
+        with memory_errors(device, config.batch_size):
+            optimizer.load_state_dict(checkpoint.optimizer)
         schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
     average = Average(network, moving, config.ema) if config.ema else None
@@ -66,7 +75,7 @@ def fit(
     while not over(done, config):
         number = len(done) + 1
         began = time.perf_counter()
-        with memory_errors(config, device):
+        with memory_errors(device, config.batch_size):
             with _seeded(config.seed, number, device):
                 passed = state.train_epoch(training, number)
             device.synchronize()
@@ -205,19 +214,3 @@ def _check_finite(loss_sum: Tensor, number: int, learning_rate: float) -> None:
             f"The training diverged: the loss is not finite in epoch {number}, learning rate {learning_rate:.3g}. "
             "Lower train.learning_rate (a third of it is a good next try), or lengthen train.warmup."
         )
-
-
-@contextmanager
-def memory_errors(config: Train, device: Device) -> Iterator[None]:
-    """A context that turns what PyTorch raises when an allocation fails into OutOfMemory, with advice."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        ):
-            raise
-        raise OutOfMemory(
-            f"{device.handle} ({device.name}) has too little memory for a train.batch_size of {config.batch_size}: "
-            f"halve it (and train.learning_rate with it), or lower model.width. PyTorch says: {error}"
-        ) from error

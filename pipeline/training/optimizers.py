@@ -1,7 +1,5 @@
 """The optimisers of `train.optimizer`, and which weights get which of their rules."""
 
-import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -9,10 +7,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from pipeline.config import Train
-
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration (Jordan et al. 2024), chosen for a steep slope at 0: five steps are enough."""
-_NEWTON_SCHULZ_STEPS = 5
+from pipeline.training.orthogonal import Packed, by_shape
 
 ADAM_SHARE = 0.1
 """Share of train.learning_rate for the weights that Muon leaves to AdamW. A step of Adam at rate 1 moves each weight by
@@ -21,12 +16,14 @@ _ADAM_SECOND_BETA = 0.99
 _ADAM_EPSILON = 1e-8
 
 
-def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, bf16: bool = False) -> optim.Optimizer:
+def build_optimizer(
+    network: nn.Module, config: Train, *, fused: bool = False, bf16: bool = False, packed: bool = False
+) -> optim.Optimizer:
     """The optimiser of `train.optimizer` for the weights of `network` that are trained.
 
     Matrices and kernels have weight decay. Norms and biases, which are vectors, have none (Goyal et al. 2017, section
     5.3). `network.head`, if there is one, holds the weights of the last layer, which `train.head_learning_rate` and
-    Muon treat separately. With `bf16` Muon multiplies matrices in that precision.
+    Muon treat separately. With `bf16` Muon multiplies matrices in that precision, with `packed` all of them together.
     """
     head = {id(parameter) for parameter in getattr(network, "head", ())}
     apart = config.optimizer == "muon" or config.head_learning_rate is not None
@@ -48,7 +45,8 @@ def build_optimizer(network: nn.Module, config: Train, *, fused: bool = False, b
         if parameters:
             groups.append(group)
     if config.optimizer == "muon":
-        return Muon(groups, config.learning_rate, config.momentum, torch.bfloat16 if bf16 else torch.float32)
+        precision = torch.bfloat16 if bf16 else torch.float32
+        return Muon(groups, config.learning_rate, config.momentum, precision, packed=packed)
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return optim.SGD(groups, config.learning_rate, config.momentum, nesterov=nesterov, fused=fused)
@@ -72,16 +70,24 @@ class Muon(optim.Optimizer):
     Hutter 2017).
 
     torch.optim.Muon takes matrices only, one by one, and multiplies in bf16 on any device. This one takes kernels, and
-    makes those of one shape orthogonal together.
+    makes many orthogonal together: those of one shape or, `packed`, all.
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], lr: float, momentum: float, precision: torch.dtype = torch.float32
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        momentum: float,
+        precision: torch.dtype = torch.float32,
+        *,
+        packed: bool = False,
     ) -> None:
         """`precision` is the type in which matrices are multiplied."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False}
         super().__init__(groups, defaults)
         self._precision = precision
+        self._packed: dict[tuple[int, ...], Packed] | None = {} if packed else None
+        """Room for the moves of the weights with these ids."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -100,7 +106,7 @@ class Muon(optim.Optimizer):
             if not weights:
                 continue
             if group["orthogonal"]:
-                moves = self._orthogonal(self._momenta(weights, group["momentum"]))
+                moves = self._orthogonal(weights, group["momentum"])
             else:
                 moves = self._adam(weights, group["momentum"])
             if group["weight_decay"]:
@@ -108,9 +114,19 @@ class Muon(optim.Optimizer):
             torch._foreach_add_(weights, moves, alpha=-group["lr"])
         return loss
 
-    def _momenta(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """Gradients with Nesterov momentum, as in torch.optim.SGD."""
+    def _orthogonal(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Gradients with Nesterov momentum, as in torch.optim.SGD, made orthogonal and scaled."""
         gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if self._packed is None:
+            return by_shape(self._momenta(weights, gradients, momentum), self._precision)
+        ids = tuple(map(id, weights))
+        if ids not in self._packed:
+            self._packed = {ids: Packed(weights)}
+        packed = self._packed[ids]
+        torch._foreach_copy_(packed.moves, self._momenta(weights, gradients, momentum))
+        return packed.make_orthogonal(self._precision)
+
+    def _momenta(self, weights: list[Tensor], gradients: list[Tensor], momentum: float) -> list[Tensor]:
         if not momentum:
             return gradients
         for weight, gradient in zip(weights, gradients, strict=True):
@@ -141,32 +157,3 @@ class Muon(optim.Optimizer):
         sizes = torch._foreach_sqrt(torch._foreach_div(squares, [1 - _ADAM_SECOND_BETA**step for step in steps]))
         torch._foreach_add_(sizes, _ADAM_EPSILON)
         return list(torch._foreach_div(torch._foreach_div(means, [1 - momentum**step for step in steps]), sizes))
-
-    def _orthogonal(self, moves: list[Tensor]) -> list[Tensor]:
-        """The moves made orthogonal and scaled. Those of one shape are computed together."""
-        by_shape: dict[torch.Size, list[int]] = defaultdict(list)
-        for index, move in enumerate(moves):
-            by_shape[move.shape].append(index)
-        made = list(moves)
-        for shape, indices in by_shape.items():
-            matrices = torch.stack([moves[index].flatten(1) for index in indices])
-            scale = math.sqrt(max(1.0, matrices.shape[1] / matrices.shape[2]))
-            for index, matrix in zip(indices, orthogonal(matrices, self._precision), strict=True):
-                made[index] = scale * matrix.reshape(shape)
-        return made
-
-
-def orthogonal(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
-    """Matrices [N, rows, columns] with singular values of about 1 (0.7 to 1.2) and the same singular vectors.
-
-    By the Newton-Schulz iteration of Jordan et al. 2024, with matrix products in `precision`. Singular values that are
-    tiny compared with the largest stay below that range.
-    """
-    a, b, c = _NEWTON_SCHULZ
-    tall = matrices.shape[1] > matrices.shape[2]
-    made = (matrices.mT if tall else matrices).to(precision)
-    made = made / made.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(_NEWTON_SCHULZ_STEPS):
-        square = made @ made.mT
-        made = torch.baddbmm(made, torch.baddbmm(square, square, square, beta=b, alpha=c), made, beta=a)
-    return (made.mT if tall else made).to(matrices.dtype)

@@ -8,6 +8,8 @@ from pipeline.batches.augment import Mixing
 from pipeline.config import Augment
 
 FILL = (0.5, 0.25, 1.0)
+CPU = torch.device("cpu")
+COLOUR = augment.colour_of(FILL, CPU)
 
 
 def policy(name: str, **others: float | str) -> Augment:
@@ -37,7 +39,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def changed(images: Tensor, name: str, seed: int = 0, **others: float | str) -> Tensor:
     draws = augment.draw(policy(name, **others), len(images), (8, 8), seeded(seed))
-    return augment.apply(images, draws, FILL)
+    return augment.apply(images, draws, COLOUR)
 
 
 def border() -> Tensor:
@@ -101,8 +103,8 @@ def test_equal_seeds_change_images_alike(images: Tensor) -> None:
 @pytest.mark.parametrize("others", [{}, ALL])
 def test_a_part_of_the_draws_belongs_to_that_part_of_the_images(images: Tensor, others: dict[str, str]) -> None:
     draws = augment.draw(policy("crop_flip_cutout", **others), 64, (8, 8), seeded())
-    whole = augment.apply(images, draws, FILL)
-    assert torch.equal(augment.apply(images[16:32], draws[16:32], FILL), whole[16:32])
+    whole = augment.apply(images, draws, COLOUR)
+    assert torch.equal(augment.apply(images[16:32], draws[16:32], COLOUR), whole[16:32])
 
 
 def test_batches_are_channels_last_in_memory(images: Tensor) -> None:
@@ -120,7 +122,7 @@ def test_batches_are_channels_last_in_memory(images: Tensor) -> None:
 def test_images_of_any_channels_and_sides_go_through_all_of_it(channels: int) -> None:
     images = torch.randint(256, (32, 9, 14, channels), dtype=torch.uint8, generator=seeded())
     draws = augment.draw(policy("crop_flip_cutout", auto="trivial", erasing=0.5), 32, (9, 14), seeded())
-    out = augment.apply(images, draws, (0.5,) * channels)
+    out = augment.apply(images, draws, augment.colour_of((0.5,) * channels, CPU))
     assert (out.shape, out.dtype) == ((32, channels, 9, 14), torch.uint8)
 
 
@@ -167,7 +169,9 @@ def test_erasing_comes_after_the_operations(images: Tensor) -> None:
     # No operation changes what was blanked.
     draws = augment.draw(policy("none", auto="trivial", erasing=1.0), 64, (8, 8), seeded())
     assert draws.erased is not None
-    for one, (top, bottom, left, right) in zip(augment.apply(images, draws, FILL), draws.erased.tolist(), strict=True):
+    for one, (top, bottom, left, right) in zip(
+        augment.apply(images, draws, COLOUR), draws.erased.tolist(), strict=True
+    ):
         assert (one[:, top:bottom, left:right] == border()).all()
 
 
@@ -250,12 +254,13 @@ def test_equal_seeds_mix_alike() -> None:
 def test_a_gpu_changes_images_as_the_cpu_does(images: Tensor) -> None:
     device = torch.device("cuda")
     draws = augment.draw(policy("crop_flip_cutout", auto="rand", erasing=0.5), 64, (8, 8), seeded())
-    there = augment.apply(images.to(device), draws.to(device), FILL)
-    here = augment.apply(images, draws, FILL)
+    there = augment.apply(images.to(device), draws.to(device, 64), COLOUR.to(device))
+    here = augment.apply(images, draws, COLOUR)
     # A coordinate or a fraction may be rounded the other way.
     assert (there.cpu() != here).float().mean() < 0.01
     for drawn in (mixing(64, mixup=1.0), mixing(64, cutmix=1.0)):
-        away = augment.mix(there, drawn.to(device)).cpu().int() - augment.mix(there.cpu(), drawn).int()
+        moved = augment.Mixing(drawn.share.to(device), None if drawn.box is None else drawn.box.to(device))
+        away = augment.mix(there, moved).cpu().int() - augment.mix(there.cpu(), drawn).int()
         assert away.abs().max() <= 1
 
 

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
 from pipeline.batches.images import Images
-from pipeline.batches.loaders import Streamed
+from pipeline.batches.loaders import Resident, Streamed
 from pipeline.config import Augment
 
 CPU = torch.device("cpu")
@@ -155,3 +155,36 @@ def test_ordered_batches_hold_all_images_in_order(images: Images) -> None:
     assert (len(part), part.steps) == (47, 3)
     pixels = torch.cat([batch.images for batch in taken]).numpy()
     assert np.array_equal(pixels, images.pixels[3:50].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"policy": "crop_flip_cutout", "auto": "rand", "erasing": 0.3},
+        {"policy": "flip", "auto": "trivial", "small_side": 0.75, "padding_mode": "reflect"},
+        {"policy": "crop_flip", "mixup": 0.3, "cutmix": 1.0, "small_side": 0.75},
+    ],
+)
+@pytest.mark.parametrize("together", [2, 3, 100])
+def test_batches_that_are_augmented_together_are_those_augmented_one_by_one_to_the_bit(
+    images: Images, values: dict[str, str | float], together: int
+) -> None:
+    """On a GPU; this is what it does, on a CPU."""
+    loader, how = Resident(images, CPU), Augment.model_validate(values)
+    made = []
+    for at_once_bytes in (0, together * 8 * images.pixels[0].nbytes):
+        loader.at_once_bytes = at_once_bytes
+        batches = TrainingBatches(
+            loader, np.arange(5, 64), batch_size=8, policy=how, fill=(0.5,) * 3, seed=0, small_epochs=1
+        )
+        made.append([batch for number in (1, 2) for batch in batches.epoch(number)])
+    assert len(made[0]) == len(made[1]) == 14
+    for one, other in zip(*made, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert one.images.is_contiguous(memory_format=torch.channels_last)
+        assert other.images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(one.labels, other.labels)
+        assert (one.mix is None) == (other.mix is None)
+        if one.mix and other.mix:
+            assert torch.equal(one.mix.share, other.mix.share)
+            assert torch.equal(one.mix.labels, other.mix.labels)

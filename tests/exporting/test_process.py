@@ -17,6 +17,7 @@ from places import REPOSITORY
 
 from pipeline import config, networks
 from pipeline.config import Model
+from pipeline.exporting import process
 from pipeline.exporting.process import NICENESS, Done, Exporter
 from pipeline.files import Project
 from pipeline.records import Meta, load_meta
@@ -189,3 +190,14 @@ def test_the_process_ends_with_its_parent_which_imports_neither_torch_nor_mlflow
     )
     pid = int(done.stdout)
     wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_the_process_hides_gpus_before_it_imports_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Gone:
+        def recv(self) -> None:
+            raise EOFError
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(os, "nice", lambda by: os.environ["CUDA_VISIBLE_DEVICES"] == "" or pytest.fail("not hidden"))
+    process._work(Gone(), tmp_path, tmp_path)  # type: ignore[arg-type]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

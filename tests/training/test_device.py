@@ -1,3 +1,4 @@
+import gc
 import platform
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ from pipeline.machine import Machine
 from pipeline.training.device import Device
 
 LAPTOP = Machine(cores=4)
-SERVER = Machine(cores=16, cuda_devices=2, cuda_bf16=True, cpu_bf16=True)
-OLD_GPU = Machine(cores=8, cuda_devices=1, cuda_bf16=False)
+SERVER = Machine(cores=16, cuda_devices=2, cuda_bf16=(True, True), cpu_bf16=True)
+OLD_GPU = Machine(cores=8, cuda_devices=1, cuda_bf16=(False,))
+MIXED = Machine(cores=8, cuda_devices=2, cuda_bf16=(False, True))
 APPLE = Machine(cores=10, mps=True)
 ZEN4 = Machine(cores=2, cpu_bf16=True)
 
@@ -27,6 +29,8 @@ ZEN4 = Machine(cores=2, cpu_bf16=True)
         (SERVER, "cuda:1", "auto", "cuda:1", "bf16"),
         (SERVER, "cpu", "bf16", "cpu", "bf16"),
         (OLD_GPU, "auto", "auto", "cuda", "fp32"),
+        (MIXED, "cuda:0", "auto", "cuda:0", "fp32"),
+        (MIXED, "cuda:1", "auto", "cuda:1", "bf16"),
         (APPLE, "auto", "auto", "mps", "fp32"),
         (APPLE, "cpu", "auto", "cpu", "fp32"),
     ],
@@ -81,6 +85,28 @@ def test_the_next_training_begins_without_the_memory_of_the_last(one_thread: Non
     assert held - psutil.Process().memory_info().rss < 2**26
     device.prepare()
     assert held - psutil.Process().memory_info().rss > 2**27
+
+
+def test_a_gpu_gets_ieee_precision_its_own_context_and_the_memory_of_the_last_training_back(
+    monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    called: list[object] = []
+    # PyTorch's own checks of what it is given stay.
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", lambda index: called.append(("set", index)), raising=False)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, name=name: called.append((name, *map(str, given))))
+    monkeypatch.setattr(gc, "collect", lambda: called.append("collect"))
+    for place in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        monkeypatch.setattr(place, "fp32_precision", place.fp32_precision)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for requested, precision in (("cuda:1", "bf16"), ("cuda:1", "fp32"), ("auto", "auto")):
+        called.clear()
+        device = Device.choose(requested, precision, 1, SERVER)
+        device.prepare()
+        chosen = [("set", 1)] if requested == "cuda:1" else []
+        assert called == [*chosen, "collect", ("empty_cache",), ("reset_peak_memory_stats", str(device.handle))]
+        assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_autocast_is_on_for_bf16_alone() -> None:

@@ -184,7 +184,7 @@ def test_too_little_memory_is_reported_with_advice(
             raise error
 
     parts = Parts.build(short, meta, images, cpu)
-    with pytest.raises(OutOfMemory, match=r"train\.batch_size of 16: halve it"):
+    with pytest.raises(OutOfMemory, match=r"batches of 16 \(train\.batch_size\): halve it"):
         list(loop.fit(Hungry(), parts.training, parts.validation, short.train, cpu))
 
 

@@ -6,7 +6,8 @@ from pipeline import networks
 from pipeline.config import Config
 from pipeline.networks import Classifier
 from pipeline.records import Meta
-from pipeline.training.optimizers import ADAM_SHARE, Muon, build_optimizer, orthogonal
+from pipeline.training.optimizers import ADAM_SHARE, Muon, build_optimizer
+from pipeline.training.orthogonal import orthogonal
 
 
 @pytest.fixture

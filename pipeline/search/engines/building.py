@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
-from pipeline.machine import Machine, granted_cores, placements
+from pipeline.machine import Machine, Placement, granted_cores, placements
 from pipeline.search.engines import local
 from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import LocalEngine
@@ -35,7 +35,14 @@ def _local(settings: Config, project: Project, folder: Path) -> Engine:
         WorkerSpec(
             meta=project.meta,
             training_data=project.training_data,
-            hardware=Hardware(placement.device, placement.threads, train.precision, placement.memory_share),
+            hardware=Hardware(
+                placement.device,
+                placement.threads,
+                train.precision,
+                placement.memory_share,
+                placement.visible,
+                _room(folder, placement),
+            ),
             log=folder / f"worker-{number}.log",
             code=config.code_digests(settings),
         )
@@ -46,6 +53,12 @@ def _local(settings: Config, project: Project, folder: Path) -> Engine:
     for spec in specs:
         spec.log.write_bytes(b"")
     return LocalEngine(specs)
+
+
+def _room(folder: Path, placement: Placement) -> Path | None:
+    """What names a GPU among the workers that share it; None where one has it for itself."""
+    name = (placement.visible or placement.device).replace("/", "-").replace(":", "-")
+    return folder / name if placement.memory_share < 1 else None
 
 
 def _ray(settings: Config, project: Project, folder: Path) -> "RayEngine":

@@ -15,7 +15,7 @@ from pipeline.outcome import Outcome
 from pipeline.processes import ChildProcess, prepare_forks
 from pipeline.search.engines import worker
 from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
-from pipeline.search.engines.trainer import LOADED, Unfit
+from pipeline.search.engines.trainer import LOADED, Broken, Unfit
 from pipeline.search.engines.worker import Pause, Ready, WorkerSpec
 
 STARTS = 3
@@ -114,6 +114,11 @@ class LocalEngine:
             handle.ready, handle.deaths = True, 0
         elif isinstance(message, Unfit):
             raise Stuck(message.why)
+        elif isinstance(message, Broken):
+            order, handle.order = handle.order, None
+            self._replace(handle)
+            if order:
+                self._messages.append(Failed(order.trial, Outcome.CRASHED, message.why))
         else:
             if isinstance(message, TargetReached | Paused | Failed):
                 handle.order = None

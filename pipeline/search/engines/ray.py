@@ -31,7 +31,7 @@ from pipeline.files import atomic_write
 from pipeline.outcome import Outcome
 from pipeline.provenance import code_digest
 from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
-from pipeline.search.engines.trainer import Hardware, Trainer, Unfit
+from pipeline.search.engines.trainer import Broken, Hardware, Trainer, Unfit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 try:
@@ -206,6 +206,10 @@ class RayEngine:
         self._lost, worker.has_begun = 0, True
         if isinstance(message, Unfit):
             raise Stuck(message.why)
+        if isinstance(message, Broken):
+            self._replace(worker)
+            self._messages.append(Failed(order.trial, Outcome.CRASHED, message.why))
+            return
         if isinstance(message, TargetReached | Paused | Failed):
             worker.order = worker.answer = None
         self._messages.append(message)
@@ -256,7 +260,7 @@ class _Actor:
     def pause(self, attempt: str) -> None:
         self._pauses.add(attempt)
 
-    def answer(self, order: Order, attempt: str, folder: str) -> Iterator[Message | Unfit]:
+    def answer(self, order: Order, attempt: str, folder: str) -> Iterator[Message | Unfit | Broken]:
         if why := self._unfit(Path(folder)):
             yield Unfit(why)
             return

@@ -2,9 +2,11 @@
 
 import errno
 import importlib
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline import config
@@ -21,11 +23,13 @@ from pipeline.search.engines.base import (
     TargetReached,
     WorkerInfo,
 )
+from pipeline.search.engines.sharing import Room
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.batches.images import Images
+    from pipeline.batches.loaders import Loader
     from pipeline.records import Meta
 
 LOADED = ("torch._dynamo", "pipeline.batches.images", "pipeline.networks", "pipeline.training.cross_validation")
@@ -50,6 +54,13 @@ class Unfit:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """The worker can't use its device any more, and must be replaced; the order that it had crashed."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Hardware:
     """What a worker trains on, as params.yaml asks for it."""
 
@@ -58,10 +69,17 @@ class Hardware:
     precision: str
     memory_share: float = 1.0
     """Of the memory of a GPU, what this worker may count on."""
+    visible: str | None = None
+    """The only GPU to be seen, as CUDA_VISIBLE_DEVICES names it; None: all that the owner sees."""
+    room: Path | None = None
+    """Names the GPU among the workers that share it; None: they don't wait for one another."""
 
 
 class Trainer:
-    """What a worker keeps between orders: the device and the images. Workers of a machine share the images' memory."""
+    """What a worker keeps between orders: the device and the images on it.
+
+    On a CPU the workers of a machine share the images' memory. On a GPU each has one copy, for all orders and folds.
+    """
 
     def __init__(
         self, meta: "Meta", images: "Images", hardware: Hardware, code: Mapping[str, str] | None = None
@@ -77,11 +95,16 @@ class Trainer:
         from pipeline.training.device import Device
 
         self._meta, self._images, self._code = meta, images, code
+        self._loader: Loader | None = None
+        self._room = Room(hardware.room)
+        if hardware.visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hardware.visible  # CUDA reads it when it is first used
         device = Device.choose(hardware.device, hardware.precision, hardware.threads, Machine.probe())
         self._device = replace(device, memory_share=hardware.memory_share)
 
-    def answer(self, order: Order, pause: Request) -> Iterator[Message | Unfit]:
-        """Carries out an order. The last message is TargetReached, Paused or Failed; or Unfit, if no order would do."""
+    def answer(self, order: Order, pause: Request) -> Iterator[Message | Unfit | Broken]:
+        """Carries out an order. The last message is TargetReached, Paused or Failed; or Unfit, if no order would do; or
+        Broken, if this worker can do none."""
         try:
             yield from self._work(order, pause)
         except OSError as error:
@@ -101,42 +124,76 @@ class Trainer:
                 yield Failed(order.trial, Outcome.IMPOSSIBLE, str(error))
         except PipelineError as error:
             yield Unfit(str(error))  # the data, which no search varies, or weights that can't be fetched
-        except Exception:
-            yield Failed(order.trial, Outcome.CRASHED, traceback.format_exc())
+        except Exception as error:
+            from pipeline.training.failures import has_broken
+
+            why = traceback.format_exc()
+            yield Broken(why) if has_broken(self._device, error) else Failed(order.trial, Outcome.CRASHED, why)
 
     def _work(self, order: Order, pause: Request) -> Iterator[Message]:
         """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
-        from pipeline import networks
-        from pipeline.training.cross_validation import Training
-        from pipeline.training.loop import memory_errors
-
         yield Began(order.trial)
         if self._code and config.code_digests(order.config) != self._code:
             raise PipelineError(
                 f"The code of {' and '.join(self._code)} has changed since the search began, and its trials don't "
                 "compare with new ones: set it back, or search under another --study."
             )
-        self._device.prepare()
-        with memory_errors(order.config.train, self._device):
-            training = Training.of(order.config, self._meta, self._images, self._device, order.folder)
+        alone = False
+        pieces = self._pieces(order, pause)
+        while True:
+            try:
+                with self._room.turn(alone=alone, clear=self._device.give_back):
+                    messages = next(pieces, None)
+            except OutOfMemory:
+                if alone or self._device.memory_share == 1:
+                    raise
+                # A neighbour may have had the memory: from the checkpoint on, alone until an epoch is over.
+                alone = True
+            else:
+                if messages is None:
+                    break
+                yield from messages
+                alone = False
+                continue
+            # Here, as the error that is gone had references to what filled the memory.
+            pieces = self._pieces(order, pause)
+            self._device.give_back()
+        if self._device.memory_share < 1:
+            del pieces
+            self._device.give_back()
+
+    def _pieces(self, order: Order, pause: Request) -> Iterator[list[Message]]:
+        """The messages of an order, in pieces of work. The first has the start in it, so that it trains an epoch."""
+        from pipeline import networks
+        from pipeline.training.cross_validation import Training
+        from pipeline.training.failures import memory_errors
+
+        with memory_errors(self._device, order.config.train.batch_size):
+            self._device.prepare()
+            self._loader = self._loader or self._device.loader(self._images)
+        training = Training.of(order.config, self._meta, self._images, self._device, order.folder, loader=self._loader)
         done = training.done
-        for epoch in done[order.known : order.until]:
-            yield EpochDone(order.trial, epoch)
+        messages: list[Message] = [EpochDone(order.trial, epoch) for epoch in done[order.known : order.until]]
         # The epoch may have been reached before the owner, or this worker's predecessor, was killed.
-        if len(done) < order.until:
+        if trains := len(done) < order.until:
             for epoch in training.fit():
                 if epoch.number > order.known:
-                    yield EpochDone(order.trial, epoch)
+                    messages.append(EpochDone(order.trial, epoch))
                 if epoch.number == order.until or training.over:
                     break
+                yield messages
+                messages = []
                 if pause.is_set():
-                    yield Paused(order.trial)
+                    yield [Paused(order.trial)]
                     return
+        if trains:
+            yield messages
+            messages = []
         logits, labels = training.infer()
         if order.keep_model or training.over:
             training.calibrate(logits, labels)
             networks.save(training.network, order.folder / "model.safetensors")
-        yield TargetReached(
+        reached = TargetReached(
             order.trial,
             min(len(training.done), order.until),
             _confusion(logits, labels),
@@ -144,6 +201,7 @@ class Trainer:
             self._device.peak_memory_bytes(),
             over=training.over,
         )
+        yield [*messages, reached]
 
 
 def _confusion(logits: "Tensor", labels: "Tensor") -> Matrix:

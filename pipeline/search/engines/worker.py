@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.search.engines.base import Order
-from pipeline.search.engines.trainer import Hardware, Trainer, Unfit
+from pipeline.search.engines.trainer import Broken, Hardware, Trainer, Unfit
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def main(owner: Connection, spec: WorkerSpec) -> None:
             owner.send(message)
             if isinstance(message, Unfit):
                 return
+            if isinstance(message, Broken):
+                os._exit(1)  # the libraries' own ending may wait for a GPU that answers no more
 
 
 def _trainer(spec: WorkerSpec) -> Trainer:

@@ -237,6 +237,23 @@ def test_a_worker_that_kills_itself_is_replaced_and_the_trial_resumes_with_the_s
     assert figures(messages) + figures(messages_of(faulty)) == figures(undisturbed)
 
 
+def test_a_worker_whose_gpu_is_broken_is_replaced_before_its_next_order(
+    engines: Engines, project: Project, settings: Config
+) -> None:
+    engine = engines(1, workers.breaks_once)
+    before = engine.processes
+    engine.submit(order(project, settings, 4))
+    messages = messages_of(engine, Failed)
+    failed = messages[-1]
+    assert isinstance(failed, Failed)
+    assert failed.outcome == "crashed"
+    assert "an illegal memory access" in failed.why
+    assert engine.processes != before
+    assert engine.free == 1
+    engine.submit(order(project, settings, 4, known=len(epochs(messages))))
+    assert [epoch.number for epoch in epochs(messages_of(engine))] == [3, 4]
+
+
 @pytest.mark.slow
 def test_a_worker_that_hangs_can_be_stopped_and_sends_no_more_messages(
     engines: Engines, project: Project, settings: Config

@@ -1,0 +1,253 @@
+"""What a training step asks of a GPU, counted on a CPU that does what a GPU would do."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from places import REPOSITORY
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pipeline import config, networks
+from pipeline.batches import augment
+from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
+from pipeline.batches.images import Images
+from pipeline.batches.loaders import Resident
+from pipeline.config import Augment, Config
+from pipeline.records import Meta
+from pipeline.training import loop
+from pipeline.training.cross_validation import Training
+from pipeline.training.device import Device
+from pipeline.training.ema import Average
+from pipeline.training.optimizers import build_optimizer
+
+META = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
+BATCH, TOGETHER = 2, 4
+VIEWS = {"view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "unsqueeze"}
+VIEWS |= {"squeeze", "split", "unbind", "as_strided", "detach", "alias", "lift_fresh", "split_with_sizes"}
+"""Operations that compute nothing."""
+WAITS = {"_local_scalar_dense", "nonzero", "item", "equal", "is_nonzero", "masked_select", "unique", "_unique2"}
+"""Operations whose result the CPU has to wait for."""
+
+
+@dataclass(frozen=True)
+class LikeGpu(Device):
+    """A CPU that is told to do what suits a GPU."""
+
+    @property
+    def waits_for_launches(self) -> bool:
+        return True
+
+
+class Ops(TorchDispatchMode):
+    """Counts what is dispatched, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def settings_of(recipe: str, **values: Any) -> Config:
+    return config.load(REPOSITORY / recipe / "params.yaml", {"train.batch_size": BATCH, "train.epochs": 8} | values)
+
+
+class Watched:
+    """Training batches, and what had been dispatched when each was asked for."""
+
+    def __init__(self, batches: TrainingBatches, ops: Ops) -> None:
+        self.batches, self.ops = batches, ops
+        self.marks: list[Counter[str]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def steps(self) -> int:
+        return self.batches.steps
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for batch in self.batches.epoch(number):
+            self.marks.append(self.ops.counts.copy())
+            yield batch
+
+
+def counted(settings: Config, device: Device, together: int = TOGETHER) -> Counter[str]:
+    """What so many steps dispatch which are augmented together: in the second epoch, which has whole images."""
+    random = np.random.default_rng(0)
+    count = 3 * together * BATCH
+    images = Images(random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10)
+    loader = Resident(images, device.handle)
+    loader.at_once_bytes = together * BATCH * images.pixels[0].nbytes
+    batches = TrainingBatches(
+        loader, np.arange(count), batch_size=BATCH, policy=settings.augment, fill=META.mean, seed=0
+    )
+    with Ops() as ops:
+        watched = Watched(batches, ops)
+        network = networks.build(settings.model, META, seed=0)
+        few = OrderedBatches(loader, np.arange(BATCH), batch_size=BATCH)
+        fit = loop.fit(network, watched, few, settings.train, device)
+        next(fit)
+        watched.marks.clear()
+        next(fit)
+    return watched.marks[2 * together] - watched.marks[together]
+
+
+def launches(counts: Counter[str]) -> int:
+    return sum(count for name, count in counts.items() if name not in VIEWS)
+
+
+@pytest.fixture
+def like_gpu(one_thread: None) -> Device:
+    return LikeGpu(torch.device("cpu"), "fp32", 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "most"),
+    [
+        (".", {}, 155),
+        ("examples/accurate", {}, 206),
+        ("examples/resnet20", {}, 210),
+        (".", {"augment.auto": "rand"}, 225),
+        (".", {"augment.mixup": 0.2, "augment.cutmix": 1.0, "train.clip_norm": 1.0}, 225),
+    ],
+)
+def test_a_step_launches_few_operations_and_waits_for_none(
+    like_gpu: Device, recipe: str, values: dict[str, Any], most: int
+) -> None:
+    counts = counted(settings_of(recipe, **values), like_gpu)
+    assert launches(counts) / TOGETHER <= most, counts
+    assert not WAITS & set(counts)
+
+
+def test_a_step_of_muon_dispatches_fewer_than_60_operations_those_that_compute_nothing_included() -> None:
+    settings = settings_of(".")
+    network = networks.build(settings.model, META, seed=0).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, settings.train, packed=True)
+    for _ in range(2):
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
+        with Ops() as ops:
+            optimizer.step()
+    assert ops.counts.total() < 60
+
+
+@pytest.mark.parametrize("values", [{}, {"augment.auto": "trivial", "augment.cutmix": 1.0}])
+def test_what_suits_a_gpu_gives_about_the_numbers_of_a_cpu_and_the_same_to_the_bit_when_it_resumes(
+    settings: Config,
+    meta: Meta,
+    images: Images,
+    cpu: Device,
+    like_gpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, Any],
+) -> None:
+    given = {"train.epochs": 3, "train.batch_size": 8, "train.optimizer": "muon", "train.ema": 0.9} | values
+    settings = settings.with_values(given)
+    of_cpu = list(Training.of(settings, meta, images, cpu, tmp_path / "cpu").fit())
+    loader = Resident(images, cpu.handle)
+    loader.at_once_bytes = 20 * images.pixels[0].nbytes
+    whole = Training.of(settings, meta, images, like_gpu, tmp_path / "whole", loader)
+    epochs = list(whole.fit())
+    for epoch, other in zip(epochs, of_cpu, strict=True):
+        assert epoch.training_loss == pytest.approx(other.training_loss, rel=1e-3)
+    next(Training.of(settings, meta, images, like_gpu, tmp_path / "killed", loader).fit())
+    resumed = Training.of(settings, meta, images, like_gpu, tmp_path / "killed", loader)
+    assert [epoch.validation_loss for epoch in resumed.fit()] == [epoch.validation_loss for epoch in epochs[1:]]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
+
+
+class Transfers(TorchDispatchMode):
+    """Collects the names of operations that copy from the CPU to a GPU, which may wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device == GPU:
+            given = [one for one in args if isinstance(one, torch.Tensor)]
+            self.names += [func.overloadpacket.__name__ for one in given if one.device.type == "cpu" and one.ndim]
+        return made
+
+
+@pytest.fixture
+def there() -> Iterator[Callable[[Any], Any]]:
+    """Makes tensors look as if they were on the second GPU: shapes and devices are checked, nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield lambda tensor: mode.from_tensor(tensor.detach()).to(GPU) if isinstance(tensor, torch.Tensor) else tensor
+
+
+def test_augmenting_on_the_second_gpu_stays_there_without_a_transfer_or_a_matrix_product(
+    there: Callable[[Any], Any],
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    how = Augment(policy="crop_flip_cutout", auto="rand", erasing=0.5, padding_mode="reflect", mixup=0.2, cutmix=0.2)
+    with no_dispatch():
+        draws = augment.draw(how, 64, (32, 32), random).to(CPU, 64)
+        mixings = augment.draw_mixings(how, 8, 64, (32, 32), random, CPU)
+        images, colour = (
+            torch.zeros(64, 32, 32, 3, dtype=torch.uint8),
+            augment.colour_of((0.5,) * 3, CPU),
+        )
+        operation = SimpleNamespace(numpy=draws.operation.numpy().copy)
+    moved = {name: there(value) for name, value in vars(draws).items()} | {"operation": operation}
+    images, colour = there(images), there(colour)
+    mixings = [augment.Mixing(there(mixing.share), there(mixing.box)) for mixing in mixings if mixing]
+    with Transfers() as transfers, Ops() as ops:
+        changed = augment.apply(images, replace(draws, **moved), colour)
+        for mixing in mixings:
+            mixed = augment.mix(changed, mixing)
+        small = augment.resized(mixed, 0.75)
+    assert {changed.device, mixed.device, small.device} == {GPU}
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+    assert not transfers.names
+    assert not {"mm", "bmm", "matmul", "addmm"} & set(ops.counts)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_a_network_its_optimiser_and_its_average_stay_on_the_second_gpu(
+    there: Callable[[Any], Any], optimizer: str
+) -> None:
+    """Not seen so: backward, autocast and the fused SGD, which ask for the GPU itself."""
+    settings = settings_of(".", **{"train.optimizer": optimizer})
+    with no_dispatch():
+        pair = [networks.build(settings.model, META, seed=0) for _ in range(2)]
+    for module in (module for network in pair for module in network.modules()):
+        for name, value in module._parameters.items():
+            if value is not None:
+                moved = there(value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value)
+                module._parameters[name] = torch.nn.Parameter(moved, requires_grad=value.requires_grad)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = there(buffer)
+    network, kept = pair
+    images = there(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
+    made = build_optimizer(network, settings.train, fused=True, bf16=True, packed=True)
+    average = Average(kept, network, 0.9)
+    for step in range(2):
+        assert network(images).device == GPU
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        with Transfers() as transfers:
+            made.step()
+            average.update(step)
+        assert step == 0 or not transfers.names
+    assert {tensor.device for state in made.state.values() for tensor in state.values() if torch.is_tensor(tensor)} == {
+        GPU
+    }
