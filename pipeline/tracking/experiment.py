@@ -15,6 +15,12 @@ from pipeline.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_DESCRIPTION = (
+    "Trainings and searches. [Model training](#/experiments/{id}/runs?workflowType=machine_learning) lists them; a "
+    "study is a run with its trials below it."
+)
+"""Of an experiment. MLflow's page opens in its part for generative AI, which shows none of that."""
+
 
 def attach(store: Store) -> "tuple[MlflowClient, str]":
     """A client of the store and the experiment's id. Raises Refused for a deleted experiment, and MLflow's errors."""
@@ -34,7 +40,9 @@ def _attach(store: Store) -> "tuple[MlflowClient, str]":
         # only a server can reach them.
         location = None if store.is_server else store.artifacts.as_uri()
         try:
-            experiment = client.get_experiment(client.create_experiment(name, artifact_location=location))
+            id = client.create_experiment(name, artifact_location=location)
+            client.set_experiment_tag(id, "mlflow.note.content", _DESCRIPTION.format(id=id))
+            experiment = client.get_experiment(id)
         except MlflowException as error:
             experiment = client.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:

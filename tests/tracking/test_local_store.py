@@ -36,6 +36,9 @@ def test_the_local_store_uses_the_experiment_that_the_environment_names(
         tracker.open("a").log_bytes(b"hello", "hello.txt")
     (run,) = runs(client(project), "mine/and yours")
     assert files(client(project), run) == ["hello.txt"]
+    id = run.info.experiment_id
+    description = client(project).get_experiment(id).tags["mlflow.note.content"]
+    assert f"#/experiments/{id}/runs?workflowType=machine_learning" in description
 
 
 def test_the_local_store_finds_its_artifacts_after_the_project_was_moved(project: Project, tmp_path: Path) -> None:
