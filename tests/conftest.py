@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from places import QUICK_STUDY, REPOSITORY
+from places import QUICK_STUDY, REPOSITORY, copy_example
 from stripes import striped
 
 from pipeline import config
@@ -155,14 +155,6 @@ def change(project: Project) -> Callable[[str, str], None]:
         config.write_values(project.params, {name: config.parse_value(new.partition(": ")[2], name)})
 
     return changed
-
-
-def copy_example(root: Path) -> None:
-    """examples/digits without what a run in place may have left there."""
-    for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
-        target = root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / "examples" / "digits" / name, target)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import mlflow
 import pytest
 import requests
 from commands import run
-from conftest import copy_example
 from deliveries import deliver
 from extras import needed
+from places import copy_example
 
 from pipeline import config
 
