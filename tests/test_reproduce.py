@@ -95,6 +95,23 @@ def test_what_can_not_be_made_again_is_said_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_training_that_diverged_has_to_diverge_again_in_the_same_epoch(
+    project: Project, migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(migrated, project.home)
+    values = {"train.learning_rate": 100.0, "train.weight_decay": 1.0, "train.schedule": "constant", "train.threads": 1}
+    project.params.write_text(project.params.read_text().split("space:")[0])  # which has no such rate
+    config.write_values(project.params, values)
+    assert train.main([]) == 1
+    deliver(project.home)
+    (run,) = client(project).search_runs(["1"])
+    assert run.data.tags["ended"] == "diverged"
+    assert reproduce.main([run.info.run_id]) == 0
+    assert "It diverged again in the epoch after that." in capsys.readouterr().out
+    client(project).set_tag(run.info.run_id, "ended", "finished")
+    assert reproduce.main([run.info.run_id]) == 1
+
+
 def test_without_a_store_the_next_step_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main(["--trial", "1"]) == 1
     assert "There are no runs: " in capsys.readouterr().err
