@@ -25,7 +25,6 @@ class Checkpoint:
     model: dict[str, Tensor]
     """The weights to validate and save: with train.ema the averaged ones."""
     optimizer: dict[str, Any]
-    schedule: dict[str, Any]
     moving: dict[str, Tensor] | None = None
     """With train.ema the weights that the optimiser moves; else None."""
 

@@ -11,9 +11,8 @@ class Average:
     steps, not to the average over many. Buffers of whole numbers, which count batches, are copied.
     """
 
-    def __init__(self, network: nn.Module, moving: nn.Module, decay: float) -> None:
-        """Both networks have the same layers and the same weights. `decay` is 0..1, per step."""
-        self._decay = decay
+    def __init__(self, network: nn.Module, moving: nn.Module) -> None:
+        """Both networks have the same layers and the same weights."""
         pairs = [
             (kept, other)
             for kept, other in zip(_weights(network), _weights(moving), strict=True)
@@ -26,16 +25,26 @@ class Average:
         self._copies, self._copied = _unzipped(copied)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Updates the average after step number `step`, from 0.
-
-        The decay grows up to its value as in TensorFlow's ExponentialMovingAverage. Otherwise the initial weights would
-        dominate for many steps.
-        """
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averaged, self._moving, 1 - decay)
+    def update(self, share: float | Tensor) -> None:
+        """Moves the average towards the weights, by a share of 0..1 of the way."""
+        if isinstance(share, Tensor):
+            # Of lerp there is none for many tensors by one number that is a tensor.
+            ways = torch._foreach_sub(self._moving, self._averaged)
+            torch._foreach_mul_(ways, share)
+            torch._foreach_add_(self._averaged, ways)
+        else:
+            torch._foreach_lerp_(self._averaged, self._moving, share)
         if self._copies:
             torch._foreach_copy_(self._copies, self._copied)
+
+
+def share(decay: float, step: int) -> float:
+    """The share, 0..1, of the weights of step number `step` (from 0) in their average, by `train.ema`.
+
+    The decay grows up to its value as in TensorFlow's ExponentialMovingAverage. Otherwise the initial weights would
+    dominate for many steps.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
 
 
 def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

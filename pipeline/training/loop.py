@@ -27,7 +27,7 @@ from pipeline.training.device import Device
 from pipeline.training.ema import Average
 from pipeline.training.failures import memory_errors
 from pipeline.training.optimizers import build_optimizer
-from pipeline.training.schedules import learning_rate_factor
+from pipeline.training.schedules import Schedule, Step
 
 STEPS_BETWEEN_CHECKS = 50
 """Steps after which the loss is checked. Each check waits for a GPU, so it must be rare; but a diverged training should
@@ -60,17 +60,20 @@ def fit(
         bf16=device.precision == "bf16",
         packed=device.waits_for_launches,
     )
-    steps = config.epochs * training.steps
-    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, steps))
+    schedule = Schedule(
+        optimizer,
+        config,
+        steps=config.epochs * training.steps,
+        on=device.handle if device.waits_for_launches else None,
+    )
     done: list[Epoch] = []
     if checkpoint:
         network.load_state_dict(checkpoint.model)
         moving.load_state_dict(checkpoint.moving or checkpoint.model)
         with memory_errors(device, config.batch_size):
             optimizer.load_state_dict(checkpoint.optimizer)
-        schedule.load_state_dict(checkpoint.schedule)
         done = list(checkpoint.epochs)
-    average = Average(network, moving, config.ema) if config.ema else None
+    average = Average(network, moving) if config.ema else None
     state = _TrainState(moving, optimizer, schedule, average, config, device)
     while not over(done, config):
         number = len(done) + 1
@@ -98,7 +101,6 @@ def fit(
                 done,
                 network.state_dict(),
                 optimizer.state_dict(),
-                schedule.state_dict(),
                 moving.state_dict() if config.ema else None,
             ).save(path)
         yield done[-1]
@@ -155,7 +157,7 @@ class _TrainState:
     network: nn.Module
     """With the weights that the optimiser moves."""
     optimizer: optim.Optimizer
-    schedule: optim.lr_scheduler.LambdaLR
+    schedule: Schedule
     average: Average | None
     config: Train
     device: Device
@@ -167,12 +169,13 @@ class _TrainState:
         correct = torch.zeros((), dtype=torch.int64, device=self.device.handle)
         seen = step = 0
         learning_rate = math.nan
-        for step, batch in enumerate(training.epoch(number), start=1):
+        numbers = self.schedule.epoch((number - 1) * training.steps, training.steps)
+        for step, (batch, now) in enumerate(zip(training.epoch(number), numbers, strict=True), start=1):
             with self.device.autocast():
                 logits = self.network(batch.images)
                 loss = batch_loss(logits, batch, self.config.label_smoothing)
-            learning_rate = float(self.schedule.get_last_lr()[0])
-            self._step(loss)
+            learning_rate = now.learning_rate
+            self._step(loss, now)
             loss_sum += loss.detach()
             correct += (logits.detach().argmax(1) == _main_labels(batch)).sum()
             seen += len(batch.labels)
@@ -181,15 +184,14 @@ class _TrainState:
         _check_finite(loss_sum, number, learning_rate)
         return _Pass(loss_sum.item() / step, correct.item() / seen, learning_rate, seen)
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor, now: Step) -> None:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         if self.average:
-            self.average.update(self.schedule.last_epoch)
-        self.schedule.step()
+            self.average.update(now.share)
 
 
 def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

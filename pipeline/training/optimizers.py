@@ -1,5 +1,6 @@
 """The optimisers of `train.optimizer`, and which weights get which of their rules."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -71,6 +72,8 @@ class Muon(optim.Optimizer):
 
     torch.optim.Muon takes matrices only, one by one, and multiplies in bf16 on any device. This one takes kernels, and
     makes many orthogonal together: those of one shape or, `packed`, all.
+
+    All groups have the same momentum. Their rates may be tensors on the device.
     """
 
     def __init__(
@@ -83,11 +86,26 @@ class Muon(optim.Optimizer):
         packed: bool = False,
     ) -> None:
         """`precision` is the type in which matrices are multiplied."""
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False, "step": 0}
         super().__init__(groups, defaults)
         self._precision = precision
         self._packed: dict[tuple[int, ...], Packed] | None = {} if packed else None
         """Room for the moves of the weights with these ids."""
+        self._place_counters()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            if "step" not in group:  # earlier versions counted the steps of each weight
+                group["step"] = max(self.state[weight].get("step", 0) for weight in group["params"])
+        self._place_counters()
+
+    def _place_counters(self) -> None:
+        """The groups' numbers of steps on the device, where a step is to take none from the CPU."""
+        for group in self.param_groups:
+            step = float(group["step"])
+            device = group["params"][0].device
+            group["step"] = int(step) if self._packed is None else torch.full((), step, device=device)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -101,21 +119,20 @@ class Muon(optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
+        for moves_of, is_orthogonal in ((self._orthogonal, True), (self._adam, False)):
+            groups = [group for group in self.param_groups if group["orthogonal"] == is_orthogonal]
+            weights = [[weight for weight in group["params"] if weight.grad is not None] for group in groups]
+            if not any(weights):
                 continue
-            if group["orthogonal"]:
-                moves = self._orthogonal(weights, group["momentum"])
-            else:
-                moves = self._adam(weights, group["momentum"])
-            if group["weight_decay"]:
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(weights, moves, alpha=-group["lr"])
+            # Of all groups together, which takes fewer operations.
+            moves = iter(moves_of(list(itertools.chain(*weights)), groups[0]))
+            for group, their in zip(groups, weights, strict=True):
+                _move(their, list(itertools.islice(moves, len(their))), group["lr"], group["weight_decay"])
         return loss
 
-    def _orthogonal(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+    def _orthogonal(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Gradients with Nesterov momentum, as in torch.optim.SGD, made orthogonal and scaled."""
+        momentum = group["momentum"]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         if self._packed is None:
             return by_shape(self._momenta(weights, gradients, momentum), self._precision)
@@ -137,23 +154,32 @@ class Muon(optim.Optimizer):
         torch._foreach_add_(buffers, gradients)
         return list(torch._foreach_add(gradients, buffers, alpha=momentum))
 
-    def _adam(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """Steps of Adam (Kingma & Ba 2014, algorithm 1), about 1 for each weight."""
+    def _adam(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Steps of Adam (Kingma & Ba 2014, algorithm 1), about 1 for each weight. `group` counts them."""
+        momentum = group["momentum"]
+        group["step"] += 1
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         for weight, gradient in zip(weights, gradients, strict=True):
             if not self.state[weight]:
-                self.state[weight] |= {
-                    "step": 0,
-                    "mean": torch.zeros_like(gradient),
-                    "square": torch.zeros_like(gradient),
-                }
-            self.state[weight]["step"] += 1
+                self.state[weight] |= {"mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
         means = [self.state[weight]["mean"] for weight in weights]
         squares = [self.state[weight]["square"] for weight in weights]
         torch._foreach_lerp_(means, gradients, 1 - momentum)
         torch._foreach_mul_(squares, _ADAM_SECOND_BETA)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - _ADAM_SECOND_BETA)
-        steps = [self.state[weight]["step"] for weight in weights]
-        sizes = torch._foreach_sqrt(torch._foreach_div(squares, [1 - _ADAM_SECOND_BETA**step for step in steps]))
+        sizes = torch._foreach_sqrt(torch._foreach_div(squares, 1 - _ADAM_SECOND_BETA ** group["step"]))
         torch._foreach_add_(sizes, _ADAM_EPSILON)
-        return list(torch._foreach_div(torch._foreach_div(means, [1 - momentum**step for step in steps]), sizes))
+        return list(torch._foreach_div(torch._foreach_div(means, 1 - momentum ** group["step"]), sizes))
+
+
+def _move(weights: list[Tensor], moves: list[Tensor], rate: float | Tensor, decay: float) -> None:
+    """Weights decayed and then moved, in place. It may change the moves."""
+    if isinstance(rate, Tensor):
+        if decay:
+            torch._foreach_mul_(weights, torch.rsub(rate, 1, alpha=decay))
+        torch._foreach_mul_(moves, rate)
+        torch._foreach_sub_(weights, moves)
+        return
+    if decay:
+        torch._foreach_mul_(weights, 1 - rate * decay)
+    torch._foreach_add_(weights, moves, alpha=-rate)

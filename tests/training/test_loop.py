@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, Diverged, OutOfMemory
 from pipeline.machine import Machine
 from pipeline.records import Epoch, Meta
-from pipeline.training import loop
+from pipeline.training import ema, loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
@@ -282,14 +282,14 @@ def test_the_average_of_the_weights_is_the_one_that_a_hand_computes() -> None:
             self.register_buffer("count", torch.tensor(0))
 
     kept, moving = Tiny(), Tiny()
-    average = Average(kept, moving, 0.25)
+    average = Average(kept, moving)
     by_hand = {"weight": 1.0, "statistics": 10.0}
     for step, (weight, statistics) in enumerate([(2.0, 20.0), (4.0, 0.0), (8.0, 10.0), (0.0, 4.0)]):
         with torch.no_grad():
             moving.weight.fill_(weight)
             moving.statistics.fill_(statistics)  # type: ignore[operator]
             moving.count.fill_(step + 1)  # type: ignore[operator]
-        average.update(step)
+        average.update(ema.share(0.25, step))
         # The decay is 1/10, 2/11, then the requested 0.25: 3/12 is equal to it, and 4/13 is more.
         decay = [1 / 10, 2 / 11, 0.25, 0.25][step]
         by_hand["weight"] = decay * by_hand["weight"] + (1 - decay) * weight

@@ -1,5 +1,6 @@
 """What a training step asks of a GPU, counted on a CPU that does what a GPU would do."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from pipeline.training.cross_validation import Training
 from pipeline.training.device import Device
 from pipeline.training.ema import Average
 from pipeline.training.optimizers import build_optimizer
+from pipeline.training.schedules import Schedule, learning_rate_factor
 
 META = Meta("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, {}, "", "")
 BATCH, TOGETHER = 2, 4
@@ -115,9 +117,9 @@ def like_gpu(one_thread: None) -> Device:
 @pytest.mark.parametrize(
     ("recipe", "values", "most"),
     [
-        (".", {}, 155),
-        ("examples/accurate", {}, 206),
-        ("examples/resnet20", {}, 210),
+        (".", {}, 160),
+        ("examples/accurate", {}, 211),
+        ("examples/resnet20", {}, 211),
         (".", {"augment.auto": "rand"}, 225),
         (".", {"augment.mixup": 0.2, "augment.cutmix": 1.0, "train.clip_norm": 1.0}, 225),
     ],
@@ -128,6 +130,7 @@ def test_a_step_launches_few_operations_and_waits_for_none(
     counts = counted(settings_of(recipe, **values), like_gpu)
     assert launches(counts) / TOGETHER <= most, counts
     assert not WAITS & set(counts)
+    assert not counts["lift_fresh"], "a tensor was made of numbers of the CPU"
 
 
 def test_a_step_of_muon_dispatches_fewer_than_60_operations_those_that_compute_nothing_included() -> None:
@@ -167,6 +170,40 @@ def test_what_suits_a_gpu_gives_about_the_numbers_of_a_cpu_and_the_same_to_the_b
     assert [epoch.validation_loss for epoch in resumed.fit()] == [epoch.validation_loss for epoch in epochs[1:]]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+def test_rates_that_are_tensors_move_weights_as_numbers_do_and_a_checkpoint_of_either_serves_both(
+    one_thread: None, optimizer: str
+) -> None:
+    values = {"train.optimizer": optimizer, "train.learning_rate": 0.02, "train.ema": 0.9, "model.width": 16}
+    train = settings_of(".", **values).train
+
+    def trained(ways: tuple[bool, ...]) -> dict[str, torch.Tensor]:
+        """The averaged weights after so many epochs of 3 steps; True: an epoch's rates are tensors."""
+        network, kept = (networks.build(settings_of(".", **values).model, META, seed=0) for _ in range(2))
+        random = torch.Generator().manual_seed(0)
+        state = None
+        for epoch, tensors in enumerate(ways):
+            made = build_optimizer(network, train, fused=True, packed=tensors)
+            schedule = Schedule(made, train, 3 * len(ways), on=torch.device("cpu") if tensors else None)
+            if state is not None:
+                made.load_state_dict(copy.deepcopy(state))
+            average = Average(kept, network)
+            for step, now in enumerate(schedule.epoch(3 * epoch, 3), start=3 * epoch):
+                assert now.learning_rate == 0.02 * learning_rate_factor(train, step, 3 * len(ways))
+                for parameter in network.parameters():
+                    gradient = torch.randn(parameter.shape, generator=random)
+                    parameter.grad = gradient if parameter.requires_grad else None
+                made.step()
+                average.update(now.share)
+            state = made.state_dict()
+        return kept.state_dict()
+
+    expected = trained((False, False))
+    for ways in ((True, True), (False, True), (True, False)):
+        for name, value in trained(ways).items():
+            assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-5), (ways, name)
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
@@ -225,7 +262,8 @@ def test_augmenting_on_the_second_gpu_stays_there_without_a_transfer_or_a_matrix
 def test_a_network_its_optimiser_and_its_average_stay_on_the_second_gpu(
     there: Callable[[Any], Any], optimizer: str
 ) -> None:
-    """Not seen so: backward, autocast and the fused SGD, which ask for the GPU itself."""
+    """Not seen so: backward, autocast, the fused SGD, and the fused Adam by rates that are tensors, which ask for the
+    GPU itself."""
     settings = settings_of(".", **{"train.optimizer": optimizer})
     with no_dispatch():
         pair = [networks.build(settings.model, META, seed=0) for _ in range(2)]
@@ -239,15 +277,18 @@ def test_a_network_its_optimiser_and_its_average_stay_on_the_second_gpu(
     network, kept = pair
     images = there(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
     made = build_optimizer(network, settings.train, fused=True, bf16=True, packed=True)
-    average = Average(kept, network, 0.9)
-    for step in range(2):
+    schedule = Schedule(made, settings.train, 2, on=GPU if optimizer == "muon" else None)
+    average = Average(kept, network)
+    for step, now in enumerate(schedule.epoch(0, 2)):
         assert network(images).device == GPU
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         with Transfers() as transfers:
             made.step()
-            average.update(step)
+            average.update(now.share)
         assert step == 0 or not transfers.names
+        if optimizer == "muon":
+            assert {group["lr"].device for group in made.param_groups} == {GPU}
     assert {tensor.device for state in made.state.values() for tensor in state.values() if torch.is_tensor(tensor)} == {
         GPU
     }
