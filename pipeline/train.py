@@ -11,7 +11,7 @@ are means over the folds, run.json has those of each fold, and the model is that
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +69,7 @@ def train(project: Project) -> None:
         # A killed process may have saved epochs that it did not record. MLflow takes each once.
         _record(run, training, history)
         with (
-            _outcome_recorded(run, start, history, settings.train.epochs),
+            _outcome_recorded(run, start, training),
             TrainingDisplay(
                 settings.train.epochs,
                 training.images_per_epoch,
@@ -77,10 +77,11 @@ def train(project: Project) -> None:
                 before_s=history[-1].elapsed_s if history else 0.0,
             ) as display,
         ):
-            for epoch in training.fit(display.counting):
-                history.append(epoch)
-                display.show(epoch)
-                _record(run, training, [epoch])
+            with closing(training.fit(display.counting)) as fit:
+                for epoch in fit:
+                    history.append(epoch)
+                    display.show(epoch)
+                    _record(run, training, [epoch])
             temperature = training.calibrate(*training.infer())
             networks.save(training.network, project.model)
             _write_history(project.history, history)
@@ -165,13 +166,15 @@ def _record(run: tracking.Run, training: "Training", epochs: Sequence[Epoch]) ->
 
 
 @contextmanager
-def _outcome_recorded(run: tracking.Run, start: "Start", history: Sequence[Epoch], epochs: int) -> Iterator[None]:
+def _outcome_recorded(run: tracking.Run, start: "Start", training: "Training") -> Iterator[None]:
     """A context that ends the run in MLflow with the outcome of a training that does not finish."""
     try:
         yield
     except KeyboardInterrupt:
         run.finish(Outcome.INTERRUPTED)
-        raise KeyboardInterrupt(f"{len(history)} of {epochs} epochs are kept, `dvc repro` resumes there") from None
+        raise KeyboardInterrupt(
+            f"{training.kept} of {training.config.epochs} epochs are kept, `dvc repro` resumes there"
+        ) from None
     except Diverged as error:
         run.set_tags({"ended.why": str(error)})
         run.finish(Outcome.DIVERGED)

@@ -6,7 +6,7 @@ whole is paused, resumed and stopped.
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class Training:
     paths: Sequence[Path]
     """Of the checkpoints: checkpoint.pt, checkpoint-2.pt, ..."""
     histories: Sequence[list[Epoch]]
-    """The epochs of each network. After a kill some networks may be one epoch ahead of the others."""
+    """The epochs of each network. After a kill some networks may be ahead of the others."""
 
     @classmethod
     def of(
@@ -118,10 +118,16 @@ class Training:
         """Validation accuracy of each network after epoch `number`."""
         return [history[number - 1].validation_accuracy for history in self.histories]
 
-    def fit(self, wrap: Callable[[Epochs], Epochs] = lambda batches: batches) -> Iterator[Epoch]:
+    @property
+    def kept(self) -> int:
+        """How many epochs of all networks are in checkpoints on disk."""
+        return min(len(there.epochs) if (there := Checkpoint.load(path)) else 0 for path in self.paths)
+
+    def fit(self, wrap: Callable[[Epochs], Epochs] = lambda batches: batches) -> Generator[Epoch, None, None]:
         """Trains and yields each epoch as it ends, like `loop.fit`; `wrap` may wrap the training batches.
 
-        Raises Diverged and OutOfMemory.
+        A caller that wants no more epochs closes it, and all that were yielded are in checkpoints. Raises Diverged and
+        OutOfMemory.
         """
         fits = [
             loop.fit(
@@ -138,13 +144,17 @@ class Training:
                 self.parts, seeds(self.config), self.paths, self.checkpoints, strict=True
             )
         ]
-        while not self.over:
-            number = len(self.done) + 1
-            for fold, (fit, history) in enumerate(zip(fits, self.histories, strict=True), start=1):
-                if len(history) < number:
-                    with self._naming_fold(fold):
-                        history.append(next(fit))
-            yield self._mean(number)
+        try:
+            while not self.over:
+                number = len(self.done) + 1
+                for fold, (fit, history) in enumerate(zip(fits, self.histories, strict=True), start=1):
+                    if len(history) < number:
+                        with self._naming_fold(fold):
+                            history.append(next(fit))
+                yield self._mean(number)
+        finally:
+            for fit in fits:
+                fit.close()
 
     def infer(self) -> tuple[Tensor, Tensor]:
         """Logits and labels of the validation images. With folds these are all images, each predicted by the network

@@ -1,13 +1,13 @@
 """The training loop: `fit` yields an `Epoch` after each pass over the images, and the caller decides what follows.
 
-It saves a checkpoint after each epoch. A training that resumes from one ends with the numbers of a training that was
-never interrupted: bit for bit on a CPU with the same number of threads.
+It saves a checkpoint after each epoch, or once a second where epochs are shorter. A training that resumes from one ends
+with the numbers of a training that was never interrupted: bit for bit on a CPU with the same number of threads.
 """
 
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,11 @@ STEPS_BETWEEN_CHECKS = 50
 end soon."""
 
 
+CHECKPOINT_INTERVAL_S = 1.0
+"""A checkpoint costs as much as some short epochs, and waits for the disk. A kill costs so many seconds of training, or
+an epoch that is longer."""
+
+
 def fit(
     network: nn.Module,
     training: Epochs,
@@ -43,12 +48,15 @@ def fit(
     *,
     path: Path | None = None,
     checkpoint: Checkpoint | None = None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, None]:
     """Trains `network` in place until the training is `over`, and yields each epoch as it ends.
 
     Whenever it yields, `network` holds the weights to validate and save. With train.ema these are the averaged weights,
-    and a copy of `network` holds those that the optimiser moves. It resumes from `checkpoint` if there is one. It saves
-    a checkpoint at `path` before it yields. Raises Diverged and OutOfMemory.
+    and a copy of `network` holds those that the optimiser moves. It resumes from `checkpoint` if there is one.
+
+    Before it yields it saves a checkpoint at `path`: of the first epoch, of one that ends CHECKPOINT_INTERVAL_S after
+    the checkpoint before, and of the last one. A caller that wants no more epochs closes it, which saves the one that
+    it has yielded. Raises Diverged and OutOfMemory.
     """
     with memory_errors(device, config.batch_size):
         place(network, device)
@@ -74,6 +82,19 @@ def fit(
             optimizer.load_state_dict(checkpoint.optimizer)
         done = list(checkpoint.epochs)
     average = Average(network, moving) if config.ema else None
+    saved, saved_s = len(done), time.monotonic() if done else -math.inf
+
+    def save() -> None:
+        nonlocal saved, saved_s
+        if path and saved < len(done):
+            Checkpoint(
+                done,
+                network.state_dict(),
+                optimizer.state_dict(),
+                moving.state_dict() if config.ema else None,
+            ).save(path)
+        saved, saved_s = len(done), time.monotonic()
+
     state = _TrainState(moving, optimizer, schedule, average, config, device)
     while not over(done, config):
         number = len(done) + 1
@@ -96,14 +117,13 @@ def fit(
                 elapsed_s=(done[-1].elapsed_s if done else 0.0) + time.perf_counter() - began,
             )
         )
-        if path:
-            Checkpoint(
-                done,
-                network.state_dict(),
-                optimizer.state_dict(),
-                moving.state_dict() if config.ema else None,
-            ).save(path)
-        yield done[-1]
+        if over(done, config) or time.monotonic() - saved_s >= CHECKPOINT_INTERVAL_S:
+            save()
+        try:
+            yield done[-1]
+        except GeneratorExit:
+            save()
+            raise
 
 
 def over(epochs: Sequence[Epoch], config: Train) -> bool:

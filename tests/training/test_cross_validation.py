@@ -120,8 +120,15 @@ def test_without_folds_one_network_is_trained(
 
 @pytest.mark.parametrize("values", [{}, {"train.ema": 0.9, "model.dropout": 0.3}], ids=["plain", "ema and dropout"])
 def test_folds_that_were_killed_in_the_middle_of_an_epoch_end_with_the_same_numbers(
-    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, values: dict[str, float]
+    short: Config,
+    meta: Meta,
+    images: Images,
+    cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, float],
 ) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0.0)
     settings = short.with_values(values)
     undisturbed = Training.of(settings, meta, images, cpu, tmp_path / "undisturbed")
     whole = list(undisturbed.fit())

@@ -1,4 +1,6 @@
 import itertools
+import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,21 +118,52 @@ def test_a_finished_training_has_nothing_left_to_do(
     assert equal(network, again)
 
 
-def test_the_checkpoint_of_an_epoch_is_saved_before_the_epoch_is_reported(
-    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
+@pytest.mark.parametrize(("interval_s", "saved"), [(0.0, [1, 2, 3, 4]), (math.inf, [1, 1, 1, 4])])
+def test_the_checkpoint_of_an_epoch_is_saved_before_the_epoch_is_reported_unless_the_last_one_is_young(
+    short: Config,
+    meta: Meta,
+    images: Images,
+    cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interval_s: float,
+    saved: list[int],
 ) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", interval_s)
     path = tmp_path / "checkpoint.pt"
     parts = Parts.build(short, meta, images, cpu)
-    for epoch in loop.fit(*parts, short.train, cpu, path=path):
+    found = []
+    for _ in loop.fit(*parts, short.train, cpu, path=path):
         checkpoint = Checkpoint.load(path)
         assert checkpoint is not None
-        assert checkpoint.epochs[-1] == epoch
+        found.append(checkpoint.epochs[-1].number)
+    assert found == saved
     assert sorted(tmp_path.iterdir()) == [path, path.with_name("checkpoint.pt.before")]
 
 
-def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(
-    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path
+def test_epochs_after_the_last_checkpoint_are_trained_again_with_the_same_numbers_and_a_caller_that_closes_loses_none(
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", math.inf)
+    settings = short.with_values({"train.ema": 0.9})
+    whole, network = train(settings, meta, images, cpu)
+    path, copied = tmp_path / "checkpoint.pt", tmp_path / "killed" / "checkpoint.pt"
+    copied.parent.mkdir()
+    fit = loop.fit(*Parts.build(settings, meta, images, cpu), settings.train, cpu, path=path)
+    for _ in range(3):
+        next(fit)
+    shutil.copy(path, copied)  # what a kill leaves
+    fit.close()
+    for left, first in ((copied, 2), (path, 4)):
+        epochs, resumed = train(settings, meta, images, cpu, left)
+        assert figures(epochs) == figures(whole)[first - 1 :]
+        assert equal(network, resumed)
+
+
+def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(
+    short: Config, meta: Meta, images: Images, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0.0)
     path = tmp_path / "checkpoint.pt"
     undisturbed, network = train(short, meta, images, cpu)
     train(short, meta, images, cpu, path, stop_after=3)

@@ -4,13 +4,16 @@ An engine runs orders on workers and carries messages: processes of one machine,
 does not know which engine it has; `building.py` builds it by tune.engine, when the first order is to be given.
 
 - Files. An order names the trial's folder, which lies on storage that owner and workers share. The worker leaves a
-  checkpoint there after each epoch, before it reports the epoch, and resumes from it. It creates the folder if needed.
+  checkpoint there and resumes from it: of the first epoch, of the last one before an order ends or is paused, and
+  between them of each epoch that ends a second or more after the last checkpoint, before it reports the epoch. It
+  creates the folder if needed.
 - Messages of one order come in this sequence: Began, an EpochDone per epoch, and at last TargetReached, Paused or
   Failed, after which the worker is free. Orders of several workers interleave.
 - Began means that the worker has started the order. Time limits of trial and epoch apply from then on: before that the
   worker may still be loading.
 - Epochs after `Order.known` are reported, also those that were trained for an earlier order: an owner that was killed
   may not have recorded them. Epochs that the owner has on record may be reported again; the owner drops duplicates.
+  Those that a lost worker had reported and not saved are trained again, with the same numbers on a CPU, and unreported.
 - A worker that is lost while it has an order yields Failed with Outcome.CRASHED, and is replaced. The owner decides
   whether the trial is retried. A worker that can't work whatever the trial raises Stuck from `next`.
 - `pause` asks each worker that has an order to stop after its current epoch. A request can cross the worker's last
@@ -75,7 +78,7 @@ class Began:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch of a trial is over; its checkpoint is on disk."""
+    """An epoch of a trial is over."""
 
     trial: int
     epoch: Epoch

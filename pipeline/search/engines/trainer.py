@@ -5,6 +5,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -138,7 +139,7 @@ class Trainer:
                 f"The code of {' and '.join(self._code)} has changed since the search began, and its trials don't "
                 "compare with new ones: set it back, or search under another --study."
             )
-        alone = False
+        alone, known = False, order.known
         pieces = self._pieces(order, pause)
         while True:
             try:
@@ -153,17 +154,19 @@ class Trainer:
                 if messages is None:
                     break
                 yield from messages
+                known = max([known, *(each.epoch.number for each in messages if isinstance(each, EpochDone))])
                 alone = False
                 continue
             # Here, as the error that is gone had references to what filled the memory.
-            pieces = self._pieces(order, pause)
+            pieces = self._pieces(replace(order, known=known), pause)
             self._device.give_back()
         if self._device.memory_share < 1:
             del pieces
             self._device.give_back()
 
     def _pieces(self, order: Order, pause: Request) -> Iterator[list[Message]]:
-        """The messages of an order, in pieces of work. The first has the start in it, so that it trains an epoch."""
+        """The messages of an order, in pieces of work. The first has the start in it, and the epochs that the owner knows
+        and the checkpoint lacks, so that it trains an epoch more."""
         from pipeline import networks
         from pipeline.training.cross_validation import Training
         from pipeline.training.failures import memory_errors
@@ -176,16 +179,22 @@ class Trainer:
         messages: list[Message] = [EpochDone(order.trial, epoch) for epoch in done[order.known : order.until]]
         # The epoch may have been reached before the owner, or this worker's predecessor, was killed.
         if trains := len(done) < order.until:
-            for epoch in training.fit():
-                if epoch.number > order.known:
-                    messages.append(EpochDone(order.trial, epoch))
-                if epoch.number == order.until or training.over:
-                    break
-                yield messages
-                messages = []
-                if pause.is_set():
-                    yield [Paused(order.trial)]
-                    return
+            # Closed at the end, which saves what the last checkpoint lacks.
+            paused = False
+            with closing(training.fit()) as epochs:
+                for epoch in epochs:
+                    if epoch.number > order.known:
+                        messages.append(EpochDone(order.trial, epoch))
+                    if epoch.number == order.until or training.over:
+                        break
+                    if messages:
+                        yield messages
+                        messages = []
+                    if paused := pause.is_set():
+                        break
+            if paused:
+                yield [Paused(order.trial)]
+                return
         if trains:
             yield messages
             messages = []

@@ -178,7 +178,7 @@ def test_a_pause_ends_the_order_that_is_there_and_no_later_one(
     assert isinstance(until_end(engine)[-1], TargetReached)
 
 
-def test_a_stopped_order_says_nothing_more_and_leaves_its_checkpoint(
+def test_a_stopped_order_says_nothing_more_and_its_trial_goes_on_after_the_epochs_that_are_known(
     disturbed: Disturbed, order: Callable[..., Order]
 ) -> None:
     engine = disturbed.engine

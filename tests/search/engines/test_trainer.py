@@ -1,5 +1,6 @@
 """pipeline.search.engines.trainer: errors of a GPU, raised here on a CPU where a training would meet them."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from pipeline.config import Config
 from pipeline.errors import OutOfMemory
 from pipeline.outcome import Outcome
 from pipeline.records import Epoch, Meta
-from pipeline.search.engines.base import Began, EpochDone, Failed, Order, TargetReached
+from pipeline.search.engines.base import Began, EpochDone, Failed, Order, Paused, TargetReached
 from pipeline.search.engines.sharing import Room
 from pipeline.search.engines.trainer import Broken, Hardware, Trainer
 from pipeline.training import loop
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.cross_validation import Training
 
 SHORT = {"train.epochs": 3, "train.batch_size": 16, "train.validation_share": 0.25}
@@ -97,6 +99,59 @@ def test_who_runs_out_of_memory_beside_others_tries_once_alone_and_ends_with_the
     assert turns == [False, False, True, False, True, False, False]
     model = "model.safetensors"
     assert (order.folder / model).read_bytes() == (order.folder / "undisturbed" / model).read_bytes()
+
+
+def test_epochs_that_the_checkpoint_lacks_are_trained_again_in_the_turn_alone_and_reported_once(
+    order: Order, shared: Hardware, turns: list[bool], meta: Meta, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", math.inf)
+    order = replace(order, config=order.config.with_values({"train.epochs": 4}), until=4)
+    undisturbed = answers(Trainer(meta, images, ALONE), replace(order, folder=order.folder / "undisturbed"))
+    turns.clear()
+    fit = loop.fit
+
+    def faulty(*arguments: Any, **keywords: Any) -> Iterator[Epoch]:
+        """Memory is short in the middle of the last epoch, in which nothing can be saved."""
+        epochs = fit(*arguments, **keywords)
+        for epoch in epochs:
+            if epoch.number == 4 and not turns[-1]:
+                raise OutOfMemory("a neighbour has it")
+            yield epoch
+
+    saved = Checkpoint.save
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, path: saved(self, path) if turns[-1] or len(self.epochs) == 1 else None
+    )
+    monkeypatch.setattr(loop, "fit", faulty)
+    messages = answers(Trainer(meta, images, shared), order)
+    assert isinstance(messages[-1], TargetReached)
+    assert [message.epoch.number for message in messages if isinstance(message, EpochDone)] == [1, 2, 3, 4]
+    assert figures(messages) == figures(undisturbed)
+    # Epochs 1 to 3; the fourth fails; alone 2 and 3 again, and the fourth; what follows the last one, and the end.
+    assert turns == [False, False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("pauses_in", ["a new epoch", "one that is known"])
+def test_a_pause_leaves_a_checkpoint_of_the_last_epoch_that_was_reported(
+    order: Order, meta: Meta, images: Images, monkeypatch: pytest.MonkeyPatch, pauses_in: str
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", math.inf)
+    trainer, pause = Trainer(meta, images, ALONE), threading.Event()
+    if pauses_in == "a new epoch":
+        messages = []
+        for message in trainer.answer(order, pause):
+            messages.append(message)
+            if isinstance(message, EpochDone) and message.epoch.number == 2:
+                pause.set()
+        kept = 2
+    else:
+        pause.set()
+        messages = list(trainer.answer(replace(order, known=2), pause))
+        kept = 1
+    assert isinstance(messages[-1], Paused)
+    checkpoint = Checkpoint.load(order.folder / "checkpoint.pt")
+    assert checkpoint is not None
+    assert len(checkpoint.epochs) == kept
 
 
 def test_memory_that_is_short_after_the_last_epoch_is_short_alone_or_not_at_all(
