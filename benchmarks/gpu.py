@@ -7,7 +7,8 @@ The phases, each in a process of its own that is ended at its limit (gpu_phases.
 
     right       tests marked gpu; against the CPU: augmentations, logits, optimisers, checkpoints; waits in a step
     speed       families x batch sizes: images/s, kernels of a step, the share of time in which the GPU computes
-    accuracy    seconds to 84.5, 90, 92 and 94 % of the test set, three seeds after a warm-up that does not count
+    accuracy    seconds to 84.5, 90, 92 and 94 % of the test set, three seeds after a warm-up that does not count:
+                shipped, accurate, and record (record.py), after the CIFAR speed records
     searches    trials of a search by 1, 4 and 8 workers on the GPU
     memory      too little memory, a neighbour that has it, an assertion that fails on the device
     kills       a training that is killed and resumes; probabilities by the GPU and by the CPU

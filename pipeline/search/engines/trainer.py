@@ -165,8 +165,8 @@ class Trainer:
             self._device.give_back()
 
     def _pieces(self, order: Order, pause: Request) -> Iterator[list[Message]]:
-        """The messages of an order, in pieces of work. The first has the start in it, and the epochs that the owner knows
-        and the checkpoint lacks, so that it trains an epoch more."""
+        """The messages of an order, in pieces of work. The first has the start in it, and the epochs that the owner
+        knows and the checkpoint lacks, so that it trains an epoch more."""
         from pipeline import networks
         from pipeline.training.cross_validation import Training
         from pipeline.training.failures import memory_errors
