@@ -147,7 +147,7 @@ def test_the_process_has_a_low_priority_and_ignores_ctrl_c(
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(process.pid, number)  # it may not have come to its first line yet
     assert wait_for(exporter, 1) == [Done(1, tmp_path / "model-1", None)]
-    assert process.nice() == NICENESS
+    assert process.nice() == min(19, os.nice(0) + NICENESS)  # tests may have a low priority too
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(process.pid, number)
     time.sleep(0.3)

@@ -1,6 +1,7 @@
 """Trainings with convolutions by Fourier transform."""
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def test_a_resumed_training_ends_with_the_same_numbers(
     for _ in range(auto.train.epochs):
         parts = Parts.build(auto, STRIPES, striped(12), cpu)
         fit = loop.fit(*parts, auto.train, cpu, path=path, checkpoint=loop.Checkpoint.load(path))
-        found += [(one.training_loss, one.validation_loss) for one in itertools.islice(fit, 1)]
+        with closing(fit):
+            found += [(one.training_loss, one.validation_loss) for one in itertools.islice(fit, 1)]
     assert found == wanted
     assert calls
     for name, value in whole.network.state_dict().items():
