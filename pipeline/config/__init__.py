@@ -5,6 +5,7 @@ axes.py       what a search may vary: ranges and choices
 families.py   the families of networks: module, label, the keys that they read, legal depths
 sources.py    the data sets: files, checksums, what reads them
 schema.py     all keys, each with its type, its bounds, what it does and its role
+model.py      likewise those of the section model
 params.py     the sections together
 own_network.py  the user's own network: its file, its digest, the keys that its function takes
 extra.py      the values of those keys, with their defaults, and what is wrong with them
@@ -28,6 +29,7 @@ from pipeline.config.extra import code_digests, code_places
 from pipeline.config.families import FAMILIES, ZOO, Family
 from pipeline.config.files import WEIGHTS_KEYS, parse_value, read_yaml, weights_digest, weights_file, yaml_text
 from pipeline.config.loading import Config, check_search, grid, load, parse, schema
+from pipeline.config.model import Model
 from pipeline.config.names import defaults, had_no_effect, todays
 from pipeline.config.own_network import (
     code_digest,
@@ -46,7 +48,7 @@ from pipeline.config.roles import (
     searchable,
     why_not_searchable,
 )
-from pipeline.config.schema import Augment, Data, Evaluate, Model, Train, Tune
+from pipeline.config.schema import Augment, Data, Evaluate, Train, Tune
 from pipeline.config.section import Scalar
 from pipeline.config.sources import SOURCES, Source
 from pipeline.config.writing import fill, write_values

@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.families import FAMILIES
+from pipeline.config.model import Model
 from pipeline.config.own_network import is_own
-from pipeline.config.schema import Model
 from pipeline.errors import ConfigError
 from pipeline.files import Project, sha256
 

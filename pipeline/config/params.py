@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.config.axes import AnyAxis, AnyScalar
-from pipeline.config.schema import SEARCH, Augment, Data, Evaluate, Model, Report, Train, Tune
+from pipeline.config.model import Model
+from pipeline.config.schema import SEARCH, Augment, Data, Evaluate, Report, Train, Tune
 from pipeline.config.section import Scalar, Section
 
 

@@ -24,6 +24,10 @@ class Role:
     """Whether a grid, which trains all combinations to the end, sets the key itself, or the key has no effect on it."""
 
 
+HYPERPARAMETER = Role("training")
+"""Of a key that decides the numbers of a training, and that a search may vary."""
+
+
 class Section(BaseModel):
     """A section of params.yaml: no unknown key, no silent conversion, no change after the check."""
 
