@@ -202,8 +202,9 @@ class Forecast:
         times = np.array([epoch for _, epoch, _ in points] + [epochs] * len(failed))
         targets = -np.log(1 - np.append(scores, np.full(len(failed), scores.min())) + SMALLEST_ERROR)
         targets = (targets - targets.mean()) / max(float(targets.std()), 1e-6)
-        features = space.encode([trial.values for trial in trials])
-        self._process = CurveProcess(features, owners, to_go(times, epochs), targets)
+        values = [trial.values for trial in trials]
+        features = space.encode(values)
+        self._process = CurveProcess(features, space.kinds(values), owners, to_go(times, epochs), targets)
         running = [index for index, trial in enumerate(trials) if trial.state == "running"]
         if running:
             # They count as ended as predicted, so that no second worker is sent to learn the same.
