@@ -201,7 +201,8 @@ class Forecast:
         owners = np.array([index for index, _, _ in points] + failed)
         times = np.array([epoch for _, epoch, _ in points] + [epochs] * len(failed))
         targets = -np.log(1 - np.append(scores, np.full(len(failed), scores.min())) + SMALLEST_ERROR)
-        targets = (targets - targets.mean()) / max(float(targets.std()), 1e-6)
+        self._centre, self._width = float(targets.mean()), max(float(targets.std()), 1e-6)
+        targets = (targets - self._centre) / self._width
         values = [trial.values for trial in trials]
         features = space.encode(values)
         self._process = CurveProcess(features, space.kinds(values), owners, to_go(times, epochs), targets)
@@ -219,6 +220,14 @@ class Forecast:
     def best(self, count: int) -> list[TrialView]:
         """The trials with the highest predictions, the highest first."""
         return sorted(self._trials, key=lambda trial: -self.means[trial.number])[:count]
+
+    def accuracies(self, many: Sequence[Values]) -> tuple[Floats, Floats]:
+        """Of new trials with these values the final accuracies, 0..1: medians and standard deviations, each [n]."""
+        means, sds = self._process.new(self._space.encode(many))
+        low, middle, high = (
+            1 + SMALLEST_ERROR - np.exp(-(self._centre + self._width * (means + step * sds))) for step in (-1, 0, 1)
+        )
+        return middle, (high - low) / 2
 
     def expected_improvement(self, many: Sequence[Values]) -> Floats:
         """[n], of new trials with these values over the best prediction of any trial."""
