@@ -157,6 +157,18 @@ class CurveProcess:
         shared: Floats = (self._kinds[owners][:, None] == self._kinds[self._owners][None]).sum(2).astype(np.float64)
         return shared
 
+    def together(self, features: Floats) -> tuple[Floats, Floats]:
+        """Means, [n], and covariance, [n, n], of the final scores of new trials."""
+        from scipy.linalg import solve_triangular
+
+        nobody = np.full(len(features), -1)
+        cross = self._covariance(features, nobody, np.zeros(len(features)))
+        explained = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        scaled = features / np.exp(self._logs[: features.shape[1]])
+        level = math.exp(self._logs[features.shape[1] + 1])
+        prior = level**2 * matern(np.square(scaled[:, None] - scaled[None]).sum(2))[0] + 1
+        return cross @ self._weights, prior - explained.T @ explained
+
     def _predict(self, features: Floats, owners: Ints) -> tuple[Floats, Floats]:
         from scipy.linalg import solve_triangular
 

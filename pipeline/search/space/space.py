@@ -164,12 +164,12 @@ class Space:
         """The choice that each configuration has of each unordered key, [n, unordered keys]: -1 where inactive."""
         columns = [
             [choices.index(values[name]) if name in values else -1 for values in many]
-            for name, choices in self._unordered.items()
+            for name, choices in self.unordered.items()
         ]
         return np.array(columns, dtype=np.int64).reshape(len(columns), len(many)).T
 
     @cached_property
-    def _unordered(self) -> dict[str, Sequence[Scalar]]:
+    def unordered(self) -> dict[str, Sequence[Scalar]]:
         """The keys whose values have no order, with these values."""
         return {name: list(scale.values()) for name, scale in self._scales.items() if not scale.ordered}
 

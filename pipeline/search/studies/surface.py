@@ -8,14 +8,12 @@ from pipeline.config import Choices, Scalar
 from pipeline.reporting import search_pictures
 from pipeline.reporting.search_history import SearchHistory, Surface
 from pipeline.search.schedulers.base import TrialView
-from pipeline.search.schedulers.freeze_thaw import Forecast, FreezeThaw, modelled
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
+from pipeline.search.studies.explanation import forecast_of
 
 STEPS = 25
 """Values of a key that has more, at equal distances on its scale."""
-LEAST_TRIALS = 8
-"""That have trained an epoch, for a prediction that is worth a look."""
 
 
 def surface(history: SearchHistory, trials: Sequence[TrialView], space: Space) -> Surface | None:
@@ -23,11 +21,8 @@ def surface(history: SearchHistory, trials: Sequence[TrialView], space: Space) -
 
     The model is that of freeze-thaw search, whatever scheduler decided: it learns from all trials, finished or not.
     """
-    if sum(bool(trial.scores) for trial in trials if trial.state != "failed") < LEAST_TRIALS:
-        return None
-    try:
-        forecast = Forecast(space, modelled(trials), history.epochs, FreezeThaw(space, history.epochs).rungs)
-    except np.linalg.LinAlgError:  # a picture is not worth a search that fails at its end
+    forecast = forecast_of(trials, space, history.epochs)
+    if forecast is None:
         return None
     centre = _winner(history, trials) or forecast.best(1)[0].values
     shares = search_pictures.importances(history)["shares"]
