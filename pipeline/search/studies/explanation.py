@@ -97,11 +97,11 @@ def explain(trials: Sequence[TrialView], space: Space, epochs: int, seed: int) -
     generator = np.random.default_rng([seed, len(trials)])
     ends = forecast.ends()
     by_number = {trial.number: trial for trial in trials if trial.scores and trial.state != "failed"}
-    best = sorted((number for number in ends if number in by_number), key=lambda number: -ends[number][0])[:BEST]
+    expected = [_expectation(trial, ends[number]) for number, trial in by_number.items() if number in ends]
     many = space.random(generator, CANDIDATES)
     finished = [trial for trial in trials if trial.state == "finished"]
     return Explanation(
-        expected=[_expectation(by_number[number], ends[number]) for number in best],
+        expected=sorted(expected, key=lambda each: -each.end)[:BEST],
         importances=forecast.importances(many, generator),
         unfinished=_unfinished(space, finished),
         gain=_gain(forecast, space, finished, generator) if finished else None,
