@@ -4,11 +4,14 @@
     python benchmarks/curves.py crossing --data ARCHIVE --folder work --trials 40 --seed 1
     python benchmarks/curves.py digits --folder work --trials 1000
 
-ARCHIVE is cifar-10-python.tar.gz. `crossing` trains on the first 500 images of each class, 30 % of them for validation,
-in a space whose curves cross: schedules, optimizers and depths that begin badly can end well. `digits` searches the
-same space on the handwritten digits. A table is benchmarks/curves/NAME.csv: the values of a configuration, its seed and
-the validation accuracy after each epoch. --seed 1 writes NAME-1.csv, with the same configurations and other seeds: the
-noise. A run that was stopped goes on where it was; hours, on two cores.
+ARCHIVE is cifar-10-python.tar.gz. `crossing` trains on the first 500 images of each class, at half their size, 30 % of
+them for validation, in a space whose curves cross: schedules, optimizers and depths that begin badly can end well.
+`digits` searches the same space on the handwritten digits. A table is benchmarks/curves/NAME.csv: the values of a
+configuration, its seed and the validation accuracy after each epoch. Its first row has the values that a search begins
+with. --seed 1 writes NAME-1.csv, with the same configurations and other seeds: the noise.
+
+--trials is the number of rows wanted. Trainings that end are added to the table, also if the run is stopped; the same
+command resumes it, and in a new folder it trains what the table lacks. Hours, on two cores.
 """
 
 import argparse
@@ -22,7 +25,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -32,6 +35,9 @@ from pipeline.cli import guarded
 from pipeline.errors import PipelineError
 from pipeline.files import Project, write_csv
 from pipeline.search.studies.epochs import read_epochs
+
+Row: TypeAlias = dict[str, str]
+"""Of a table, by the names of its columns."""
 
 TABLES = Path(__file__).parent / "curves"
 EPOCHS = 8
@@ -45,10 +51,10 @@ SPACE: dict[str, Any] = {
     "train.label_smoothing": {"low": 0.0, "high": 0.3},
     "augment.policy": ["none", "flip", "crop_flip"],
     "model.depth": {"low": 8, "high": 20, "step": 6},
-    "model.width": [8, 16, 24],
+    "model.width": [4, 8, 12],
 }
 PARAMS: dict[str, Any] = {
-    "model": {"family": "resnet", "depth": 8, "width": 16},
+    "model": {"family": "resnet", "depth": 8, "width": 8},
     "augment": {"policy": "flip", "flip": "random", "padding": 0.125, "small_side": 1},
     "train": {
         "epochs": EPOCHS,
@@ -67,7 +73,7 @@ PARAMS: dict[str, Any] = {
     "tune": {"scheduler": "none", "sampler": "random", "confirm": 0, "models": "none", "retries": 1},
 }
 DATA = {
-    "crossing": {"name": "folder", "url": "images", "image_size": 32},
+    "crossing": {"name": "folder", "url": "images", "image_size": 16},
     "digits": {"name": "digits"},
 }
 
@@ -98,16 +104,14 @@ def _member(opened: tarfile.TarFile, name: str) -> io.BytesIO:
     return io.BytesIO(file.read())
 
 
-def prepare(name: str, folder: Path, archive: Path | None, first: Path | None) -> None:
-    """A project with the data, and with the configurations of `first` where that is a table."""
+def prepare(name: str, folder: Path, archive: Path | None, rows: Sequence[Row], again: Sequence[Row]) -> None:
+    """A project with the data. Its study goes on from a table of `rows`; `again` are configurations to train again."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = PARAMS | {"data": DATA[name]}
-    if first:
-        with first.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        tried = [{key: config.parse_value(row[key], key) for key in SPACE} for row in rows]
-        content = content | {"tune": PARAMS["tune"] | {"first": tried, "seed": 1}}
-    (folder / "params.yaml").write_text(config.yaml_text(content), encoding="utf-8")
+    if not (folder / "params.yaml").is_file():
+        first = [{key: config.parse_value(row[key], key) for key in SPACE} for row in again]
+        # A study of another seed draws other configurations than those that are there.
+        content = PARAMS | {"data": DATA[name], "tune": PARAMS["tune"] | {"first": first, "seed": len(rows)}}
+        (folder / "params.yaml").write_text(config.yaml_text(content), encoding="utf-8")
     if name == "crossing" and not (folder / "images" / "test").is_dir():
         if archive is None or not archive.is_file():
             raise PipelineError("--data must name cifar-10-python.tar.gz.")
@@ -116,20 +120,35 @@ def prepare(name: str, folder: Path, archive: Path | None, first: Path | None) -
         subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=folder, check=True)
 
 
-def write_table(project: Project, target: Path) -> int:
-    """Returns the number of configurations. One that diverged has as many epochs as it had."""
+def read_table(path: Path) -> list[Row]:
+    """Nothing if there is no such table yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def trained(project: Project) -> list[Row]:
+    """The trials that have ended, as rows of a table. One that diverged has as many epochs as it had."""
     with project.trials.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    curves = []
-    for row in rows:
-        epochs = read_epochs(project.study_folder("main") / "trials" / f"{int(row['trial']):04}")
-        accuracies = [f"{epoch.validation_accuracy:.5f}" for epoch in epochs.values()]
-        curves.append(
-            [row["seed"], *(_short(row[key]) for key in SPACE), *accuracies, *[""] * (EPOCHS - len(accuracies))]
-        )
-    header = ["seed", *SPACE, *(f"epoch_{number}" for number in range(1, EPOCHS + 1))]
-    write_csv(target, header, curves)
-    return len(curves)
+        trials = [trial for trial in csv.DictReader(file) if trial["state"] in ("finished", "diverged")]
+    rows = []
+    for trial in trials:
+        epochs = read_epochs(project.study_folder("main") / "trials" / f"{int(trial['trial']):04}")
+        row = {"seed": trial["seed"]} | {key: _short(trial[key]) for key in SPACE}
+        rows.append(row | {f"epoch_{number}": f"{epoch.validation_accuracy:.5f}" for number, epoch in epochs.items()})
+    return rows
+
+
+def added(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
+    """The rows, and those of `more` whose configuration they lack."""
+    found = {configuration(row): row for row in (*more, *rows)}
+    order = dict.fromkeys(configuration(row) for row in (*rows, *more))
+    return [found[each] for each in order]
+
+
+def configuration(row: Row) -> tuple[str, ...]:
+    return tuple(row[key] for key in SPACE)
 
 
 def _short(text: str) -> str:
@@ -143,17 +162,23 @@ def _short(text: str) -> str:
 def build(arguments: argparse.Namespace) -> None:
     """Trains what is missing and writes the table."""
     suffix = f"-{arguments.seed}" if arguments.seed else ""
-    folder = arguments.folder / f"{arguments.name}{suffix}"
-    first = TABLES / f"{arguments.name}.csv" if arguments.seed else None
-    prepare(arguments.name, folder, arguments.data, first)
-    command = [sys.executable, "-m", "pipeline.tune", "--trials", str(arguments.trials)]
+    folder, target = arguments.folder / f"{arguments.name}{suffix}", TABLES / f"{arguments.name}{suffix}.csv"
+    rows = read_table(target)
+    again = read_table(TABLES / f"{arguments.name}.csv")[: arguments.trials] if arguments.seed else []
+    prepare(arguments.name, folder, arguments.data, rows, again[len(rows) :])
+    # The study begins with the first row once more, and keeps what it has trained if it is resumed.
+    lacking = arguments.trials - int(config.load(folder / "params.yaml").tune.seed) + bool(rows)
+    command = [sys.executable, "-m", "pipeline.tune", "--trials", str(lacking)]
     command += ["--workers", str(arguments.workers)] if arguments.workers else []
     done = subprocess.run(command, cwd=folder, check=False)
+    project = Project(folder, folder)
+    if project.trials.is_file():
+        rows = added(rows, trained(project))
+        header = ["seed", *SPACE, *(f"epoch_{number}" for number in range(1, EPOCHS + 1))]
+        write_csv(target, header, [[row.get(name, "") for name in header] for row in rows])
+        print(json.dumps({"table": str(target), "configurations": len(rows)}))
     if done.returncode:
         raise PipelineError(f"The search ended with exit code {done.returncode}; the same command resumes it.")
-    target = TABLES / f"{arguments.name}{suffix}.csv"
-    count = write_table(Project(folder, folder), target)
-    print(json.dumps({"table": str(target), "configurations": count}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=list(DATA))
     parser.add_argument("--data", type=Path, help="cifar-10-python.tar.gz, for crossing")
     parser.add_argument("--folder", type=Path, required=True, help="for images, checkpoints and MLflow")
-    parser.add_argument("--trials", type=int, default=250)
+    parser.add_argument("--trials", type=int, default=250, help="rows of the table in all")
     parser.add_argument("--workers", type=int, help="default: one per core")
     parser.add_argument("--seed", type=int, default=0, choices=(0, 1))
     arguments = parser.parse_args(argv)

@@ -81,7 +81,7 @@ def run(trials: int, first_rung: int) -> dict[str, float]:
             ledger = Ledger(journal(project.optuna_journal), "benchmark")
             tags = {f"version.{name}": "1.2.3" for name in "abcdefgh"}
             setup = TrialSetup(config_of=config_of, epochs=epochs, folder=project.root / "trials")
-            recorder = Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, name="trial")
+            recorder = Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, phase="trial")
             scale = Scale(min(50, trials // 10))
             engine = SimulatedEngine(curve(space, epochs), confusion=CONFUSION)
             owner = Owner(

@@ -2,7 +2,7 @@
 
 examples:
   python -m pipeline.lineage                        of metrics.json: source, arrays, split, values, code, weights, ...
-  python -m pipeline.lineage "trial 7"              of a run in MLflow, by its name or its id
+  python -m pipeline.lineage "trial 7"              of a trial, or of a run in MLflow by its name or id
   python -m pipeline.lineage --data sha256:04f53fb  what was trained on this data set
   python -m pipeline.lineage --commit 829ce3f       what was trained by this commit
 

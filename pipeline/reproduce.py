@@ -4,7 +4,7 @@ examples:
   python -m pipeline.reproduce                      the training of the last dvc repro
   python -m pipeline.reproduce --trial 7            trial 7 of the study main, pruned or not
   python -m pipeline.reproduce --trial 7 --study night
-  python -m pipeline.reproduce "confirm 2"          a run by its name in MLflow, or by its id
+  python -m pipeline.reproduce "confirm 2"          a training of the confirmation; or a run by its name or id
   python -m pipeline.reproduce RUN --code           with the code of the recorded commit, in a temporary worktree
 
 First it lists what differs between then and here, and what that does: harmless, may change digits, will change results.

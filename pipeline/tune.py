@@ -7,6 +7,7 @@ examples:
   python -m pipeline.tune --hours 8 --study night  stops in order after 8 hours; another study beside the first
   python -m pipeline.tune --set train.epochs=9 --set tune.scheduler=asha --study quick
   python -m pipeline.tune --apply                  writes the winner into params.yaml, as soon as there is one
+  python -m pipeline.tune --explain                what its model expects, what it has not tried, whether to go on
   python -m pipeline.tune --list                   the studies that are there
 
 Ctrl-C stops after the running epochs, a second one at once. results/tune has what was found, `mlflow ui` every trial.
@@ -33,6 +34,8 @@ def tune(arguments: argparse.Namespace) -> None:
         _list(arguments, console)
     elif arguments.delete:
         _delete(arguments, console)
+    elif arguments.explain:
+        _explain(arguments, console)
     else:
         _search(arguments, console)
 
@@ -58,6 +61,22 @@ def _search(arguments: argparse.Namespace, console: "Console") -> None:
     results = session.run()
     if arguments.json:
         options.print_json(results)
+
+
+def _explain(arguments: argparse.Namespace, console: "Console") -> None:
+    from dataclasses import asdict
+
+    from pipeline import config
+    from pipeline.files import Project
+    from pipeline.search.studies import explanation
+
+    project = Project.here()
+    settings = config.load(project.params, options.overrides(arguments))
+    found, ledger = explanation.of_study(project, arguments.study, settings)
+    if arguments.json:
+        options.print_json(asdict(found) if found else None)
+    else:
+        explanation.show(found, ledger, console)
 
 
 def _list(arguments: argparse.Namespace, console: "Console") -> None:
@@ -108,6 +127,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hours", type=_hours, metavar="H", help="stop in order after so many hours, and keep all")
     parser.add_argument("--apply", action="store_true", help="write the winner's values into params.yaml")
     parser.add_argument("--resume-only", action="store_true", help="resume a study, never begin one")
+    parser.add_argument("--explain", action="store_true", help="what the model thinks of the study, and stop")
     parser.add_argument("--delete", action="store_true", help="delete the study that --study names")
     parser.add_argument("--yes", action="store_true", help="don't ask before deleting")
     options.add_to(parser)

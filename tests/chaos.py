@@ -87,8 +87,14 @@ def optuna_ledger(folder: Path, study: str) -> list[dict[str, Any]]:
     ]
 
 
+def phase_and_number(run: Any) -> str:
+    """`trial 3` or `confirm 2`."""
+    *_, phase, number = run.data.tags["pipeline.key"].split("-")
+    return f"{phase} {int(number)}"
+
+
 def mlflow_ledger(folder: Path, study: str = "main") -> dict[str, dict[str, Any]]:
-    """What MLflow has of a study and of each of its trials, by name; the study's own is called study."""
+    """What MLflow has of a study, and of its trials as `trial 3` and `confirm 2`; the study's own is called study."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -97,7 +103,7 @@ def mlflow_ledger(folder: Path, study: str = "main") -> dict[str, dict[str, Any]
     own = [run for run in runs if run.info.run_name == f"study {study}"]
     children = [run for run in runs if run.data.tags.get("study") in (study, f"{study}.confirmation")]
     return {
-        "study" if run in own else run.info.run_name: {
+        "study" if run in own else phase_and_number(run): {
             "status": run.info.status,
             "ended": run.data.tags.get("ended"),
             "params": run.data.params,

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from pipeline.reporting.search_history import Event, Key, SearchHistory, TrialHistory
+from pipeline.reporting.search_history import Event, Key, SearchHistory, Surface, TrialHistory
 
 KEYS = (
     Key("train.learning_rate", log=True),
@@ -11,6 +11,19 @@ KEYS = (
     Key("augment.policy", choices=["none", "<flip>"]),
     Key("augment.cutout"),
 )
+
+
+def surface(across: str = "train.learning_rate", up: str = "augment.cutout", columns: int = 25) -> Surface:
+    """A hill, of which the model is unsure on the right."""
+    rates = [10 ** (-3 + 3 * column / (columns - 1)) for column in range(columns)]
+    choices: list[Any] = {"train.batch_size": [32, 64, 128], "augment.policy": ["none", "<flip>"]}.get(up, [])
+    rows = choices or [row / (columns - 1) for row in range(columns)]
+    heights = [
+        [0.9 - 0.5 * (x / (columns - 1) - 0.6) ** 2 - 0.2 * (y / (len(rows) - 1) - 0.5) ** 2 for x in range(columns)]
+        for y in range(len(rows))
+    ]
+    sds = [[0.01 + 0.1 * (x / (columns - 1)) ** 4 for x in range(columns)] for _ in rows]
+    return Surface([across, up], [rates, rows], heights, sds, {"train.momentum": 0.9})
 
 
 def history(count: int = 30, epochs: int = 8, *, with_events: bool = True, **changes: Any) -> SearchHistory:
@@ -62,5 +75,6 @@ def history(count: int = 30, epochs: int = 8, *, with_events: bool = True, **cha
         "trials": trials,
         "winner": best.number if best else None,
         "events": events if with_events else [],
+        "surface": surface(),
     }
     return SearchHistory(**(content | changes))

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,26 @@ def test_no_result_of_ours_is_shipped() -> None:
     assert not [name for name in names if re.search(r"dvc\.lock$|metrics\.json$|\.db$|(^|/)(data|results)/", name)]
     assert [name for name in names if name.startswith("mlruns/")] == ["mlruns/.gitignore"]
     assert all((REPOSITORY / name).stat().st_size < 2**20 for name in names if (REPOSITORY / name).exists())
+
+
+def parts(document: Path) -> list[tuple[str, list[str], Counter[str], set[str]]]:
+    """By heading: its level, the code blocks below it, its commands and names in the text, and where its links lead."""
+    found, level = [], ""
+    for number, part in enumerate(re.split(r"^(#+) .*$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)):
+        if number % 2:
+            level = part
+            continue
+        text = re.sub(r"^```.*?^```$", "", part, flags=re.MULTILINE | re.DOTALL)
+        code = [" ".join(one.split()) for one in re.findall(r"`([^`]+)`", text)]
+        links = {link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("README")}
+        found.append((level, re.findall(r"^```.*?^```$", part, flags=re.MULTILINE | re.DOTALL), Counter(code), links))
+    return found
+
+
+def test_the_korean_readme_keeps_step_with_the_english_one() -> None:
+    english, korean = (parts(REPOSITORY / name) for name in ("README.md", "README.ko.md"))
+    assert [level for level, *_ in korean] == [level for level, *_ in english]
+    for of_korean, of_english in zip(korean, english, strict=True):
+        assert of_korean == of_english
+    assert "](README.ko.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "](README.md)" in (REPOSITORY / "README.ko.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from chaos import mlflow_ledger, optuna_ledger, results_ledger
+from chaos import mlflow_ledger, optuna_ledger, phase_and_number, results_ledger
 from places import QUICK_STUDY as QUICK
 
 from pipeline import config, ensemble, study, tune
@@ -261,7 +261,7 @@ def test_a_study_whose_run_was_deleted_in_mlflow_is_there_again_with_all_its_tri
     }
     (again,) = client.search_runs(["1"], "attributes.run_name = 'study main'")
     children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{again.info.run_id}'")
-    assert {child.info.run_name for child in children} == set(before) - {"study"}
+    assert {phase_and_number(child) for child in children} == set(before) - {"study"}
 
 
 @pytest.mark.slow

@@ -228,6 +228,8 @@ class Tune(Section):
     """Which trials resume: freeze_thaw (a model of learning curves), asha (Li et al. 2018), none (all train fully)."""
     budget: Annotated[Annotated[float, Field(gt=0)] | None, SET_BY_GRID] = None
     """Full trainings that the study may spend; null: 0.4 per trial if the scheduler pauses, no limit for none."""
+    patience: Annotated[Annotated[int, Field(ge=1)] | None, SET_BY_GRID] = None
+    """The search ends once so many trials have begun since the best one finished; null: never for that."""
     first_rung: Annotated[int, Field(ge=1), SET_BY_GRID] = 1
     """For asha: epochs after which it compares trials for the first time."""
     reduction_factor: Annotated[int, Field(ge=2), SET_BY_GRID] = 3

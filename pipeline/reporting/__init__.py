@@ -8,6 +8,7 @@ language.py           the page in another language: a catalogue of its sentences
 answers.py            what it says of a training and its evaluation
 search_answers.py     what it says of a search
 search_pictures.py    the data of its pictures of a search
+surface.py            what a search's model believes of two keys, as areas
 comparison.py         two results on the same test images
 certainty.py          reliability, accuracy against coverage
 slices.py             accuracy on parts of the test set that look alike

@@ -37,8 +37,8 @@ def good(found: Results, before: Before | None, say: Language) -> dict[str, Any]
     # One decimal would turn 99.97 % into a perfect 100 %.
     digits = 1 if test.accuracy_high - test.accuracy_low >= 0.002 else 2
     named = [(name, one.accuracy) for name, one in _beside(found, before, say)]
-    parts = [f"{name} {formats.percent(share, digits)}" for name, share in named]
-    parts.append(f"{say('most frequent class')} {formats.percent(found.most_frequent)}")
+    parts = [f"{name} {say.percent(share, digits)}" for name, share in named]
+    parts.append(f"{say('most frequent class')} {say.percent(found.most_frequent)}")
     predicted = found.confusion.sum(axis=0)
     return {
         "digits": digits,
@@ -83,11 +83,11 @@ def _coverage(found: Results, say: Language) -> str:
             sentences.append(
                 say(
                     "{right} right on the surest {share} of the images",
-                    right=formats.percent(wanted, 0),
-                    share=formats.percent(share),
+                    right=say.percent(wanted, 0),
+                    share=say.percent(share),
                 )
             )
-    sentences.append(say("{right} right on all of them", right=formats.percent(accuracy)))
+    sentences.append(say("{right} right on all of them", right=say.percent(accuracy)))
     return ", ".join(sentences)
 
 
@@ -109,11 +109,11 @@ def fails(found: Results, say: Language) -> dict[str, Any]:
             place=place,
             groups=len(groups[group.name]),
             name=say(group.name),
-            share=formats.percent(group.accuracy),
+            share=say.percent(group.accuracy),
             images=formats.count(group.images),
-            low=formats.percent(low),
-            high=formats.percent(high),
-            accuracy=formats.percent(accuracy),
+            low=say.percent(low),
+            high=say.percent(high),
+            accuracy=say.percent(accuracy),
         )
         if len(weak) > 1:
             sentence += " " + say("Other fifths that are: {count}.", count=len(weak) - 1)

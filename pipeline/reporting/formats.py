@@ -11,11 +11,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
-def certainty(share: float) -> str:
-    """A confidence in percent; one just below 1 does not become a certainty by rounding."""
-    return f"over {percent(0.999)}" if 0.9995 <= share < 1 else percent(share)
-
-
 def count(number: float) -> str:
     """10000 as `10,000`."""
     return f"{number:,.0f}"
@@ -25,15 +20,11 @@ def magnitude(number: float) -> str:
     """Two significant digits and a suffix for large numbers: 269722 as `0.27 M`, 41e6 as `41 M`."""
     for floor, unit, suffix in ((1e9, 1e9, "G"), (1e5, 1e6, "M"), (1e4, 1e3, "k")):
         if number >= floor:
-            return f"{_significant(number / unit)}\u00a0{suffix}"
+            return f"{significant(number / unit)}\u00a0{suffix}"
     return count(number)
 
 
-def speed(images_per_second: float) -> str:
-    return f"{_significant(images_per_second)} images/s"
-
-
-def _significant(number: float) -> str:
+def significant(number: float) -> str:
     """Two significant digits at least, and all of those before the point."""
     decimals = max(0, 1 - math.floor(math.log10(number))) if number > 0 else 0
     return f"{number:,.{decimals}f}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cli
+from pipeline.reporting import formats
 
 FOLDER = Path(__file__).parent / "template"
 
@@ -35,6 +36,18 @@ class Language:
 
     def of_script(self, text: str) -> str:
         return _replaced(text, self.script)
+
+    def percent(self, share: float, digits: int = 1) -> str:
+        """As formats.percent; in Korean without the space."""
+        text = formats.percent(share, digits)
+        return text.replace("\u00a0", "") if self.name == "ko" else text
+
+    def certainty(self, share: float) -> str:
+        """A confidence in percent; one just below 1 does not become a certainty by rounding."""
+        return self("over {share}", share=self.percent(0.999)) if 0.9995 <= share < 1 else self.percent(share)
+
+    def speed(self, images_per_second: float) -> str:
+        return self("{count} images/s", count=formats.significant(images_per_second))
 
     def duration(self, seconds: float) -> str:
         """As cli.duration, with this language's units."""

@@ -23,7 +23,7 @@ from pipeline.reporting.language import ENGLISH, Language
 from pipeline.reporting.results import Mistake, Results
 from pipeline.reporting.search_history import SearchHistory
 
-SCRIPTS = ("charts.js", "model.js", "confusion.js", "trials.js", "space.js", "tables.js")
+SCRIPTS = ("charts.js", "model.js", "confusion.js", "trials.js", "space.js", "surface.js", "tables.js")
 """In this order, as one script."""
 
 THUMBNAIL = 160
@@ -105,11 +105,11 @@ def page(found: Results, other: Beside) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "percent": formats.percent,
-        "certainty": formats.certainty,
+        "percent": say.percent,
+        "certainty": say.certainty,
         "count": formats.count,
         "magnitude": formats.magnitude,
-        "speed": formats.speed,
+        "speed": say.speed,
         "duration": say.duration,
         "memory": formats.memory,
         "moment": formats.moment,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Scalar
-from pipeline.reporting import formats, search_pictures
+from pipeline.reporting import formats, search_pictures, surface
 from pipeline.reporting.language import Language
 from pipeline.reporting.search_history import SearchHistory, TrialHistory
 
@@ -27,7 +27,7 @@ def answers(history: SearchHistory | str, say: Language) -> dict[str, Any]:
     rungs_alt = say(
         "The trials took {spent} epochs, {share} of the {full} that all of them would take without stopping early.",
         spent=formats.count(spent),
-        share=formats.percent(spent / max(1, full), 0),
+        share=say.percent(spent / max(1, full), 0),
         full=formats.count(full),
     )
     finished = [trial for trial in trials if trial.state == "finished" and trial.scores]
@@ -58,7 +58,7 @@ def answers(history: SearchHistory | str, say: Language) -> dict[str, Any]:
         "best_alt": say(
             "Trial {number} was the best finished one, with {accuracy}.",
             number=best.number,
-            accuracy=formats.percent(best.scores[-1], 2),
+            accuracy=say.percent(best.scores[-1], 2),
         )
         if best
         else say("No trial has finished."),
@@ -70,12 +70,12 @@ def answers(history: SearchHistory | str, say: Language) -> dict[str, Any]:
         ),
         "importances": importances,
         "importances_of": say(importances["of"], epoch=importances["epoch"]),
-        "importances_alt": ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in importances["shares"]),
+        "importances_alt": ", ".join(f"{name} {say.percent(share, 0)}" for name, share in importances["shares"]),
         "rungs_alt": rungs_alt,
         "ends": _ends(trials),
         "timeline": timeline if timeline["bars"] else None,
         "timeline_note": _timeline_note(timeline, say),
-    }
+    } | surface.sentences(history, say)
 
 
 def _elapsed_s(history: SearchHistory) -> float:
@@ -111,7 +111,7 @@ def _candidates(history: SearchHistory, say: Language) -> list[dict[str, Any]]:
     for trial in chosen:
         accuracies = again.get(trial.number, [])
         mean = statistics.fmean(accuracies) if accuracies else None
-        words = f"{formats.percent(mean, 2)}" if mean is not None else say("not done")
+        words = f"{say.percent(mean, 2)}" if mean is not None else say("not done")
         if len(accuracies) > 1:
             sd = f"{100 * statistics.stdev(accuracies):.2f}"
             words += " " + say("± {sd} ({count} seeds)", sd=sd, count=len(accuracies))

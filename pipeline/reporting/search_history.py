@@ -59,6 +59,22 @@ class Event:
     """The last epoch that it had trained by then; of `sent` the one until which it is to train."""
 
 
+@dataclass(frozen=True)
+class Surface:
+    """What the model of learning curves believes of the two most important keys."""
+
+    keys: Sequence[str]
+    """Two: along the horizontal axis and along the vertical one."""
+    values: Sequence[Sequence[Scalar]]
+    """Of each of them, from low to high."""
+    accuracies: Sequence[Sequence[float]]
+    """Of a full training, the median that the model predicts: a row for each value of the second key."""
+    sds: Sequence[Sequence[float]]
+    """Standard deviations, in the same order."""
+    held: Mapping[str, Scalar]
+    """The values of the other keys, those of the winner."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchHistory:
     """A study."""
@@ -81,6 +97,8 @@ class SearchHistory:
     winner: int | None = None
     events: Sequence[Event] = field(default_factory=list)
     """In the order of time; none of a study that an earlier version began."""
+    surface: Surface | None = None
+    """None of a running study, of one with too few trials, and of an earlier version."""
 
 
 def write(history: SearchHistory, path: Path) -> None:

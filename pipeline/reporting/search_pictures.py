@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.config import Scalar
+from pipeline.reporting import surface
 from pipeline.reporting.search_history import Event, SearchHistory, TrialHistory
 from pipeline.reporting.statistics import explained
 
@@ -37,6 +38,7 @@ def as_data(history: SearchHistory, links: Mapping[str, str]) -> dict[str, Any]:
         "rungs": [sum(len(trial.scores) >= epoch for trial in trials) for epoch in range(1, history.epochs + 1)],
         "importances": importances(history),
         "timeline": _timeline(history.events),
+        "surface": surface.as_data(history),
     }
 
 

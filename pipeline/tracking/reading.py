@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_OF_A_STUDY = re.compile(r"(trial|confirm) (\d+)")
+_STUDY_KEY = re.compile(r"study-.*-(trial|confirm)-(\d+)")
 _MOST_LISTED = 10
 
 
@@ -50,8 +52,11 @@ class RecordedRun:
         return self.tags.get("ended", "running")
 
     def __str__(self) -> str:
-        study = f" of {self.tags['study']}" if "study" in self.tags else ""
-        return f"{self.name}{study} ({self.id}, {self.started:%Y-%m-%d %H:%M:%S}, {self.ended})"
+        name = self.name
+        if (found := _STUDY_KEY.fullmatch(self.key)) and "study" in self.tags:
+            # Its name says its values, which are many.
+            name = f"{found[1]} {int(found[2])} of {self.tags['study']}"
+        return f"{name} ({self.id}, {self.started:%Y-%m-%d %H:%M:%S}, {self.ended})"
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Runs:
         self._experiment: str = experiment
 
     def run(self, reference: str) -> RecordedRun:
-        """The run with this id, key or name; of several with that name the last one that was started.
+        """The run with this id, key or name, or `trial 3` or `confirm 2`; of several the last one that was started.
 
         Raises PipelineError if there is none.
         """
@@ -90,7 +95,11 @@ class Runs:
             if _ID.fullmatch(reference) and (run := self._by_id(reference)):
                 return run
         quoted = reference.replace("'", "")
-        for condition in (f"tags.`pipeline.key` = '{quoted}'", f"attributes.run_name = '{quoted}'"):
+        conditions = [f"tags.`pipeline.key` = '{quoted}'", f"attributes.run_name = '{quoted}'"]
+        if named := _OF_A_STUDY.fullmatch(reference):
+            # Their names say their values, their keys their numbers.
+            conditions.append(f"tags.`pipeline.key` LIKE 'study-%-{named[1]}-{int(named[2]):04}'")
+        for condition in conditions:
             if found := self.search(condition, most=1):
                 return found[0]
         raise PipelineError(

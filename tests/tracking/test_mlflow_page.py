@@ -59,7 +59,8 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
     client = MlflowClient(f"sqlite:///{searched / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("pipeline").experiment_id])
     by_name = {run.info.run_name: run.info.run_id for run in runs}
-    trials = [f"trial {number}" for number in range(5)]
+    trials = sorted(run.info.run_name for run in runs if run.data.tags.get("study") == "main")
+    assert [name.partition(":")[0] for name in trials] == ["0", "1", "2", "3", "4"]
     finished = next(run for run in runs if run.info.run_name in trials and run.info.status == "FINISHED")
     with mlflow_ui(searched) as address, headless_browser(tmp_path) as browser:
         page, training = f"{address}/#/experiments/1/runs", "?workflowType=machine_learning"
@@ -87,7 +88,7 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
 
         compared = quote(json.dumps([by_name[name] for name in trials]))
         browser.get(f"{address}/#/compare-runs?runs={compared}&experiments={quote(json.dumps(['1']))}")
-        for text in ("Comparing 5 Runs from 1 Experiment", "trial 4", "train.learning_rate"):
+        for text in ("Comparing 5 Runs from 1 Experiment", "4: learning_rate", "train.learning_rate"):
             see(browser, text, tmp_path / "compared.png")
 
         model_id = client.get_run(finished.info.run_id).outputs.model_outputs[0].model_id

@@ -179,7 +179,7 @@ class Chart {
     return made;
   }
 
-  // What the tip says near a place: {text, trial, page, mark}.
+  // What the tip says near a place: {text, trial, page, mark}, or in a box, also one behind dots.
   hit(x, y, what) { this.hits.push({ x, y, ...what }); }
 
   legend(entries) {
@@ -193,17 +193,20 @@ class Chart {
     const scale = this.width / box.width;
     const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
     let best = null;
-    let least = 26 ** 2;
+    let under = null;
+    let least = (this.hits.some((hit) => hit.behind) ? 10 : 26) ** 2;
     for (const hit of this.hits) {
       if (hit.box) {
         const [left, top, right, bottom] = hit.box;
-        if (x >= left && x <= right && y >= top && y <= bottom) return hit;
+        if (x < left || x > right || y < top || y > bottom) continue;
+        if (!hit.behind) return hit;
+        under = hit;
         continue;
       }
       const distance = (hit.x - x) ** 2 + (hit.y - y) ** 2;
       if (distance < least) [best, least] = [hit, distance];
     }
-    return best;
+    return best || under;
   }
 
   listen() {

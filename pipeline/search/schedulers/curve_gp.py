@@ -18,6 +18,7 @@ PRIORS = {
     "rise": (0.5, 0.8),
     "own": (0.15, 0.8),
     "drift": (0.15, 0.8),
+    "kind": (0.5, 0.8),
     "noise": (0.05, 1.0),
 }
 ITERATIONS = 20
@@ -27,19 +28,24 @@ JITTER = 1e-6
 class CurveProcess:
     """A Gaussian process over values x and the distance s from the end of a training, from 1 (first epoch) to 0 (last):
 
-        y(x, s) = level(x) + s (slope(x) + rise) + drift(x, s) + own(s) + noise
+        y(x, s) = level(x) + s (slope(x) + rise) + drift(x, s) + kind(x, s) + own(s) + noise
 
     level, slope and drift are smooth in x: their kernel is Matern 5/2 with one length scale per feature. The length
-    scales of slope and drift are those of level times one factor. drift and own are Brownian motions in s; each trial
-    has an own of its own. An error rate that follows a power law is a straight line in s. Standard deviations and
-    length scales are those of greatest posterior density.
+    scales of slope and drift are those of level times one factor. drift, kind and own are Brownian motions in s. kind
+    has one for each choice of each unordered key, independent of the other choices; each trial has an own of its own.
+    An error rate that follows a power law is a straight line in s. Standard deviations and length scales are those of
+    greatest posterior density.
     """
 
-    def __init__(self, features: Floats, owners: Ints, to_go: Floats, targets: Floats) -> None:
-        """`features` is [trials, features] in 0..1. The others are [points]: the index of the trial, s, and y."""
+    def __init__(self, features: Floats, kinds: Ints, owners: Ints, to_go: Floats, targets: Floats) -> None:
+        """`features` is [trials, features] in 0..1, `kinds` is [trials, unordered keys]: the number of the choice.
+
+        The others are [points]: the index of the trial, s, and y.
+        """
         from scipy.optimize import minimize
 
         self._features, self._owners, self._to_go, self._targets = features, owners, to_go, targets
+        self._kinds = kinds
         priors = [LENGTH_SCALE] * features.shape[1] + list(PRIORS.values())
         self._centre = np.log([median for median, _ in priors])
         self._spread = np.array([sd for _, sd in priors])
@@ -49,6 +55,7 @@ class CurveProcess:
         self._slopes = np.outer(to_go, to_go)
         self._walks = np.minimum.outer(to_go, to_go)
         self._same = owners[:, None] == owners[None, :]
+        self._alike = self._shared(owners)
         self._pairs = np.ix_(owners, owners)
         self._membership = np.zeros((len(features), len(owners)))
         self._membership[owners, np.arange(len(owners))] = 1
@@ -80,14 +87,14 @@ class CurveProcess:
         from scipy.linalg import cho_solve, cholesky
 
         count = self._features.shape[1]
-        stretch, level, slope, rise, own, drift, noise = np.exp(logs[count:])
+        stretch, level, slope, rise, own, drift, kind, noise = np.exp(logs[count:])
         inverse = np.exp(-2 * logs[:count])
         distances = (self._squares @ inverse).reshape(len(self._features), -1)
         near, near_change = matern(distances)
         far, far_change = matern(distances / stretch**2)
         covariance = level**2 * near[self._pairs] + 1
         covariance += (slope**2 * self._slopes + drift**2 * self._walks) * far[self._pairs]
-        covariance += rise**2 * self._slopes + own**2 * self._walks * self._same
+        covariance += rise**2 * self._slopes + self._walks * (own**2 * self._same + kind**2 * self._alike)
         covariance[np.diag_indices_from(covariance)] += noise**2 + JITTER
         root = cholesky(covariance, lower=True, check_finite=False)
         weights = cho_solve((root, True), self._targets, check_finite=False)
@@ -110,6 +117,7 @@ class CurveProcess:
                     rise**2 * by_slope.sum(),
                     own**2 * (by_walk * self._same).sum(),
                     (by_walk_of * far).sum(),
+                    kind**2 * (by_walk * self._alike).sum(),
                     noise**2 * np.trace(by_point),
                 ],
             ]
@@ -132,7 +140,7 @@ class CurveProcess:
     def _covariance(self, features: Floats, owners: Ints, to_go: Floats) -> Floats:
         """[n, points]: the covariance of n positions with the observed points, without noise."""
         count = features.shape[1]
-        stretch, level, slope, rise, own, drift, _ = np.exp(self._logs[count:])
+        stretch, level, slope, rise, own, drift, kind, _ = np.exp(self._logs[count:])
         scales = np.exp(self._logs[:count])
         scaled, others = features / scales, self._features / scales
         distances = (scaled**2).sum(1)[:, None] + (others**2).sum(1)[None, :] - 2 * scaled @ others.T
@@ -141,8 +149,25 @@ class CurveProcess:
         near, far = matern(distances)[0], matern(distances / stretch**2)[0]
         same = owners[:, None] == self._owners[None, :]
         covariance: Floats = level**2 * near + 1 + (slope**2 * slopes + drift**2 * walks) * far
-        covariance += rise**2 * slopes + own**2 * walks * same
+        covariance += rise**2 * slopes + walks * (own**2 * same + kind**2 * self._shared(owners))
         return covariance
+
+    def _shared(self, owners: Ints) -> Floats:
+        """[n, points]: how many choices the trials of n positions share with those of the observed points."""
+        shared: Floats = (self._kinds[owners][:, None] == self._kinds[self._owners][None]).sum(2).astype(np.float64)
+        return shared
+
+    def together(self, features: Floats) -> tuple[Floats, Floats]:
+        """Means, [n], and covariance, [n, n], of the final scores of new trials."""
+        from scipy.linalg import solve_triangular
+
+        nobody = np.full(len(features), -1)
+        cross = self._covariance(features, nobody, np.zeros(len(features)))
+        explained = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        scaled = features / np.exp(self._logs[: features.shape[1]])
+        level = math.exp(self._logs[features.shape[1] + 1])
+        prior = level**2 * matern(np.square(scaled[:, None] - scaled[None]).sum(2))[0] + 1
+        return cross @ self._weights, prior - explained.T @ explained
 
     def _predict(self, features: Floats, owners: Ints) -> tuple[Floats, Floats]:
         from scipy.linalg import solve_triangular

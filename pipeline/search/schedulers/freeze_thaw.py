@@ -6,14 +6,16 @@ epochs predicts the final accuracy of every configuration, started or not. docs/
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from pipeline.config import Scalar
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
-from pipeline.search.schedulers.curve_gp import CurveProcess, Floats, Ints
+from pipeline.search.schedulers.curve_gp import Floats
+from pipeline.search.schedulers.forecast import Forecast
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
 
@@ -26,8 +28,6 @@ PACE = 0.8
 """Share of the budget that is spent before the last trial starts, unless nothing else is left to do."""
 MODELLED = 80
 """The most trials that the model learns from. It bounds the time of a decision."""
-SMALLEST_ERROR = 0.002
-"""Added to the error rate before its logarithm is taken."""
 RANDOM = 400
 """Candidates that are drawn from the whole space."""
 PARENTS, CHILDREN = 6, 30
@@ -134,12 +134,23 @@ class FreezeThaw:
         return [], False
 
     def _candidate(
-        self, forecast: "Forecast", trials: Sequence[TrialView], generator: np.random.Generator
+        self, forecast: Forecast, trials: Sequence[TrialView], generator: np.random.Generator
     ) -> tuple[Values | None, float]:
         """The values to start next, and their expected improvement.
 
         If a sampler chooses the values, they are None and the improvement is the mean over all candidates.
         """
+        many, improvements = self.candidates(forecast, generator)
+        if not self.proposes:
+            return None, float(improvements.mean())
+        tried = {frozenset(trial.values.items()) for trial in trials}
+        for index in np.argsort(-improvements):
+            if frozenset(many[index].items()) not in tried:
+                return many[index], float(improvements[index])
+        return None, 0.0
+
+    def candidates(self, forecast: Forecast, generator: np.random.Generator) -> tuple[list[dict[str, Scalar]], Floats]:
+        """New configurations and their expected improvements; fewer if a sampler chooses the values."""
         parents = [trial.values for trial in forecast.best(PARENTS)]
         many = self.space.random(generator, RANDOM)
         improvements = np.zeros(0)
@@ -151,14 +162,9 @@ class FreezeThaw:
             ]
             improvements = np.append(improvements, forecast.expected_improvement(many[len(improvements) :]))
             if not self.proposes:
-                return None, float(improvements.mean())
-            order = np.argsort(-improvements)
-            parents = [many[index] for index in order[: PARENTS - 1]]
-        tried = {frozenset(trial.values.items()) for trial in trials}
-        for index in order:
-            if frozenset(many[index].items()) not in tried:
-                return many[index], float(improvements[index])
-        return None, 0.0
+                break
+            parents = [many[index] for index in np.argsort(-improvements)[: PARENTS - 1]]
+        return many, improvements
 
 
 def modelled(trials: Sequence[TrialView]) -> list[TrialView]:
@@ -177,62 +183,3 @@ def modelled(trials: Sequence[TrialView]) -> list[TrialView]:
     count = max(MODELLED, sum(rank <= 0 for rank in ranks.values()))
     kept = sorted(trials, key=lambda trial: (ranks[trial.number], trial.number))[:count]
     return sorted(kept, key=lambda trial: trial.number)
-
-
-class Forecast:
-    """The predicted final score of every trial, on the model's scale: higher is better, mean 0, sd 1."""
-
-    def __init__(self, space: Space, trials: Sequence[TrialView], epochs: int, rungs: Iterable[int]) -> None:
-        self._space, self._trials = space, trials
-        points = [
-            # The last epoch of a trial that early stopping ended counts as the last of a full training.
-            (
-                index,
-                epochs if trial.state == "finished" and epoch == len(trial.scores) else epoch,
-                trial.scores[epoch - 1],
-            )
-            for index, trial in enumerate(trials)
-            if trial.state != "failed"
-            for epoch in sorted({rung for rung in (*rungs, len(trial.scores)) if 0 < rung <= len(trial.scores)})
-        ]
-        scores = np.array([score for _, _, score in points])
-        failed = [index for index, trial in enumerate(trials) if trial.state == "failed"]
-        # A failed trial has no final score: it counts as one that ended as badly as the worst.
-        owners = np.array([index for index, _, _ in points] + failed)
-        times = np.array([epoch for _, epoch, _ in points] + [epochs] * len(failed))
-        targets = -np.log(1 - np.append(scores, np.full(len(failed), scores.min())) + SMALLEST_ERROR)
-        targets = (targets - targets.mean()) / max(float(targets.std()), 1e-6)
-        features = space.encode([trial.values for trial in trials])
-        self._process = CurveProcess(features, owners, to_go(times, epochs), targets)
-        running = [index for index, trial in enumerate(trials) if trial.state == "running"]
-        if running:
-            # They count as ended as predicted, so that no second worker is sent to learn the same.
-            self._process.believe(running)
-        means, sds = self._process.ends()
-        alive = [index for index, trial in enumerate(trials) if trial.state != "failed"]
-        self._incumbent = float(means[alive].max())
-        self.means = {trial.number: float(mean) for trial, mean in zip(trials, means, strict=True)}
-        gains = expected_improvement(means, sds, self._incumbent)
-        self.improvements = {trial.number: float(gain) for trial, gain in zip(trials, gains, strict=True)}
-
-    def best(self, count: int) -> list[TrialView]:
-        """The trials with the highest predictions, the highest first."""
-        return sorted(self._trials, key=lambda trial: -self.means[trial.number])[:count]
-
-    def expected_improvement(self, many: Sequence[Values]) -> Floats:
-        """[n], of new trials with these values over the best prediction of any trial."""
-        return expected_improvement(*self._process.new(self._space.encode(many)), self._incumbent)
-
-
-def to_go(times: Ints, epochs: int) -> Floats:
-    """The distance of epochs from the last one: 1 after the first epoch, 0 after the last, linear in log(epoch)."""
-    return np.log(epochs / times) / math.log(max(epochs, 2))
-
-
-def expected_improvement(means: Floats, sds: Floats, incumbent: float) -> Floats:
-    """The expected improvement over the incumbent, at least 0 (Jones et al. 1998, section 4.1). All arrays are [n]."""
-    from scipy.special import ndtr
-
-    z = (means - incumbent) / sds
-    improvement: Floats = sds * (z * ndtr(z) + np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi))
-    return improvement

@@ -30,6 +30,11 @@ class Scale(Protocol):
         """How many values there are; None for a continuous range."""
         ...
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the values are numbers, so that near ones are alike."""
+        ...
+
     def values(self) -> Iterable[Scalar]:
         """All values; none if they have no count."""
         ...
@@ -82,6 +87,10 @@ class _Floats:
     def count(self) -> None:
         return None
 
+    @property
+    def ordered(self) -> bool:
+        return True
+
     def values(self) -> Iterable[Scalar]:
         return ()
 
@@ -130,6 +139,10 @@ class _Steps:
         low, step = Decimal(str(axis.low)), Decimal(str(axis.step or 1))
         digits = max(0, *(-int(number.as_tuple().exponent) for number in (low, step)))
         return cls(int(low * 10**digits), int(step * 10**digits), axis.count, 10**digits, axis.log, whole)
+
+    @property
+    def ordered(self) -> bool:
+        return True
 
     def values(self) -> Sequence[Scalar]:
         return self._values(np.arange(self.count))
@@ -211,6 +224,10 @@ class _Choices:
     def count(self) -> int:
         return len(self.choices)
 
+    @property
+    def ordered(self) -> bool:
+        return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in self.choices)
+
     def values(self) -> Sequence[Scalar]:
         return self.choices
 
@@ -224,11 +241,8 @@ class _Choices:
     def encoded(self, values: Sequence[Any]) -> Floats:
         if self.count == 1:
             return np.full((len(values), 1), INACTIVE)
-        numbers = [
-            choice for choice in self.choices if isinstance(choice, int | float) and not isinstance(choice, bool)
-        ]
-        if len(numbers) == self.count:
-            ranks = {choice: rank for rank, choice in enumerate(sorted(numbers))}
+        if self.ordered:
+            ranks: dict[Any, int] = {choice: rank for rank, choice in enumerate(sorted(self.choices))}  # type: ignore[type-var]
             return _column(np.array([ranks.get(value, math.nan) for value in values]) / (self.count - 1))
         features = np.eye(self.count) if self.count > 2 else np.array([[0.0], [1.0]])
         rows = np.vstack([features, np.full(features.shape[1], INACTIVE)])

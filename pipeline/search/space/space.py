@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import config
 from pipeline.config import Axis, Config, Scalar
@@ -158,6 +159,19 @@ class Space:
         """Configurations as features, [n, features] in 0..1: numbers on their scale, text choices one-hot."""
         columns = [scale.encoded([values.get(name, ABSENT) for values in many]) for name, scale in self._scales.items()]
         return np.hstack(columns) if columns else np.empty((len(many), 0))
+
+    def kinds(self, many: Sequence[Values]) -> NDArray[np.int64]:
+        """The choice that each configuration has of each unordered key, [n, unordered keys]: -1 where inactive."""
+        columns = [
+            [choices.index(values[name]) if name in values else -1 for values in many]
+            for name, choices in self.unordered.items()
+        ]
+        return np.array(columns, dtype=np.int64).reshape(len(columns), len(many)).T
+
+    @cached_property
+    def unordered(self) -> dict[str, Sequence[Scalar]]:
+        """The keys whose values have no order, with these values."""
+        return {name: list(scale.values()) for name, scale in self._scales.items() if not scale.ordered}
 
     @cached_property
     def size(self) -> int | None:

@@ -36,6 +36,8 @@ Results:
     results.py        results/tune: trials.csv, study.json, best.yaml, and figures
     note.py           the description of a study's run in MLflow
     history.py        results/tune/history.json, for the report; the watcher that writes down what happens when
+    explanation.py    what the model of learning curves thinks of a study: tune --explain
+    surface.py        what the model believes of the two most important keys, for the report
     grid.py           a grid: all combinations that a section of params.yaml declares
     grid_results.py   the end of a grid: results/study, its figure, the test error
     finished.py       the networks of a study, for commands that don't own it

@@ -29,11 +29,13 @@ class Goal:
     """None: no limit."""
     confirm: int
     seeds: int
+    patience: int | None = None
+    """None: the search does not end before its trials or its budget do."""
 
     @classmethod
     def of(cls, settings: Config) -> "Goal":
         tune, budget = settings.tune, budget_of(settings)
-        return cls(tune.trials, None if math.isinf(budget) else budget, tune.confirm, tune.confirm_seeds)
+        return cls(tune.trials, None if math.isinf(budget) else budget, tune.confirm, tune.confirm_seeds, tune.patience)
 
     def record(self) -> dict[str, Any]:
         """As the study keeps it once it is complete."""
@@ -44,6 +46,6 @@ class Goal:
         if concluded is None:
             return False
         return all(
-            concluded[key] is None or (wanted is not None and wanted <= concluded[key])
+            concluded.get(key) is None or (wanted is not None and wanted <= concluded[key])
             for key, wanted in self.record().items()
         )

@@ -1,8 +1,9 @@
 """What a study shows while it runs: a live table on a terminal, a line per event everywhere else."""
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,10 @@ from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.trials import Trial
 
 OTHER_COLUMNS = 46
-"""Characters of a row before the values."""
+"""Characters of a row before the values, without the expected end."""
+EXPECTED_COLUMN = 14
+EXPECTED_EVERY_S = 10.0
+"""The shortest time between two predictions of the ends; one takes up to a tenth of a second."""
 STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
 
 
@@ -45,6 +49,10 @@ class StudyDisplay(Watcher):
         self._before = sum(len(trial.scores) for trial in ledger.trials)
         self.note = ""
         """A line under the table."""
+        self.expect: Callable[[], Mapping[int, tuple[float, float]]] | None = None
+        """The expected final accuracies of trials that are not over, by number: medians and standard deviations."""
+        self._expected: Mapping[int, tuple[float, float]] = {}
+        self._expected_s = -math.inf
         self._live = Live(
             console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True, auto_refresh=True
         )
@@ -65,6 +73,8 @@ class StudyDisplay(Watcher):
     def reached(self, trial: Trial, reached: TargetReached) -> None:
         if reached.epoch < self._epochs and not reached.over:
             self._print(trial, f"paused after epoch {reached.epoch}, {_accuracy(trial)}")
+        if self.expect and self._console.is_terminal and time.monotonic() > self._expected_s + EXPECTED_EVERY_S:
+            self._expected, self._expected_s = self.expect(), time.monotonic()
 
     def ended(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
         if outcome is Outcome.FINISHED:
@@ -112,7 +122,8 @@ class StudyDisplay(Watcher):
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("trial", "epoch", "rung", "validation"):
+        expected = ("expected end",) if self._expected else ()
+        for name in ("trial", "epoch", "rung", "validation", *expected):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("values", no_wrap=True)
@@ -124,16 +135,24 @@ class StudyDisplay(Watcher):
         for trial in shown[: max(3, self._console.height - 8)]:
             values = Text(on_a_line(trial.values))
             # Cut here: rich would shrink the more important columns of a table that is too wide.
-            values.truncate(max(10, self._console.width - OTHER_COLUMNS), overflow="ellipsis")
+            room = self._console.width - OTHER_COLUMNS - EXPECTED_COLUMN * len(expected)
+            values.truncate(max(10, room), overflow="ellipsis")
+            is_over = trial.state not in ("running", "paused")
+            end = "" if is_over else _expected_end(self._expected.get(trial.number))
             table.add_row(
                 str(trial.number),
                 str(len(trial.scores)),
                 str(trial.until),
                 f"{trial.scores[-1]:.2%}" if trial.scores else "",
+                *(end for _ in expected),
                 Text(trial.status, STATES[trial.state]),
                 values,
             )
         return table
+
+
+def _expected_end(end: tuple[float, float] | None) -> str:
+    return f"{end[0]:.1%} ± {100 * end[1]:.1f}" if end else ""
 
 
 def on_a_line(values: Mapping[str, Scalar]) -> str:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.config import Axis, Choices, Config
@@ -18,6 +18,7 @@ from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.ranking import ranking
+from pipeline.search.studies.surface import surface
 from pipeline.search.studies.trials import Trial
 
 EVENTS = "events.jsonl"
@@ -83,7 +84,7 @@ def events(folder: Path) -> list[Event]:
 def save(
     project: Project, search: Ledger, confirmation: Ledger | None, space: Space, settings: Config, *, is_running: bool
 ) -> None:
-    """Writes results/tune/history.json. The importances of a running study are left out, as they take long."""
+    """Writes results/tune/history.json; of a running study without importances and surface, as they take long."""
     candidates = ranking(search, confirmation)
     history = SearchHistory(
         study=search.name,
@@ -101,6 +102,8 @@ def save(
         winner=candidates[0].trial.number if candidates else None,
         events=events(project.study_folder(search.name)),
     )
+    if not is_running:
+        history = replace(history, surface=surface(history, [trial.view for trial in search.trials], space))
     search_history.write(history, project.search_history)
 
 

@@ -179,8 +179,15 @@ class Ledger:
         if why:
             self.note_of(trial, "why", why)
         values = [] if outcome.has_failed else trial.scores[-1:]
+        if outcome is Outcome.FINISHED and trial.scores[-1] > self.about.get("best", -1.0):
+            self.note(best=trial.scores[-1], best_at=len(self.trials))
         self._storage.set_trial_state_values(trial.id, TrialState[outcome.optuna_state], values or None)
         trial.state, trial.outcome, trial.why = _final_state(outcome), outcome, why
+
+    @property
+    def begun_since_best(self) -> int:
+        """How many trials have begun since the best one has finished; 0 before one has."""
+        return len(self.trials) - int(self.about.get("best_at", len(self.trials)))
 
     def note_of(self, trial: Trial, key: str, value: Any) -> None:
         """Stores a user attribute of a trial that has not ended."""

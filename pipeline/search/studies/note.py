@@ -29,7 +29,7 @@ def description(record: StudyRecord, apply: str) -> str:
         "",
         "Trials are ranked by their mean over new seeds: the best accuracy of a search is partly luck.",
         "",
-        "To compare: select this run's children (`trial N`), then **Compare**.",
+        "To compare: select this run's children, whose names say their values, then **Compare**.",
         "The report (`python -m pipeline.report --open`) has their curves, the importances and parallel coordinates.",
         "",
         f"To train the winner: `{apply}`, then `dvc repro`.",

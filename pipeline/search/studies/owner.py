@@ -58,6 +58,8 @@ class Limits:
 
     budget: float = math.inf
     """Full trainings."""
+    patience: float = math.inf
+    """Trials that may begin after the best one has finished, without a better one."""
     retries: int = 0
     """How often in a row a trial is tried again that crashed or timed out; a new epoch resets the count."""
     trial_timeout_s: float = math.inf
@@ -198,6 +200,8 @@ class Owner:
     def _decide(self) -> Trial | None:
         """The trial to send next, new or resumed; None if there is none."""
         trials = self.ledger.trials
+        if self.ledger.begun_since_best >= self.limits.patience:
+            return None
         promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in trials)
         left = RemainingBudget(self.source.total - len(trials), self.limits.budget * self.setup.epochs - promised)
         decision = self.scheduler.decide([trial.view for trial in trials], left)

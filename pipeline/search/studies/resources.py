@@ -106,7 +106,7 @@ class StudyResources:
                     folder=self._spec.folder / ("confirm" if is_confirmation else "trials"),
                     keep_models=self._spec.settings.tune.models == "all",
                 ),
-                name="confirm" if is_confirmation else "trial",
+                phase="confirm" if is_confirmation else "trial",
                 models=self.models,
             )
         return self._recorders[ledger.name]

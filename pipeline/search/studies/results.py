@@ -8,6 +8,7 @@ from pipeline import config, records
 from pipeline.config import Config, Scalar
 from pipeline.files import Project, atomic_write, write_csv
 from pipeline.search.space.space import Space
+from pipeline.search.studies.explanation import Explanation, explain
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.ranking import Candidate, ranking
 from pipeline.search.studies.trials import Trial
@@ -42,9 +43,11 @@ class StudyRecord:
     candidates: list[CandidateRecord]
     """The best one first."""
     importances: dict[str, float]
-    """Share of each searched key in the differences of accuracy."""
+    """Share of each searched key in the differences of accuracy of finished trials."""
     tune: dict[str, Any]
     """The section tune of params.yaml."""
+    explanation: Explanation | None = None
+    """What the model of learning curves thinks of the study; None of one with too few trials."""
     key: str | None = None
     """The study's run in MLflow is study-KEY."""
     created: str | None = None
@@ -54,7 +57,7 @@ class StudyRecord:
     data: dict[str, str] = field(default_factory=dict)
 
 
-def study_record(search: Ledger, confirmation: Ledger | None, settings: Config) -> StudyRecord:
+def study_record(search: Ledger, confirmation: Ledger | None, space: Space, settings: Config) -> StudyRecord:
     """The study as study.json has it."""
     trials = search.trials
     states: dict[str, int] = {}
@@ -73,6 +76,7 @@ def study_record(search: Ledger, confirmation: Ledger | None, settings: Config) 
         candidates=[_candidate_record(candidate) for candidate in candidates],
         importances=search.importances(),
         tune=settings.tune.model_dump(mode="json"),
+        explanation=explain([trial.view for trial in trials], space, settings.train.epochs, settings.tune.seed),
         **{key: search.about[key] for key in ("key", "created", "elapsed_s", "space", "data") if key in search.about},
     )
 

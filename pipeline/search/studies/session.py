@@ -20,7 +20,7 @@ from pipeline.outcome import Outcome
 from pipeline.search.schedulers.asha import Asha
 from pipeline.search.schedulers.base import FullTraining, Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
-from pipeline.search.studies import identity
+from pipeline.search.studies import explanation, identity
 from pipeline.search.studies import ledger as ledgers
 from pipeline.search.studies import storage as storages
 from pipeline.search.studies.budget import Goal, budget_of
@@ -179,6 +179,8 @@ class Session:
         recorder.reconcile()
         epochs = recorder.setup.epochs
         display = StudyDisplay(self._console, ledger, title=title, trials=source.total, epochs=epochs, budget=budget)
+        if title == "trial":
+            display.expect = lambda: explanation.ends([trial.view for trial in ledger.trials], self._spec.space, epochs)
         owner = Owner(
             ledger=ledger,
             source=source,
@@ -187,6 +189,7 @@ class Session:
             setup=recorder.setup,
             limits=Limits(
                 budget=budget,
+                patience=math.inf if title == "confirmation" else tune.patience or math.inf,
                 retries=tune.retries,
                 trial_timeout_s=tune.trial_timeout_s or math.inf,
                 epoch_timeout_s=tune.epoch_timeout_s or math.inf,

@@ -44,7 +44,7 @@ class Winner:
     """The values of --set."""
 
     def save_results(self, search: Ledger, confirmation: Ledger) -> dict[str, Any]:
-        record = results.study_record(search, confirmation, self.spec.settings)
+        record = results.study_record(search, confirmation, self.spec.space, self.spec.settings)
         results.write(self.spec.project, search, self.spec.space, record)
         self._save_history(search, confirmation, is_running=False)
         return asdict(record)
@@ -63,7 +63,7 @@ class Winner:
         """MLflow gets result files, figures, the winner's accuracy, and its model with an alias in the registry."""
         self.save_results(search, confirmation)
         project, parent = self.spec.project, resources.parent
-        record = results.study_record(search, confirmation, self.spec.settings)
+        record = results.study_record(search, confirmation, self.spec.space, self.spec.settings)
         parent.set_tags({note.TAG: note.description(record, self._apply_command(search))})
         for path in (project.trials, project.study, project.search_history, project.best):
             if path.is_file():
@@ -124,6 +124,12 @@ class Winner:
             return (
                 f"The study {search.name} is over: all configurations of its space ({size}) are tried. A wider space "
                 "is another study: widen the section space and name it by --study."
+            )
+        patience = self.spec.settings.tune.patience
+        if patience and search.begun_since_best >= patience:
+            return (
+                f"The study {search.name} is over: {search.begun_since_best} trials have begun since its best one "
+                f"finished (tune.patience is {patience}). A larger tune.patience, or null, goes on."
             )
         return (
             f"The study {search.name} is over: {len(search.trials)} of {trials} trials are done. "

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import Choices, Range
-from pipeline.search.schedulers import freeze_thaw
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start, TrialView
 from pipeline.search.schedulers.curve_gp import CurveProcess
-from pipeline.search.schedulers.freeze_thaw import MODELLED, FreezeThaw, modelled, to_go
+from pipeline.search.schedulers.forecast import Forecast, to_go
+from pipeline.search.schedulers.freeze_thaw import MODELLED, FreezeThaw, modelled
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
 
@@ -215,7 +215,7 @@ def test_the_scores_of_a_trial_that_stopped_early_are_not_extrapolated() -> None
         for number, state in enumerate(("finished", "paused", "paused", "paused"))
     ]
     trials.append(TrialView(4, SPACE.own, tuple(power_law(SPACE.own, 52)), "finished", 52))
-    means = freeze_thaw.Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52)).means
+    means = Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52)).means
     assert means[0] < min(means[number] for number in (1, 2, 3))
 
 
@@ -261,8 +261,8 @@ def test_workers_that_ask_at_once_get_different_work() -> None:
 def test_a_running_trial_lowers_what_is_expected_of_its_neighbours() -> None:
     values = SPACE.spread(7, 0)
     trials = [paused(number, values[number], *power_law(values[number], 52)[:4]) for number in range(6)]
-    alone = freeze_thaw.Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52))
-    beside = freeze_thaw.Forecast(SPACE, [*trials, TrialView(6, values[6], (), "running", 4)], 52, (4, 8, 14, 27, 52))
+    alone = Forecast(SPACE, trials, 52, (4, 8, 14, 27, 52))
+    beside = Forecast(SPACE, [*trials, TrialView(6, values[6], (), "running", 4)], 52, (4, 8, 14, 27, 52))
     assert beside.expected_improvement([values[6]])[0] < 0.5 * alone.expected_improvement([values[6]])[0]
 
 
@@ -311,7 +311,8 @@ def test_noisy_scores_do_not_mislead_it() -> None:
 def test_the_gradient_of_the_process_is_that_of_its_loss() -> None:
     generator = np.random.default_rng(0)
     features, owners = generator.random((7, 3)), np.repeat(np.arange(7), 3)
-    process = CurveProcess(features, owners, to_go(np.tile([1, 5, 20], 7), 20), generator.normal(size=21))
+    kinds = generator.integers(3, size=(7, 2))
+    process = CurveProcess(features, kinds, owners, to_go(np.tile([1, 5, 20], 7), 20), generator.normal(size=21))
     at = process._centre + 0.2 * generator.normal(size=len(process._centre))
     numeric = [(process._loss(at + step)[0] - process._loss(at - step)[0]) / 2e-5 for step in 1e-5 * np.eye(len(at))]
     assert process._loss(at)[1] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
@@ -320,11 +321,28 @@ def test_the_gradient_of_the_process_is_that_of_its_loss() -> None:
 def test_the_process_is_certain_of_what_it_has_observed_and_uncertain_of_the_rest() -> None:
     features = np.linspace(0, 1, 6)[:, None]
     targets: NDArray[np.float64] = np.sin(3 * features[:, 0])
-    process = CurveProcess(features, np.arange(6), np.zeros(6), targets)
+    kinds = np.empty((6, 0), dtype=np.int64)
+    process = CurveProcess(features, kinds, np.arange(6), np.zeros(6), targets)
     means, sds = process.ends()
     assert means == pytest.approx(targets, abs=0.1)
-    begun = CurveProcess(features, np.arange(6), to_go(np.array([20] * 5 + [1]), 20), targets)
+    begun = CurveProcess(features, kinds, np.arange(6), to_go(np.array([20] * 5 + [1]), 20), targets)
     assert begun.ends()[1][5] > 2 * sds[5]
+
+
+def test_the_end_of_a_curve_is_less_certain_where_none_of_its_kind_was_seen_to_its_end() -> None:
+    """Curves of two schedules begin alike; one that ended says more of those with the same schedule."""
+    space = Space(
+        {"rate": Range(low=0.0, high=1.0, when={}), "schedule": Choices(choices=("constant", "cycle"), when={})},
+        {"rate": 0.5, "schedule": "constant"},
+    )
+    curve = (0.2, 0.25, 0.3, 0.32, 0.36, 0.4, 0.42, 0.43)
+    values = [{"rate": 0.1 * number, "schedule": "constant"} for number in range(5)]
+    trials = [TrialView(0, values[0], curve, "finished", 8)]
+    trials += [paused(number, values[number], curve[0] + 0.005 * number) for number in range(1, 5)]
+    other = paused(5, {"rate": 0.25, "schedule": "cycle"}, 0.21)
+    same = dataclasses.replace(other, values={"rate": 0.25, "schedule": "constant"})
+    sds = [Forecast(space, [*trials, sixth], 8, (1, 2, 3, 5, 8)).ends()[5][1] for sixth in (same, other)]
+    assert sds[1] > 1.3 * sds[0]
 
 
 def test_the_distance_from_the_end_is_1_after_the_first_epoch_and_0_after_the_last() -> None:

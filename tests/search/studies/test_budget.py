@@ -31,6 +31,10 @@ def test_a_complete_study_is_complete_for_a_smaller_goal_and_not_for_a_larger_on
         value = getattr(goal, name)
         assert replace(goal, **{name: value - 1}).is_covered_by(goal.record())
         assert not replace(goal, **{name: value + 1}).is_covered_by(goal.record())
+    patient = replace(goal, patience=9)
+    of_before = {key: value for key, value in goal.record().items() if key != "patience"}
+    assert patient.is_covered_by(goal.record()) and not goal.is_covered_by(patient.record())
+    assert goal.is_covered_by(of_before)
     unlimited = replace(goal, budget=None)
     assert not unlimited.is_covered_by(goal.record())
     assert goal.is_covered_by(unlimited.record())

@@ -48,6 +48,21 @@ def test_a_terminal_shows_every_trial_the_best_and_how_far_the_search_is(tmp_pat
     assert "paused after" not in text
 
 
+def test_a_terminal_shows_the_expected_ends_of_trials_that_are_not_over(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=20, color_system=None)
+    study = owner(tmp_path, trials=4, budget=3.0)
+    display = StudyDisplay(console, study.ledger, title="trial", trials=4, epochs=EPOCHS, budget=3.0)
+    display.expect = lambda: dict.fromkeys(range(4), (0.8125, 0.0123))
+    study.watchers = (display,)
+    study.run()
+    study.ledger.trials[0].state, study.ledger.trials[1].state = "running", "finished"
+    console.print(display._table())
+    assert isinstance(console.file, io.StringIO)
+    rows = console.file.getvalue().splitlines()
+    (running,), (finished,) = ([row for row in rows if row.split()[0] == number] for number in "01")
+    assert "81.2% ± 1.2" in running and "±" not in finished
+
+
 def test_a_narrow_terminal_loses_the_end_of_the_values_and_nothing_else(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=62, height=20, color_system=None)
     study = owner(tmp_path, trials=4, budget=3.0)

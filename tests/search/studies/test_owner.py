@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline.search.engines.simulated import Fault, SimulatedEngine
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Owner
+from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Planned, trial_seed
 from pipeline.search.studies.ranking import finished
 
@@ -63,6 +64,23 @@ def test_the_budget_ends_a_search_and_what_is_paused_counts_as_pruned(tmp_path: 
     assert sorted(states(study)) == ["finished"] * 2 + ["pruned"] * 4
     best = sorted(study.ledger.trials, key=lambda trial: -trial.scores[2])[:2]
     assert all(trial.state == "finished" for trial in best)
+
+
+def test_a_search_out_of_patience_ends_and_goes_on_with_more(tmp_path: Path) -> None:
+    class Ends:
+        """Every trial trains to its end."""
+
+        def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
+            return Start(EPOCHS) if left.trials else None
+
+    accuracies = iter([0.5, 0.7, 0.6, 0.6, 0.65, 0.6, 0.6, 0.6, 0.6])
+    study = owner(tmp_path, scheduler=Ends(), trials=9, patience=3, curve=lambda values: [next(accuracies)] * EPOCHS)
+    assert study.run()
+    # The second is the best. The third has begun when its end is recorded, then three more begin.
+    assert len(study.ledger.trials) == 6
+    study.limits = Limits(patience=5)
+    assert study.run()
+    assert len(study.ledger.trials) == 8
 
 
 def test_a_search_whose_budget_is_too_small_for_one_training_still_finishes_its_best_one(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from chaos import mlflow_ledger, optuna_ledger
@@ -18,6 +19,7 @@ from searches import EPOCHS, SPACE, Halves, curve
 
 from pipeline import config
 from pipeline.config import Config
+from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.records import load_meta
@@ -28,11 +30,12 @@ from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
-from pipeline.search.studies.recorder import Recorder, StudyRun
+from pipeline.search.studies.recorder import NAME_LENGTH, Recorder, StudyRun
 from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.trials import Trial, TrialSetup
 from pipeline.tracking import Timing, Tracker
 from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.reading import Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")]
 
@@ -63,7 +66,7 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
             ledger = Ledger(journal(project.optuna_journal), "main")
             setup = TrialSetup(config_of=config_of, epochs=EPOCHS, folder=project.study_folder("main") / "trials")
             run = StudyRun(tracker, parent, load_meta(project.meta), tags={})
-            recorder = Recorder(study=run, ledger=ledger, setup=setup, name="trial")
+            recorder = Recorder(study=run, ledger=ledger, setup=setup, phase="trial")
             tracker.send_leftovers()
             recorder.reconcile()
             owner = Owner(
@@ -113,6 +116,41 @@ def test_a_trial_that_stops_early_ends_as_finished_with_the_epochs_that_it_has(
         assert (run["ended"], run["status"]) == ("finished", "FINISHED")
         assert len(run["metrics"]["train.validation_accuracy"]) == 5
         assert run["artifacts"] == ["confusion_matrix.json", "confusion_matrix.png"]
+
+
+def test_a_run_says_its_values_in_its_name_and_is_found_by_its_number(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    owner = search()
+    runs = Runs(project)
+    for trial in owner.ledger.trials:
+        rate, momentum = trial.values["train.learning_rate"], trial.values["train.momentum"]
+        run = runs.run(f"trial {trial.number}")
+        assert run.name == f"{trial.number}: learning_rate {rate:.3g}, momentum {momentum:.3g}"
+        assert run.tags["trial"] == str(trial.number)
+        assert str(run).startswith(f"trial {trial.number} of main (")
+        assert runs.run(run.name).id == run.id
+    with pytest.raises(PipelineError, match="There is no run confirm 1 in "):
+        runs.run("confirm 1")
+
+
+def test_a_run_of_an_earlier_version_is_found_by_its_name(project: Project, search: Callable[..., Owner]) -> None:
+    from mlflow import MlflowClient
+
+    search()
+    runs = Runs(project)
+    old = runs.run("trial 2").id
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    client.update_run(old, name="trial 2")
+    assert runs.run("trial 2").id == old
+
+
+def test_many_long_values_make_no_name_that_mlflow_refuses() -> None:
+    values: dict[str, Any] = {f"model.extra.{'x' * 40}{number}": 0.123456 for number in range(30)}
+    recorder = Recorder(study=Mock(), ledger=Mock(), setup=Mock(), phase="confirm")
+    name = recorder.run_name(Trial(7, values, id=7))
+    assert name.startswith("confirm 7: xxx")
+    assert len(name) == NAME_LENGTH
 
 
 def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner]) -> None:
