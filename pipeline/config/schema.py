@@ -341,6 +341,9 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
+    checkpoints: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://([^/:@\s]+@)?[^@\s]+$")] | None = None
+    """Where workers leave the files of trials: an fsspec URL that all reach, s3://bucket/prefix, whose credentials are
+    in the environment; null: the project's folder."""
     storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://[^\s]+$")] | None = None
     """The database of the studies, postgresql+psycopg://USER@HOST/NAME; null: optuna.journal. Passwords: PGPASSWORD."""
     engine: Literal["local", "ray"] = "local"
