@@ -128,11 +128,12 @@ class Store:
             return found
 
     def clear(self) -> None:
-        """Deletes the checkpoints of this trial."""
+        """Deletes all of this trial but its model."""
         with _named(self.url):
-            self._remove(
-                path for path in self._files(self._path) if path.rpartition("/")[2].startswith((CHECKPOINT, "."))
-            )
+            files = self._files(self._path)
+            models = [path for path in files if path.endswith(f"/{MODEL}")]
+            kept = {*models, (self / _ATTEMPT)._path} if models else set()
+            self._remove(path for path in files if path not in kept)
 
     def delete(self) -> None:
         """Deletes this folder."""

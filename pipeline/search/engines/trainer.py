@@ -49,6 +49,14 @@ class Request(Protocol):
     def is_set(self) -> bool: ...
 
 
+class _Never:
+    def is_set(self) -> bool:
+        return False
+
+
+NEVER = _Never()
+
+
 @dataclass(frozen=True)
 class Unfit:
     """The worker can't work, and says why."""
@@ -107,7 +115,7 @@ class Trainer:
         self._device = replace(device, memory_share=hardware.memory_share)
 
     def answer(
-        self, order: Order, pause: Request, warned: Request, attempt: str | None = None
+        self, order: Order, pause: Request, warned: Request = NEVER, attempt: str | None = None
     ) -> Iterator[Message | Unfit | Broken]:
         """Carries out an order, until it is asked to pause or the worker is `warned`.
 
