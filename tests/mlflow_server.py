@@ -25,7 +25,7 @@ class MlflowServer:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         given = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -37,7 +37,7 @@ class MlflowServer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + 120
-        while not self._answers():
+        while wait and not self._answers():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)

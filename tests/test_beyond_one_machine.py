@@ -33,8 +33,8 @@ from pipeline.search.studies.ledger import Ledger
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("beyond")]
 
 SECRETS = {"database": "frumentarius", "runs": "pomegranate", "store": STORE_SECRET}
-TRIALS = 4
-VALUES = ("train.epochs=10", "train.threads=1", "tune.confirm=0", "tune.scheduler=asha", "tune.first_rung=3")
+TRIALS = 6
+VALUES = ("train.epochs=9", "tune.confirm=0", "tune.scheduler=asha", "tune.first_rung=3", "tune.budget=4")
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Away:
     s3: Objects
     said: dict[str, str] = field(default_factory=dict)
     """What each owner has printed."""
+    owners: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     command_lines: set[str] = field(default_factory=set)
     """Of all processes that were seen meanwhile."""
 
@@ -78,9 +79,17 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
         mlflow.start()
         patch.setenv("MLFLOW_TRACKING_URI", mlflow.address.replace("//", f"//me:{SECRETS['runs']}@"))
         cluster = stack.enter_context(_cluster())
-        away = Away(_project(folder / "here", database), _project(folder / "there", database, data=False), folder,
-                    Path(cluster.head_node.get_session_dir_path()), database, mlflow, s3)  # fmt: skip
+        away = Away(
+            here=_project(folder / "here", database),
+            there=_project(folder / "there", database, data=False),
+            folder=folder,
+            session=Path(cluster.head_node.get_session_dir_path()),
+            database=database,
+            mlflow=mlflow,
+            s3=s3,
+        )
         shutil.copytree(away.here.data, away.there.data)
+        stack.callback(lambda: [owner.kill() for owner in away.owners if owner.poll() is None])
         _search(away, cluster)
         yield away
 
@@ -112,11 +121,10 @@ def _search(away: Away, cluster: Any) -> None:
     owner = _begun(away, "here", cluster.address)
     _until(away, owner, lambda: _epochs(away.here) >= 2)
     away.mlflow.stop()
-    known = _epochs(away.here)
+    # No order ends while its files can't be stored: the search is not over soon after that.
     with away.s3.disturbed("503"):
         _until(away, owner, lambda: "trains on" in _said(away, "here"))
-        _until(away, owner, lambda: _epochs(away.here) > known)
-    away.mlflow.start()
+    away.mlflow.start(wait=False)
     _drain(cluster)
     _until(away, owner, lambda: "being taken away" in _said(away, "here"))
     known = _epochs(away.here)
@@ -136,9 +144,9 @@ def _begun(away: Away, name: str, address: str) -> "subprocess.Popen[bytes]":
     given = [word for value in VALUES for word in ("--set", value)]
     command = [sys.executable, "-m", "pipeline.tune", "--trials", str(TRIALS), *given]
     with (away.folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [*command, "--engine", "ray", "--address", address], cwd=away.folder / name, stdout=log, stderr=log
-        )
+        command += ["--engine", "ray", "--address", address]
+        away.owners.append(subprocess.Popen(command, cwd=away.folder / name, stdout=log, stderr=log))
+    return away.owners[-1]
 
 
 def _said(away: Away, name: str) -> str:

@@ -52,7 +52,7 @@ FamilyName = Annotated[
     ),
 ]
 
-Address = Annotated[str, AfterValidator(_without_password)]
+WITHOUT_PASSWORD = AfterValidator(_without_password)
 
 HYPERPARAMETER = Role("training")
 SAME_IMAGES = Role("training", not_searched="all trials are scored on the same images")
@@ -351,10 +351,10 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
-    checkpoints: Annotated[Address, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")] | None = None
+    checkpoints: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$"), WITHOUT_PASSWORD] | None = None
     """Where workers leave the files of trials: an fsspec URL that all reach, s3://bucket/prefix, whose credentials are
     in the environment; null: the project's folder."""
-    storage: Annotated[Address, Field(pattern=r"^postgresql\+psycopg://\S+$")] | None = None
+    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://\S+$"), WITHOUT_PASSWORD] | None = None
     """The database of the studies, postgresql+psycopg://USER@HOST/NAME, whose password is in PGPASSWORD or ~/.pgpass;
     null: optuna.journal."""
     engine: Literal["local", "ray"] = "local"
