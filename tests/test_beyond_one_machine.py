@@ -145,7 +145,14 @@ def _begun(away: Away, name: str, address: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "pipeline.tune", "--trials", str(TRIALS), *given]
     with (away.folder / f"{name}.log").open("wb") as log:
         command += ["--engine", "ray", "--address", address]
-        away.owners.append(subprocess.Popen(command, cwd=away.folder / name, stdout=log, stderr=log))
+        environment = dict(os.environ)
+        if name == "there":  # the other way to give a password
+            environment |= {
+                "MLFLOW_TRACKING_URI": away.mlflow.address,
+                "MLFLOW_TRACKING_USERNAME": "me",
+                "MLFLOW_TRACKING_PASSWORD": SECRETS["runs"],
+            }
+        away.owners.append(subprocess.Popen(command, cwd=away.folder / name, stdout=log, stderr=log, env=environment))
     return away.owners[-1]
 
 
