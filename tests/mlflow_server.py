@@ -25,7 +25,7 @@ class MlflowServer:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, wait: bool = True) -> None:
+    def start(self) -> None:
         given = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -36,8 +36,12 @@ class MlflowServer:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Until it answers."""
         deadline = time.monotonic() + 120
-        while wait and not self._answers():
+        while not self._answers():
+            assert self.process
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -5,6 +5,7 @@ Each of them is away once, a node is taken away, and the owner is killed and goe
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
         mlflow = MlflowServer(free_port(), folder, runs)
         stack.callback(mlflow.stop)
         mlflow.start()
+        mlflow.wait()
         patch.setenv("MLFLOW_TRACKING_URI", mlflow.address.replace("//", f"//me:{SECRETS['runs']}@"))
         cluster = stack.enter_context(_cluster())
         away = Away(
@@ -124,7 +126,7 @@ def _search(away: Away, cluster: Any) -> None:
     # No order ends while its files can't be stored: the search is not over soon after that.
     with away.s3.disturbed("503"):
         _until(away, owner, lambda: "trains on" in _said(away, "here"))
-    away.mlflow.start(wait=False)
+    away.mlflow.start()
     _drain(cluster)
     _until(away, owner, lambda: "being taken away" in _said(away, "here"))
     known = _epochs(away.here)
@@ -132,8 +134,12 @@ def _search(away: Away, cluster: Any) -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    away.mlflow.wait()
     # What the killed owner had not sent is on its disk.
-    subprocess.run([sys.executable, "-m", "pipeline.tracking"], cwd=away.here.root, check=True, timeout=120)
+    sent = subprocess.run(
+        [sys.executable, "-m", "pipeline.tracking"], cwd=away.here.root, capture_output=True, text=True, timeout=240
+    )
+    assert sent.returncode == 0, sent.stdout + sent.stderr
     owner = _begun(away, "there", cluster.address)
     _until(away, owner, lambda: owner.poll() is not None)
     assert owner.returncode == 0, _said(away, "there")

@@ -22,7 +22,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +180,7 @@ class RayEngine:
         if time.monotonic() - self._looked_s < _LOOK_S:
             return
         self._looked_s = time.monotonic()
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        there = _resources()
         fit = min(int(there.get(name, 0) / amount + 1e-9) for name, amount in self._spec.resources.items())
         wanted = fit if self._spec.most is None else min(fit, self._spec.most)
         for worker in [worker for worker in self._workers if worker.order is None][: len(self._workers) - wanted]:
@@ -255,11 +255,29 @@ class RayEngine:
             ray.kill(worker.actor, no_restart=True)
 
 
+def _resources() -> dict[str, float]:
+    """Of all nodes together that are there and stay."""
+    draining = _draining()
+    found: dict[str, float] = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["NodeID"] not in draining:
+            for name, amount in node["Resources"].items():
+                found[name] = found.get(name, 0) + amount
+    return found
+
+
 def _is_draining() -> bool:
     """Whether the node that this worker is on is being taken away."""
+    return ray.get_runtime_context().get_node_id() in _draining()
+
+
+def _draining() -> Collection[str]:
+    """The nodes that are being taken away; none where that can't be seen, as from ray://."""
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        return ()
     # Ray's own libraries for training and serving ask so too; there is no public way.
-    draining = ray._private.state.state.get_draining_nodes()
-    return ray.get_runtime_context().get_node_id() in draining
+    found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    return found
 
 
 def _knock(address: str | None) -> None:
