@@ -31,11 +31,11 @@ from pipeline.files import Project
 from pipeline.search.engines.store import Store
 from pipeline.search.studies.ledger import Ledger
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("beyond")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("beyond")]
 
 SECRETS = {"database": "frumentarius", "runs": "pomegranate", "store": STORE_SECRET}
-TRIALS = 6
-VALUES = ("train.epochs=9", "tune.confirm=0", "tune.scheduler=asha", "tune.first_rung=3", "tune.budget=4")
+TRIALS = 5
+VALUES = ("train.epochs=6", "tune.confirm=0", "tune.scheduler=asha", "tune.first_rung=2", "tune.budget=3")
 
 
 @dataclass
@@ -172,7 +172,7 @@ def _epochs(project: Project) -> int:
 
 
 def _until(away: Away, owner: "subprocess.Popen[bytes]", there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not there():
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
