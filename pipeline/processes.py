@@ -4,9 +4,9 @@
     child.connection.send(order)
     how = child.wait()                             ("ended with exit code 0")
 
-A child ignores Ctrl-C and the other signals that ask a program to end: a terminal and a job scheduler send them to the
-parent too, which decides what they mean. It ends with its parent, however that ends: the pipe closes, and `main` must
-return when `recv` raises EOFError.
+A child ignores Ctrl-C and the other signals that ask a program to end, unless `main` does something with them: a
+terminal and a job scheduler send them to the parent too, which decides what they mean. It ends with its parent, however
+that ends: the pipe closes, and `main` must return when `recv` raises EOFError.
 
 Children that need the same heavy modules can be forked from a server that imports them once: see `prepare_forks`.
 """

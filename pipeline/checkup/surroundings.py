@@ -192,5 +192,7 @@ def _checkpoint_bytes(project: Project) -> int:
         weights = project.model.stat().st_size
     except (OSError, PipelineError):
         return 0
+    if tune.checkpoints:
+        return 0  # they are elsewhere
     used = sum(path.stat().st_size for path in project.home.glob(".studies/*/*/*/checkpoint*"))
     return max(0, int(min(tune.checkpoints_gb * 1e9, tune.trials * 6 * weights)) - used)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config.axes import AnyScalar
 from pipeline.config.section import HYPERPARAMETER, Role, Section, broken_rule
@@ -19,6 +21,14 @@ else:  # a type checker wants the names written out
     SourceName = Literal[tuple(SOURCES)]
 
 
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise PydanticCustomError("secret", "hold no password, since this file is shared: set it in the environment")
+    return address
+
+
+WITHOUT_PASSWORD = AfterValidator(_without_password)
 SAME_IMAGES = Role("training", not_searched="all trials are scored on the same images")
 MACHINE = Role("machine", not_searched="it describes the machine, not the training")
 SEARCH = Role("search", not_searched="it describes a search, not a training")
@@ -248,8 +258,12 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
-    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://[^\s]+$")] | None = None
-    """The database of the studies, postgresql+psycopg://USER@HOST/NAME; null: optuna.journal. Passwords: PGPASSWORD."""
+    checkpoints: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$"), WITHOUT_PASSWORD] | None = None
+    """Where workers leave the files of trials: an fsspec URL that all reach, s3://bucket/prefix, whose credentials are
+    in the environment; null: the project's folder."""
+    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://\S+$"), WITHOUT_PASSWORD] | None = None
+    """The database of the studies, postgresql+psycopg://USER@HOST/NAME, whose password is in PGPASSWORD or ~/.pgpass;
+    null: optuna.journal."""
     engine: Literal["local", "ray"] = "local"
     """Who trains: local (processes of this machine), ray (a Ray cluster: docs/scale.md)."""
     address: str | None = None

@@ -27,6 +27,8 @@ OTHER_COLUMNS = 46
 EXPECTED_COLUMN = 14
 EXPECTED_EVERY_S = 10.0
 """The shortest time between two predictions of the ends; one takes up to a tenth of a second."""
+QUIET_S = 600.0
+"""A store that does not answer is mentioned again after so long a silence."""
 STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
 
 
@@ -47,6 +49,8 @@ class StudyDisplay(Watcher):
         self._trained = 0
         """Epochs since the display began."""
         self._before = sum(len(trial.scores) for trial in ledger.trials)
+        self._said_s = -math.inf
+        """When a worker said last that it can't store a trial's files."""
         self.note = ""
         """A line under the table."""
         self.expect: Callable[[], Mapping[int, tuple[float, float]]] | None = None
@@ -84,6 +88,15 @@ class StudyDisplay(Watcher):
 
     def failed(self, trial: Trial, failed: Failed) -> None:
         self._print(trial, f"{failed.outcome} and is tried again: {first_line(failed.why)}")
+
+    def interrupted(self, trial: Trial) -> None:
+        self._print(trial, f"its worker is being taken away after epoch {len(trial.scores)}: it goes on elsewhere")
+
+    def unstored(self, trial: Trial, why: str) -> None:
+        # Each worker says it, all for the same reason.
+        if time.monotonic() - self._said_s > QUIET_S:
+            self._print(trial, f"{why} It trains on, and its checkpoints are stored later")
+        self._said_s = time.monotonic()
 
     def _print(self, trial: Trial, sentence: str) -> None:
         # On a terminal the table shows the event. An error gets a line there too.

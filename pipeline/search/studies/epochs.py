@@ -11,6 +11,7 @@ FILE = "epochs.jsonl"
 
 
 def append_epoch(folder: Path, epoch: Epoch) -> None:
+    folder.mkdir(parents=True, exist_ok=True)  # the owner before may have been on another machine
     with (folder / FILE).open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps(asdict(epoch)))  # the newline comes first, after a line that a kill may have torn
 
