@@ -210,7 +210,7 @@ def test_a_name_that_the_font_can_not_draw_is_drawn_as_a_number() -> None:
     assert plots.confusion_matrix(counts, ["\U0010fff0", "\U0010fff1"]) == plots.confusion_matrix(
         counts, ["class 0", "class 1"]
     )
-    assert plots.confusion_matrix(counts, ["cat", "dog"]) != plots.confusion_matrix(counts, ["class 0", "class 1"])
+    assert plots.confusion_matrix(counts, ["cat", "dog"]) != as_numbers
 
 
 def test_a_row_of_the_drawn_matrix_is_an_actual_class(tmp_path: Path) -> None:
