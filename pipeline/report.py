@@ -8,7 +8,7 @@
 
 The page answers five questions: is the model good, where does it fail, did training go well, what did the search learn,
 can it be trusted and repeated. It is made from result files alone: the test set is not read, and of params.yaml only
-report.language. The page, learning_curves.png and confusion_matrix.png go to results/report and into the run in MLflow;
+report.language. The page and its pictures as PNG files go to results/report and into the run in MLflow;
 the page of --compare is results/compare/index.html, that of --watch results/watch/index.html.
 """
 
@@ -34,7 +34,7 @@ WATCH_S = 10
 
 
 def report(project: Project) -> None:
-    """Writes the page and its figures and adds them to the run in MLflow. Raises PipelineError for damaged results."""
+    """Writes the page and its pictures and adds them to the run in MLflow. Raises PipelineError for damaged results."""
     from pipeline.reporting import page, results
 
     found = results.read(project)
@@ -64,22 +64,33 @@ def compare(project: Project, other: str) -> None:
 
 def watch(project: Project, *, is_opened: bool = False) -> None:
     """Writes a page that loads itself again, every few seconds, until Ctrl-C. Raises KeyboardInterrupt then."""
-    from pipeline.reporting import page, results
-
     print(f"writing {project.watch_page.relative_to(project.root)} every {WATCH_S} s; Ctrl-C ends it")
-    refresh_s: int | None = WATCH_S
     try:
         while True:
-            other = page.beside(project, tracking.run_pages(project), refresh_s=refresh_s)
-            page.write_alone(project.watch_page, results.read(project), other)
+            _write_watched(project, refresh_s=WATCH_S)
             if is_opened:
                 _open(project.watch_page)
                 is_opened = False
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         # A page that goes on loading itself would jump under the reader.
-        page.write_alone(project.watch_page, results.read(project), page.beside(project, tracking.run_pages(project)))
+        _write_watched(project, refresh_s=None)
         raise
+
+
+def _write_watched(project: Project, refresh_s: int | None) -> None:
+    """Before a first `dvc repro`, and while one makes its results anew, the page shows the search alone."""
+    from pipeline.reporting import page, results
+
+    other = page.beside(project, tracking.run_pages(project), refresh_s=refresh_s)
+    try:
+        found: Results | str = results.read(project)
+    except PipelineError as error:
+        reason = str(error).replace(f"{project.root}/", "")
+        found = other.language(
+            "Only the search is shown, as there is no result of a training beside it. {reason}", reason=reason
+        )
+    page.write_alone(project.watch_page, found, other)
 
 
 def _compared(project: Project, found: "Results", other: str) -> "Comparison":
@@ -90,27 +101,29 @@ def _compared(project: Project, found: "Results", other: str) -> "Comparison":
 
     if found.predictions is None:
         raise PipelineError(f"{project.predictions} is missing: run `dvc repro` or `dvc pull`.")
-    predictions, run = (path.relative_to(project.root) for path in (project.predictions, project.run))
-    if (Path(other) / "results").is_dir():
-        then = results.read_predictions(Path(other) / predictions, found.classes)
-        kept = Path(other) / run
-        values = comparison.values_of(kept.read_bytes() if kept.is_file() else None)
-    elif before.is_revision(project, other):
-        content = before.file_at(project, other, predictions.as_posix())
-        if content is None:
-            raise PipelineError(
-                f"Neither git nor DVC's cache has {predictions} of {other}: `dvc fetch --all-commits` brings what was "
-                f"pushed, or `git worktree add ../other {other}`, `dvc repro` there and `--compare ../other`."
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "predictions.csv"
-            path.write_bytes(content)
-            then = results.read_predictions(path, found.classes)
-        values = comparison.values_of(before.file_at(project, other, run.as_posix()))
-    else:
+    is_folder = (Path(other) / "results").is_dir()
+    if not is_folder and not before.is_revision(project, other):
         raise PipelineError(f"--compare must name a commit or the folder of a project with results, got {other}.")
+    with tempfile.TemporaryDirectory() as folder:
+        then = Project(Path(other), Path(other)) if is_folder else Project(Path(folder), Path(folder))
+        if not is_folder:
+            for path in (then.predictions, then.run, then.mistakes):
+                name = path.relative_to(then.root).as_posix()
+                if (content := before.file_at(project, other, name)) is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+            if not then.predictions.exists():
+                raise PipelineError(
+                    f"Neither git nor DVC's cache has {then.predictions.relative_to(then.root)} of {other}: `dvc fetch "
+                    f"--all-commits` brings what was pushed, or `git worktree add ../other {other}`, `dvc repro` there "
+                    "and `--compare ../other`."
+                )
+        predictions = results.read_predictions(then.predictions, found.classes)
+        values = comparison.values_of(then.run.read_bytes() if then.run.is_file() else None)
+        mistakes = results.read_mistakes(then.mistakes, found.classes) if then.mistakes.is_file() else None
     changed = comparison.changes(values, found.run.values)
-    return comparison.compare(other, then, found.predictions, found.classes, changed)
+    compared = comparison.compare(other, predictions, found.predictions, found.classes, changed)
+    return comparison.with_images(compared, mistakes, found.mistakes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -75,10 +75,9 @@ def test_each_repro_is_one_finished_run_in_mlflow_with_all_that_was_recorded(pri
     metrics = json.loads((clone / "demo" / "metrics.json").read_text())
     for run_ in runs:
         assert (run_.info.status, run_.data.tags["ended"]) == ("FINISHED", "finished")
-        assert {artifact.path for artifact in client.list_artifacts(run_.info.run_id, "plots")} == {
-            "plots/learning_curves.png",
-            "plots/confusion_matrix.png",
-        }
+        plots = {artifact.path for artifact in client.list_artifacts(run_.info.run_id, "plots")}
+        names = ("learning_curves", "confusion_matrix", "training_speed", "accuracies", "reliability", "coverage")
+        assert plots >= {f"plots/{name}.png" for name in names}
         assert len(client.get_run(run_.info.run_id).outputs.model_outputs) == 1
         for tag in ("git.commit", "dvc.data", "seed", "device.type", "version.torch", "data.digest"):
             assert run_.data.tags[tag]
@@ -122,7 +121,8 @@ def test_a_second_repro_runs_nothing(printed: str, clone: Path) -> None:
 def test_plots_are_declared_for_dvc(printed: str, clone: Path) -> None:
     shown = json.loads(run(clone / "demo", "dvc", "plots", "show", "--json", code=clone))
     assert not shown.get("errors")
-    assert set(shown["data"]) == {"loss", "accuracy", "learning_rate", "confusion_matrix"}
+    images = {f"results/report/{name}.png" for name in ("learning_curves", "confusion_matrix")}
+    assert set(shown["data"]) == {"loss", "accuracy", "learning_rate", "confusion_matrix", *images}
     assert "validation_loss" in str(shown["data"]["loss"][0]["content"])
     assert "predicted" in str(shown["data"]["confusion_matrix"][0]["content"])
 

@@ -17,6 +17,8 @@ statistics.py         intervals, McNemar's test, the share that a key explains
 formats.py            numbers as the page writes them
 template/             the page's HTML by question, its style, the script that draws its pictures, Korean
 plots.py              figures of a training as PNG: learning curves, confusion matrix
-study_plots.py        figures of a search as PNG: history, importances, parallel coordinates
+drawings.py           the page's pictures of a result as PNG, from the same data
+search_drawings.py    the page's pictures of a search as PNG, from the same data
+study_plots.py        of these, importances and parallel coordinates
 degradation_plot.py   the figure of a grid over depths: errors against depth
 """

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.config import Scalar
 from pipeline.errors import PipelineError
 from pipeline.reporting.certainty import Predictions
 from pipeline.reporting.language import ENGLISH, Language
+from pipeline.reporting.results import Mistake
 from pipeline.reporting.statistics import mcnemar
 
 MOST_FLIPPED = 200
+MOST_IMAGES = 24
+"""Of each direction."""
 _CHANCE = "({chance}, McNemar's exact test)"
 VERDICTS = {
     (True, True): f"This result is better by {{points}} percentage points, and that is more than chance {_CHANCE}.",
@@ -34,10 +38,19 @@ class Flipped:
     now: str
     confidence: float
     """Of this result."""
+    confidence_then: float = 0.0
 
     @property
     def is_gained(self) -> bool:
         return self.now == self.actual
+
+
+@dataclass(frozen=True)
+class FlippedImage:
+    """uint8 [H, W, 1 or 3], and how the two results saw it."""
+
+    pixels: npt.NDArray[np.uint8]
+    flipped: Flipped
 
 
 @dataclass(frozen=True)
@@ -54,10 +67,18 @@ class Comparison:
     lost: int
     p_value: float
     """McNemar's exact test, two-sided."""
-    flipped: Sequence[Flipped]
-    """The surest first, at most MOST_FLIPPED."""
+    all_flipped: Mapping[int, Flipped]
+    """By the number of the image, the surest first."""
     changes: Sequence[tuple[str, Scalar, Scalar]] | None
     """The keys whose values differ, then and now; None if those of then are not known."""
+    images_gained: Sequence[FlippedImage] | None = None
+    """That only this result recognises, those first of which the other one was surest; None: it has no images."""
+    images_lost: Sequence[FlippedImage] = ()
+
+    @property
+    def flipped(self) -> list[Flipped]:
+        """The surest first, at most MOST_FLIPPED."""
+        return list(self.all_flipped.values())[:MOST_FLIPPED]
 
     def verdict(self, say: Language = ENGLISH) -> str:
         if self.gained == self.lost:
@@ -101,7 +122,7 @@ def compare(
         )
     flipped = np.flatnonzero(then.right != now.right)
     gained, lost = int((now.right & ~then.right).sum()), int((then.right & ~now.right).sum())
-    surest = flipped[np.argsort(-now.confidence[flipped], kind="stable")][:MOST_FLIPPED]
+    surest = flipped[np.argsort(-now.confidence[flipped], kind="stable")]
     return Comparison(
         other=other,
         images=len(now.actual),
@@ -110,15 +131,33 @@ def compare(
         gained=gained,
         lost=lost,
         p_value=mcnemar(gained, lost),
-        flipped=[
-            Flipped(
+        all_flipped={
+            int(place): Flipped(
                 int(place),
                 classes[now.actual[place]],
                 classes[then.predicted[place]],
                 classes[now.predicted[place]],
                 float(now.confidence[place]),
+                float(then.confidence[place]),
             )
             for place in surest
-        ],
+        },
         changes=changed,
     )
+
+
+def with_images(
+    found: Comparison, then: Sequence[Mistake] | None, now: Sequence[Mistake], most: int = MOST_IMAGES
+) -> Comparison:
+    """With the images of flips. Each is a mistake of one of the two, whose surest mistakes `evaluate` keeps."""
+    return replace(
+        found,
+        images_gained=None if then is None else _images(then, found.all_flipped, is_gained=True)[:most],
+        images_lost=_images(now, found.all_flipped, is_gained=False)[:most],
+    )
+
+
+def _images(mistakes: Sequence[Mistake], flipped: Mapping[int, Flipped], *, is_gained: bool) -> list[FlippedImage]:
+    surest = sorted(mistakes, key=lambda mistake: -mistake.confidence)
+    pairs = [(mistake.pixels, flipped.get(mistake.index)) for mistake in surest]
+    return [FlippedImage(pixels, one) for pixels, one in pairs if one and one.is_gained == is_gained]

@@ -5,22 +5,33 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
 from pipeline import config
 from pipeline.files import Project, atomic_write
-from pipeline.reporting import answers, formats, language, plots, search_answers, search_history, search_pictures
+from pipeline.reporting import (
+    answers,
+    drawings,
+    formats,
+    language,
+    plots,
+    search_answers,
+    search_history,
+    search_pictures,
+)
 from pipeline.reporting.before import Before, previous
-from pipeline.reporting.comparison import Comparison
+from pipeline.reporting.comparison import Comparison, Flipped, FlippedImage
 from pipeline.reporting.language import ENGLISH, Language
-from pipeline.reporting.results import Mistake, Results
+from pipeline.reporting.results import Results
 from pipeline.reporting.search_history import SearchHistory
 
 SCRIPTS = ("charts.js", "model.js", "confusion.js", "trials.js", "space.js", "surface.js", "tables.js")
@@ -75,27 +86,30 @@ def beside(
 
 
 def write(project: Project, found: Results, other: Beside) -> list[Path]:
-    """Writes the page, learning_curves.png and confusion_matrix.png, and returns their paths in this order."""
-    content = {
-        project.page: page(found, other).encode(),
-        project.report / "learning_curves.png": plots.learning_curves(found.history),
-        project.report / "confusion_matrix.png": plots.confusion_matrix(found.confusion, found.classes),
-    }
-    for path, data in content.items():
+    """Writes the page and its pictures as PNG files, and returns their paths in this order."""
+    # In English, as the letters of other languages may lack a font.
+    data = answers.pictures(found, other.before, answers.seeds(found, other.search), ENGLISH)
+    images = {
+        "learning_curves": plots.learning_curves(found.history),
+        "confusion_matrix": plots.confusion_matrix(found.confusion, found.classes),
+    } | drawings.of_result(data)
+    content = {project.page: page(found, other).encode()}
+    content |= {project.report / f"{name}.png": image for name, image in images.items()}
+    for path, written in content.items():
         with atomic_write(path) as aside:
-            aside.write_bytes(data)
+            aside.write_bytes(written)
     return list(content)
 
 
-def write_alone(path: Path, found: Results, other: Beside) -> None:
-    """Writes the page without its figures."""
+def write_alone(path: Path, found: Results | str, other: Beside) -> None:
+    """Writes the page without its figures. Without results, `found` says what is missing: then it shows the search."""
+    text = page_of_search(found, other) if isinstance(found, str) else page(found, other)
     with atomic_write(path) as aside:
-        aside.write_text(page(found, other), encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
 
 
-def page(found: Results, other: Beside) -> str:
-    """The HTML page."""
-    say = other.language
+def _environment(say: Language) -> Environment:
+    """What fills the templates."""
     environment = Environment(
         loader=FunctionLoader(say.template),
         autoescape=True,
@@ -117,6 +131,36 @@ def page(found: Results, other: Beside) -> str:
         "coded": _coded,
     }
     script = say.of_script(_script())
+    environment.globals |= {
+        "language": say.name,
+        "style": Markup((language.FOLDER / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+    }
+    return environment
+
+
+def page_of_search(missing: str, other: Beside) -> str:
+    """The HTML page of a search before there is a result; `missing` says what is missing."""
+    say = other.language
+    data = {}
+    if isinstance(other.search, SearchHistory):
+        data["search"] = search_pictures.as_data(other.search, other.links)
+    return (
+        _environment(say)
+        .get_template("search_alone.html.j2")
+        .render(
+            search_answers.answers(other.search, say),
+            missing=missing,
+            refresh_s=other.refresh_s,
+            data=Markup(_json(data)),
+        )
+    )
+
+
+def page(found: Results, other: Beside) -> str:
+    """The HTML page."""
+    say = other.language
     text = answers.good(found, other.before, say) | answers.fails(found, say) | answers.values(found.run.values)
     text |= answers.training(found) | search_answers.answers(other.search, say)
     seeds = answers.seeds(found, other.search)
@@ -124,7 +168,9 @@ def page(found: Results, other: Beside) -> str:
     if isinstance(other.search, SearchHistory):
         data["search"] = search_pictures.as_data(other.search, other.links)
     run_page = other.links.get(found.run.key)
-    return environment.get_template("report.html.j2").render(
+    suspects = [(one, _thumbnail(one.pixels)) for one in answers.unseen_suspects(found)]
+    template = _environment(say).get_template("report.html.j2")
+    return template.render(
         text,
         run=found.run,
         training=found.metrics.train,
@@ -134,19 +180,17 @@ def page(found: Results, other: Beside) -> str:
         most_frequent=found.most_frequent,
         before=other.before,
         seeds=seeds,
-        mistakes=[(mistake, _thumbnail(mistake)) for mistake in answers.by_pair(found.mistakes)],
-        suspects=None if found.suspects is None else [(one, _thumbnail(one)) for one in answers.unseen_suspects(found)],
+        mistakes=[(mistake, _thumbnail(mistake.pixels)) for mistake in answers.by_pair(found.mistakes)],
+        suspects=None if found.suspects is None else suspects,
         suspect_mistakes=answers.suspect_mistakes(found),
         source_change=found.source_change,
         grids=[(grid, _image(grid.figure) if grid.figure else None) for grid in found.grids],
         comparison=other.comparison,
+        images_gained=_flips(other.comparison.images_gained if other.comparison else None),
+        images_lost=_flips(other.comparison.images_lost if other.comparison else None),
         verdict=other.comparison.verdict(say) if other.comparison else None,
-        language=say.name,
         run_page=search_pictures.MLFLOW + run_page if run_page else None,
         refresh_s=other.refresh_s,
-        style=Markup((language.FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
         data=Markup(_json(data)),
     )
 
@@ -175,11 +219,14 @@ def _image(png: bytes) -> EmbeddedImage:
         return EmbeddedImage(_data_uri(png), image.width * shrink, image.height * shrink)
 
 
-def _thumbnail(mistake: Mistake) -> EmbeddedImage:
-    """The image of a mistake for the page."""
+def _flips(images: Sequence[FlippedImage] | None) -> list[tuple[Flipped, EmbeddedImage]]:
+    return [(image.flipped, _thumbnail(image.pixels)) for image in images or ()]
+
+
+def _thumbnail(pixels: npt.NDArray[np.uint8]) -> EmbeddedImage:
+    """A test image for the page: uint8 [H, W, 1 or 3]."""
     buffer = io.BytesIO()
-    grey = mistake.pixels.shape[2] == 1
-    image = Image.fromarray(mistake.pixels[:, :, 0] if grey else mistake.pixels)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     image.save(buffer, format="png")
     return EmbeddedImage(_data_uri(buffer.getvalue()), image.width, image.height)

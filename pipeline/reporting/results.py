@@ -162,8 +162,7 @@ def read(project: Project) -> Results:
             raise ValueError(f"its classes are not those of {project.run.name}")
     with _reading(project.confusion_matrix):
         confusion = _confusion(project.confusion_matrix, classes)
-    with _reading(project.mistakes):
-        mistakes = _mistakes(project.mistakes, classes)
+    mistakes = read_mistakes(project.mistakes, classes)
     predictions, suspects, appearance = _beside(project, classes, int(confusion.sum()))
     return Results(
         run=run,
@@ -215,6 +214,12 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
             np.array([number[row["predicted"]] for row in rows]),
             np.array([float(row["confidence"]) for row in rows]),
         )
+
+
+def read_mistakes(path: Path, classes: Sequence[str]) -> list[Mistake]:
+    """Raises PipelineError if the file is missing or damaged."""
+    with _reading(path):
+        return _mistakes(path, classes)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The figures of a search as PNG files: history, importances of the keys, parallel coordinates of the configurations.
+"""Figures of a search as PNG files: importances of the keys, parallel coordinates of the configurations.
 
 The same input gives the same bytes, as in plots.py.
 """
@@ -6,7 +6,6 @@ The same input gives the same bytes, as in plots.py.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps, style
@@ -18,25 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.config import Scalar
-from pipeline.reporting.plots import FRAME, GRID, INK, ROUND_STEPS, STYLE, TRAINING, VALIDATION, png
+from pipeline.reporting.plots import FRAME, INK, ROUND_STEPS, STYLE, TRAINING, VALIDATION, png
 
 MOST_BARS = 20
-QUIET = "#8a929b"
 COLOURS = "viridis_r"  # from light to dark, so that it works without the hues
 BEST = TRAINING  # vermillion, which is not on that scale
 OFF = -0.14
 """Height of configurations without the key, below the axis from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial in the history."""
-
-    number: int
-    accuracy: float
-    """0..1, on the validation part, after its last epoch."""
-    state: Literal["finished", "paused"]
-    """paused: it was not trained to its end."""
 
 
 @dataclass(frozen=True)
@@ -57,61 +44,6 @@ class Line:
     """Of the keys that the configuration has."""
     accuracy: float
     """0..1."""
-
-
-def optimisation_history(trials: Sequence[Point]) -> bytes:
-    """Draws the accuracy of each trial over its number, and the best finished one so far."""
-    finished = sorted((point for point in trials if point.state == "finished"), key=lambda point: point.number)
-    paused = [point for point in trials if point.state == "paused"]
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        # A few trials that learned nothing must not squeeze all others into a line.
-        accuracies = np.array([point.accuracy for point in trials] or [0.0])
-        low, high = np.quantile(accuracies, 0.1 if len(accuracies) >= 10 else 0), accuracies.max()
-        floor = 100 * max(0.0, low - 0.08 * (high - low) - 0.002)
-        for points, size, fill, edge, name in (
-            (paused, 12, "none", QUIET, "stopped before its end"),
-            (finished, 26, VALIDATION, VALIDATION, "finished"),
-        ):
-            if not points:
-                continue
-            inside = [point for point in points if 100 * point.accuracy >= floor]
-            below = [point.number for point in points if 100 * point.accuracy < floor]
-            axes.scatter(
-                [point.number for point in inside],
-                [100 * point.accuracy for point in inside],
-                size,
-                fill,
-                edgecolors=edge,
-                linewidths=0.9,
-                label=name,
-                zorder=3,
-            )
-            # Those below the frame are triangles on it.
-            axes.scatter(below, [floor] * len(below), 22, edge, marker="v", clip_on=False, zorder=4)
-        if finished:
-            best = np.maximum.accumulate([100 * point.accuracy for point in finished])
-            numbers = [point.number for point in finished]
-            last = max(point.number for point in trials)
-            axes.step(
-                [*numbers, last], [*best, best[-1]], where="post", color=TRAINING, label="best finished", zorder=2
-            )
-            count = f"{len(trials):,} trials" if len(trials) > 1 else "one trial"
-            axes.set_title(f"Best of {count}: {best[-1]:.2f} %")
-        else:
-            axes.set_title("No trial has finished")
-        axes.set_ylim(bottom=floor)
-        axes.set_xlabel("trial")
-        axes.set_ylabel("validation accuracy (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1, steps=ROUND_STEPS))
-        axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND_STEPS))
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        if trials:
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, borderaxespad=0)
-        return png(figure)
 
 
 def importances(scores: Mapping[str, float]) -> bytes:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import headless_browser
+from extras import needed
 from made_results import CIFAR, write_beside, write_results
-from made_searches import history
+from made_searches import history, surface
 
 from pipeline.files import Project
 from pipeline.reporting import page as pages
@@ -83,7 +84,7 @@ def test_every_picture_is_drawn_and_has_its_words(browser: Any, run: Callable[[s
     )
     assert empty == []
     assert wordless == []
-    assert count >= 16
+    assert count >= 17
     assert complaints(browser) == []
 
 
@@ -241,6 +242,57 @@ def test_the_keyboard_alone_reaches_all_controls(browser: Any, run: Callable[[st
     )
     assert missed == []
     assert {"A", "BUTTON", "INPUT", "SELECT", "SUMMARY"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 400])
+def test_axe_finds_nothing_serious(browser: Any, address: str, width: int, scheme: str) -> None:
+    axe = Path(needed("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get(address)
+    browser.set_script_timeout(120)
+    browser.execute_script(axe)
+    found = browser.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "axe.run(document).then(({passes, violations}) => done([passes.length, violations"
+        " .filter(one => ['serious', 'critical'].includes(one.impact))"
+        " .map(one => [one.id, one.nodes.length, one.nodes[0].html.slice(0, 120)])]))"
+    )
+    passes, serious = found
+    assert serious == []
+    assert passes > 20
+
+
+def test_the_surface_tells_its_prediction_under_the_pointer(browser: Any, run: Callable[[str], Any]) -> None:
+    run("document.querySelector('[data-picture=surface]').scrollIntoView({block: 'center'})")
+    x, y = run(
+        "const box = document.querySelector('[data-picture=surface] path.area').getBoundingClientRect();"
+        "return [box.left + 3, box.bottom - 3]"
+    )
+    browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+    text = run("const tip = document.getElementById('tip'); return tip.hidden ? '' : tip.textContent")
+    assert text.startswith("learning_rate 0.001\ncutout 0\npredicted ")
+    assert run("return document.querySelectorAll('[data-picture=surface] .dot.top').length") <= 1
+
+
+@pytest.mark.parametrize("up", ["train.batch_size", "augment.policy"])
+def test_a_surface_of_choices_has_a_cell_for_each_pair(browser: Any, tmp_path: Path, up: str) -> None:
+    browser.get(written(write_results(tmp_path), pages.Beside(history(surface=surface(up=up)))))
+    cells = browser.execute_script("return document.querySelectorAll('[data-picture=surface] .edged').length")
+    assert cells == 25 * (3 if up == "train.batch_size" else 2)
+    assert complaints(browser) == []
+
+
+def test_a_search_without_a_result_has_a_page_of_its_own(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    pages.write_alone(path, "No result yet.", pages.Beside(history(is_running=True, surface=None), refresh_s=600))
+    browser.get(path.as_uri())
+    drawn = browser.execute_script("return document.querySelectorAll('[data-picture] svg[role=img]').length")
+    assert drawn >= 6
+    assert complaints(browser) == []
 
 
 def test_the_page_prints_to_a_pdf(browser: Any, run: Callable[[str], Any], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the page computes: intervals, certainty, slices, the order of the classes, what comes from git, comparisons."""
 
+import csv
 import math
 import subprocess
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import CIFAR, page_of, predictions, write_beside, write_results
+from made_results import CIFAR, Page, page_of, predictions, write_beside, write_csv, write_results
 from scipy.stats import binomtest
 
 from pipeline import report
@@ -178,6 +179,26 @@ def test_without_git_there_is_nothing_before(tmp_path: Path) -> None:
     assert before.previous(write_results(tmp_path)) is None
 
 
+def test_flipped_images_are_the_kept_mistakes_of_the_result_that_got_them_wrong() -> None:
+    then, now = predictions(1000), predictions(1000, seed=1)
+    now = replace(now, actual=then.actual)
+    found = comparison.compare("HEAD~1", then, now, CIFAR)
+    gained = [place for place, one in found.all_flipped.items() if one.is_gained]
+    lost = [place for place, one in found.all_flipped.items() if not one.is_gained]
+
+    def mistake(place: int, confidence: float) -> results.Mistake:
+        return results.Mistake(np.full((4, 4, 3), place % 256, np.uint8), place, "cat", "dog", confidence)
+
+    of_then = [mistake(place, 0.5 + place / 4000) for place in (*gained[:40], *lost[:3])]
+    with_images = comparison.with_images(found, of_then, [mistake(lost[0], 0.9), mistake(gained[0], 0.8)])
+    assert with_images.images_gained is not None
+    shown = [image.flipped.index for image in with_images.images_gained]
+    assert shown == sorted(gained[:40], reverse=True)[: comparison.MOST_IMAGES], "the surest first"
+    assert all(image.flipped.is_gained for image in with_images.images_gained)
+    assert [image.flipped.index for image in with_images.images_lost] == [lost[0]]
+    assert comparison.with_images(found, None, []).images_gained is None
+
+
 def test_a_file_that_git_lacks_comes_from_dvcs_cache(repository: Project) -> None:
     root = repository.root
     digest = "0123456789abcdef0123456789abcdef"
@@ -195,16 +216,35 @@ def test_a_file_that_git_lacks_comes_from_dvcs_cache(repository: Project) -> Non
     assert before.file_at(repository, "HEAD~1", name) == repository.predictions.read_bytes()
 
 
+def get_all_wrong(project: Project) -> None:
+    """Predictions of another class than the actual one for each test image."""
+    with project.predictions.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    following = dict(zip(CIFAR, (*CIFAR[1:], CIFAR[0]), strict=True))
+    write_csv(project.predictions, [row | {"predicted": following[row["actual"]]} for row in rows])
+
+
 def test_compare_puts_a_commit_or_a_folder_beside_the_result(
     repository: Project, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.main(["--compare", "HEAD"]) == 0
     assert "Neither is better" in capsys.readouterr().out
     assert "No value differs." in repository.comparison_page.read_text(encoding="utf-8")
+    assert "How do they look?" not in repository.comparison_page.read_text(encoding="utf-8")
     assert "Which of two results is better?" in repository.comparison_page.read_text(encoding="utf-8")
     other = write_results(tmp_path_factory.mktemp("other"))
     write_beside(other)
+    get_all_wrong(other)
     assert report.main(["--compare", str(other.root)]) == 0
+    page = Page(other_page := repository.comparison_page.read_text(encoding="utf-8"))
+    assert "How do they look?" in page.text
+    shown = [image for image in page.all("img") if f"{other.root} said" in image["alt"]]
+    assert 0 < len(shown) <= 48
+    assert len(other_page) < 1_000_000
+    other.mistakes.unlink()
+    assert report.main(["--compare", str(other.root)]) == 0
+    page = Page(repository.comparison_page.read_text(encoding="utf-8"))
+    assert f"results/evaluate/mistakes.npz of {other.root} is not here" in page.text
     assert report.main(["--compare", "no-such-commit"]) == 1
     assert "--compare must name a commit or the folder of a project with results" in capsys.readouterr().err
     repository.predictions.unlink()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from made_results import Page, data_in, write_results
-from made_searches import history
+from made_searches import history, surface
 
 from pipeline.reporting import page as pages
 from pipeline.reporting import results, search_history, search_pictures
@@ -21,7 +21,16 @@ def pictures_of(page: Page) -> set[str]:
     return {div["data-picture"] for div in page.all("div") if "data-picture" in div}
 
 
-OF_A_SEARCH = {"progress", "curves_of_trials", "importances", "parallel", "values_of_keys", "rungs", "timeline"}
+OF_A_SEARCH = {
+    "progress",
+    "curves_of_trials",
+    "importances",
+    "parallel",
+    "values_of_keys",
+    "rungs",
+    "surface",
+    "timeline",
+}
 
 
 def test_a_search_has_all_its_pictures_and_its_trials(tmp_path: Path) -> None:
@@ -82,6 +91,8 @@ def failed(number: int) -> TrialHistory:
         ({"is_running": True}, "The study was running when this page was written."),
         ({"importances": {}}, "that a key alone explains; too few trials have finished for more"),
         ({"keys": ()}, "What did stopping early save?"),
+        ({"surface": None}, "Too few trials or keys, or a study of an earlier version"),
+        ({"surface": None, "is_running": True}, "The model's belief is computed at the end of a search."),
         ({"winner": None}, "Which values won, and was it luck?"),
     ],
 )
@@ -152,6 +163,45 @@ def test_many_trials_are_thinned_and_the_page_says_so(tmp_path: Path) -> None:
     assert f"Drawn are {len(found['drawn'])} of 1,800 trials: the best 100" in page.text
     assert len(found["trials"]) == 2000
     assert len(page.html) < 8_000_000
+
+
+def test_the_surface_says_where_the_model_expects_most_and_where_it_is_unsure(tmp_path: Path) -> None:
+    page = page_with(tmp_path, history())
+    assert "The model expects most at train.learning_rate 0.0562 and augment.cutout 0.5: 89.99 % ± 2.16." in page.text
+    assert "Other keys have the winner's values: train.momentum 0.9." in page.text
+    found = data_in(page)["search"]["surface"]
+    assert found["contour"]
+    assert len(found["areas"]) == len(found["levels"]) - 1
+    assert all(found["areas"])
+    ((*ring,),) = found["unsure"]
+    assert min(x for x, _ in ring) > 500, "on the right"
+
+
+def area(ring: list[list[int]]) -> float:
+    """Of a polygon (Gauss's formula)."""
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(ring, ring[1:] + ring[:1], strict=True)) / 2
+
+
+def test_the_areas_of_a_surface_fill_it_without_overlap() -> None:
+    found = search_pictures.as_data(history(), {})["surface"]
+    # A hole turns the other way than what is around it.
+    total = sum(area(ring) for rings in found["areas"] for ring in rings)
+    assert abs(total) == pytest.approx(1000 * 1000, rel=0.002)
+
+
+@pytest.mark.parametrize("up", ["train.batch_size", "augment.policy"])
+def test_a_key_of_few_choices_makes_cells(up: str) -> None:
+    found = search_pictures.as_data(history(surface=surface(up=up)), {})["surface"]
+    assert not found["contour"]
+    assert found["areas"] == found["unsure"] == []
+    assert len(found["accuracies"]) == len(found["keys"][1]["values"])
+
+
+def test_a_flat_surface_has_levels_too() -> None:
+    flat = replace(surface(), accuracies=[[0.5] * 25] * 25, sds=[[0.0] * 25] * 25)
+    found = search_pictures.as_data(history(surface=flat), {})["surface"]
+    assert found["levels"][0] < 0.5 < found["levels"][-1]
+    assert found["unsure"] == []
 
 
 def test_importances_without_finished_trials_find_the_key_that_decides() -> None:

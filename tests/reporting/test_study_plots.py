@@ -9,9 +9,7 @@ from pipeline.reporting.study_plots import (
     BEST,
     Coordinate,
     Line,
-    Point,
     importances,
-    optimisation_history,
     parallel_coordinates,
 )
 
@@ -39,7 +37,6 @@ def share(png: bytes, colour: str) -> float:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: optimisation_history([Point(0, 0.5, "finished"), Point(1, 0.4, "paused")]),
         lambda: importances({"train.learning_rate": 0.7, "model.width": 0.3}),
         lambda: parallel_coordinates(LINES, [RATE, POLICY, CUTOUT]),
     ],
@@ -56,8 +53,6 @@ def test_an_image_is_the_same_again_whatever_the_users_settings(
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: optimisation_history([]),
-        lambda: optimisation_history([Point(3, 0.0, "paused")]),
         lambda: importances({}),
         lambda: importances({"model.width": 0.0}),
         lambda: parallel_coordinates([], [RATE, POLICY]),
@@ -69,34 +64,11 @@ def test_a_study_of_nothing_or_of_one_thing_is_drawn_too(draw: Callable[[], byte
     assert draw().startswith(b"\x89PNG")
 
 
-def test_the_line_of_the_best_is_that_of_finished_trials() -> None:
-    paused = [Point(number, 0.9, "paused") for number in range(1, 9)]
-    alone = optimisation_history([Point(0, 0.5, "finished"), *paused])
-    better = optimisation_history([Point(0, 0.5, "finished"), *paused[:-1], Point(8, 0.9, "finished")])
-    assert share(optimisation_history(paused), BEST) == 0
-    flat, stepped = (rows_of(png, BEST) for png in (alone, better))
-    assert flat.max() - flat.min() < 10, "one height"
-    assert stepped.max() - stepped.min() > 200, "a step up"
-
-
 def rows_of(png: bytes, colour: str, above: float = 0.85) -> np.ndarray:
     """Rows of the image that hold a colour; `above` leaves the legend out."""
     wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
     rows = np.flatnonzero((np.abs(pixels(png) - wanted).max(axis=2) < 0.02).any(axis=1))
     return rows[rows < above * len(pixels(png))]
-
-
-def test_trials_in_any_order_give_the_same_history() -> None:
-    points = [Point(number, 0.5 + 0.01 * number, "finished") for number in range(12)]
-    assert optimisation_history(points) == optimisation_history(points[::-1])
-
-
-def test_a_few_trials_that_learned_nothing_do_not_press_the_others_into_a_line() -> None:
-    good = [Point(number, 0.8 + 0.01 * number, "finished") for number in range(15)]
-    low = optimisation_history([Point(15, 0.1, "finished"), *good])
-    lower = optimisation_history([Point(15, 0.05, "finished"), *good])
-    assert rows_of(low, BEST).tolist() == rows_of(lower, BEST).tolist()
-    assert np.ptp(rows_of(low, BEST)) > 250
 
 
 def test_bars_are_ranked_and_only_the_longest_are_drawn() -> None:

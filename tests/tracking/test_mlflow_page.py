@@ -88,7 +88,7 @@ def test_mlflow_ui_shows_a_study_its_trials_and_a_comparison_of_them(searched: P
 
         compared = quote(json.dumps([by_name[name] for name in trials]))
         browser.get(f"{address}/#/compare-runs?runs={compared}&experiments={quote(json.dumps(['1']))}")
-        for text in ("Comparing 5 Runs from 1 Experiment", "4: learning_rate", "train.learning_rate"):
+        for text in ("Comparing 5 Runs from 1 Experiment", "4: lr", "train.learning_rate"):
             see(browser, text, tmp_path / "compared.png")
 
         model_id = client.get_run(finished.info.run_id).outputs.model_outputs[0].model_id

@@ -1,7 +1,7 @@
 // The confusion matrix: counts or rates, in an order in which confused classes stand together, or in that of the data.
 const READABLE = 40; // classes whose names and numbers can be read at once
 
-const matrix = { numbers: "counts", order: "together", part: data.confusion.classes.length > READABLE ? "worst" : "all" };
+const matrix = { numbers: "counts", order: "together", part: data.confusion && data.confusion.classes.length > READABLE ? "worst" : "all" };
 
 function choice(host, label, key, options) {
   const select = html("select", {});

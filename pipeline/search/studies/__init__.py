@@ -34,9 +34,9 @@ Results:
     ending.py         what a session asks of the end of a study
     winner.py         the end of a search: the winner
     ranking.py        the candidates, the best one first
-    results.py        results/tune: trials.csv, study.json, best.yaml, and figures
+    results.py        results/tune: trials.csv, study.json, best.yaml
     note.py           the description of a study's run in MLflow
-    history.py        results/tune/history.json, for the report; the watcher that writes down what happens when
+    history.py        results/tune/history.json, for the report, and figures; the watcher that writes down all events
     explanation.py    what the model of learning curves thinks of a study: tune --explain
     surface.py        what the model believes of the two most important keys, for the report
     grid.py           a grid: all combinations that a section of params.yaml declares

@@ -107,6 +107,14 @@ def save(
     search_history.write(history, project.search_history)
 
 
+def figures(project: Project) -> dict[str, bytes]:
+    """The report's pictures of the search in history.json as PNG images by name. One that lacks data is missing."""
+    from pipeline.reporting import search_drawings, search_pictures
+
+    history = search_history.read(project.search_history)
+    return search_drawings.of_search(search_pictures.as_data(history, {})) if isinstance(history, SearchHistory) else {}
+
+
 def _key(name: str, axis: Axis) -> Key:
     if isinstance(axis, Choices):
         return Key(name, choices=list(axis.choices))

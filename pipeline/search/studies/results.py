@@ -1,4 +1,4 @@
-"""The files that a search leaves in results/tune, and its figures for MLflow."""
+"""The files that a search leaves in results/tune."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -122,33 +122,3 @@ def _row(trial: Trial, names: Sequence[str]) -> list[Scalar]:
         *(trial.values.get(name) for name in names),
         trial.why,
     ]
-
-
-def figures(search: Ledger, space: Space) -> dict[str, bytes]:
-    """PNG images by name: optimisation_history, importances, parallel_coordinates. One that lacks data is missing."""
-    from pipeline.config import Choices
-    from pipeline.reporting import study_plots
-
-    trained = [trial for trial in search.trials if trial.scores and trial.state != "failed"]
-    found: dict[str, bytes] = {}
-    if not trained:
-        return found
-    points = [
-        study_plots.Point(trial.number, trial.scores[-1], "finished" if trial.state == "finished" else "paused")
-        for trial in trained
-    ]
-    found["optimisation_history"] = study_plots.optimisation_history(points)
-    if importances := search.importances():
-        found["importances"] = study_plots.importances(importances)
-    axes = [
-        study_plots.Coordinate(name, choices=axis.choices)
-        if isinstance(axis, Choices)
-        else study_plots.Coordinate(
-            name, axis.log, [axis.value(step) for step in range(axis.count)] if axis.step else None
-        )
-        for name, axis in space.axes.items()
-    ]
-    lines = [study_plots.Line(trial.values, trial.scores[-1]) for trial in trained if trial.state == "finished"]
-    if lines:
-        found["parallel_coordinates"] = study_plots.parallel_coordinates(lines, axes)
-    return found

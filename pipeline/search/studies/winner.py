@@ -68,7 +68,7 @@ class Winner:
         for path in (project.trials, project.study, project.search_history, project.best):
             if path.is_file():
                 parent.log_file(path)
-        for name, image in results.figures(search, self.spec.space).items():
+        for name, image in history.figures(project).items():
             parent.log_bytes(image, f"{name}.png")
         candidates = ranking(search, confirmation)
         if candidates:

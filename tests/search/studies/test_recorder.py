@@ -126,7 +126,7 @@ def test_a_run_says_its_values_in_its_name_and_is_found_by_its_number(
     for trial in owner.ledger.trials:
         rate, momentum = trial.values["train.learning_rate"], trial.values["train.momentum"]
         run = runs.run(f"trial {trial.number}")
-        assert run.name == f"{trial.number}: learning_rate {rate:.3g}, momentum {momentum:.3g}"
+        assert run.name == f"{trial.number}: lr {rate:.3g} momentum {momentum:.3g}"
         assert run.tags["trial"] == str(trial.number)
         assert str(run).startswith(f"trial {trial.number} of main (")
         assert runs.run(run.name).id == run.id
@@ -146,11 +146,12 @@ def test_a_run_of_an_earlier_version_is_found_by_its_name(project: Project, sear
 
 
 def test_many_long_values_make_no_name_that_mlflow_refuses() -> None:
-    values: dict[str, Any] = {f"model.extra.{'x' * 40}{number}": 0.123456 for number in range(30)}
     recorder = Recorder(study=Mock(), ledger=Mock(), setup=Mock(), phase="confirm")
-    name = recorder.run_name(Trial(7, values, id=7))
-    assert name.startswith("confirm 7: xxx")
-    assert len(name) == NAME_LENGTH
+    values: dict[str, Any] = {f"model.extra.{'x' * 40}{number}": 0.123456 for number in range(30)}
+    assert recorder.run_name(Trial(7, values, id=7)).startswith("confirm 7: xxx")
+    assert len(recorder.run_name(Trial(7, values, id=7))) == NAME_LENGTH
+    alike: dict[str, Any] = {"train.weight_decay": 0.1, "augment.warp_depth": 3, "train.learning_rate": 0.01}
+    assert recorder.run_name(Trial(7, alike, id=7)) == "confirm 7: weight_decay 0.1 warp_depth 3 lr 0.01"
 
 
 def test_a_failed_trial_says_why(project: Project, search: Callable[..., Owner]) -> None:
