@@ -197,11 +197,12 @@ def _drain(cluster: Any) -> None:
     assert accepted, why
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_no_trial_is_lost_and_each_has_the_numbers_of_an_undisturbed_one(
     away: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(away.there.root)
-    monkeypatch.setenv("PGPASSWORD", SECRETS["database"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", away.mlflow.address)
     with Ledger.open(away.there, "main") as ledger:
         assert len(ledger.trials) == TRIALS
         assert {trial.state for trial in ledger.trials} <= {"finished", "pruned"}
