@@ -234,7 +234,10 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="file for the profile of the owner's thread (of the last study)")
     options = parser.parse_args()
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    if 0: measured(argparse.Namespace(**vars(options) | {"reports": 80, "paced": 0, "profile": None}), 32, 10, True)  # imports
+    if 0:
+        measured(
+            argparse.Namespace(**vars(options) | {"reports": 80, "paced": 0, "profile": None}), 32, 10, True
+        )  # imports
     for mlflow in {"both": (False, True), "yes": (True,), "no": (False,)}[options.mlflow]:
         for trials in options.trials:
             for workers in options.workers:

@@ -75,6 +75,8 @@ class Outbox:
         """Whether MLflow is sure to have no run of this key."""
         self.recorded_count = 0
         self.sent_count = 0
+        self.since_s = 0.0
+        """When its oldest operation that waits was recorded, or read from disk."""
         self._sent_file = folder / "sent"
         self._appending = threading.Lock()
         self._ahead: deque[Operation] = deque()
@@ -115,6 +117,7 @@ class Outbox:
         self._reader = self.journal.open("rb")
         for _ in range(_sent_count(self.folder)):
             self.sent_count += bool(self._reader.readline())
+        self.since_s = time.monotonic()
 
     @property
     def key(self) -> str:
@@ -129,6 +132,8 @@ class Outbox:
         lines = b"".join(operation.line() for operation in operations)
         with self._appending:
             size = self.journal.stat().st_size
+            if not self.waiting:
+                self.since_s = time.monotonic()
             try:
                 self._write(lines)
                 self._count(operations)

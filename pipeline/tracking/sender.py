@@ -20,10 +20,15 @@ T = TypeVar("T")
 
 HELD_AT_ONCE = 64
 """How many ended outboxes are held at most: each takes three open files, and a store that is away lets them pile up."""
+MANY = 64
+"""From so many open runs on the sender rests after each batch, for REST times the CPU time that the batch took. So it
+leaves the process to its other threads, and what comes meanwhile makes larger batches."""
+REST = 4.0
+LONGEST_REST_S = 1.0
 
 
 class Sender:
-    """Sends the operations of its outboxes in order. The outboxes that were opened first go first.
+    """Sends the operations of its outboxes in order. The outbox goes first whose oldest operation has waited longest.
 
     It removes an outbox that has ended and is sent. If over HELD_AT_ONCE ended outboxes wait, it releases the further
     ones until their turn comes; another process may send them before.
@@ -224,7 +229,9 @@ class Sender:
             operations = batch(outbox.peek()) if outbox else []
             self._making = bool(operations) and operations[0].kind == "weights"
         if outbox:
+            began_s = time.thread_time()
             sent = self._deliver(outbox, operations)
+            rest_s = min(LONGEST_REST_S, REST * (time.thread_time() - began_s))
             with self._changed:
                 self._sending, self._making = None, False
                 if self._stopped:
@@ -234,6 +241,8 @@ class Sender:
                     del self._outboxes[outbox.folder]
                     self._complained.discard(outbox.folder)
                     outbox.remove()
+                if len(self._outboxes) > MANY:
+                    self._changed.wait_for(lambda: self._stopped or self._closing or self._questions, rest_s)
             for _ in range(sent):
                 self._on_sent()
         with self._changed:
@@ -259,16 +268,17 @@ class Sender:
         return len(operations)
 
     def _next(self) -> Outbox | None:
-        """The first outbox with operations to send; None after `close`, which released all."""
+        """The outbox that has waited longest; None if there is none, and after `close`, which released all."""
         if self._stopped:
             return None
-        for folder, outbox in list(self._outboxes.items()):
-            if not outbox.waiting:
-                continue
+        waiting = [(folder, outbox) for folder, outbox in self._outboxes.items() if outbox.waiting]
+        for folder, outbox in sorted(waiting, key=lambda each: each[1].since_s):
             if outbox.is_held:
                 return outbox
+            since_s = outbox.since_s
             try:
                 outbox = Outbox(folder, wait_s=0)
+                outbox.since_s = since_s
             except Held:
                 del self._outboxes[folder]
                 continue
