@@ -22,11 +22,20 @@ class Server:
     programs: Path
     folder: Path
     port: int
+    password: str | None = None
+    """Which the server asks for; None: it asks for none."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
         return f"postgresql+psycopg://pipeline@127.0.0.1:{self.port}/postgres"
+
+    def database(self, name: str) -> str:
+        """The address of a new database."""
+        environment = os.environ | ({"PGPASSWORD": self.password} if self.password else {})
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "pipeline"]
+        subprocess.run([self.programs / "createdb", *options, name], check=True, env=environment)
+        return self.url.replace("/postgres", f"/{name}")
 
     def start(self) -> None:
         options = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
@@ -61,8 +70,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """A server that runs; skips the test where PostgreSQL is not installed."""
+def postgres(password: str | None = None) -> Iterator[Server]:
+    """A server that runs, with a password or without; skips the test where PostgreSQL is not installed."""
     found = shutil.which("initdb") or next(
         (str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
     )
@@ -71,12 +80,21 @@ def postgres() -> Iterator[Server]:
             pytest.fail("PostgreSQL is not installed")
         pytest.skip("PostgreSQL is not installed")
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    server = Server(Path(found).resolve().parent, folder, free_port())
+    server = Server(Path(found).resolve().parent, folder, free_port(), password)
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "nobody")
-        initdb = [found, "-D", folder / "data", "-U", "pipeline", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        initdb = [found, "-D", folder / "data", "-U", "pipeline", "-E", "UTF8", "--no-sync"]
+        if password:
+            note = folder / "password"
+            note.write_text(password)
+            if os.geteuid() == 0:
+                shutil.chown(note, "nobody")
+            initdb += ["--auth=scram-sha-256", f"--pwfile={note}"]
+        else:
+            initdb += ["--auth=trust"]
         subprocess.run(_unprivileged(initdb), check=True, capture_output=True)
+        (folder / "password").unlink(missing_ok=True)
         server.start()
         yield server
     finally:

@@ -13,6 +13,7 @@ from pipeline.outcome import Outcome
 from pipeline.records import Epoch
 from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.engines.simulated import SimulatedEngine
+from pipeline.search.engines.store import Store
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
@@ -71,6 +72,9 @@ class Diary(Watcher):
     def failed(self, trial: Trial, failed: Failed) -> None:
         self.events.append(("failed", trial.number, failed.outcome))
 
+    def interrupted(self, trial: Trial) -> None:
+        self.events.append(("interrupted", trial.number))
+
     def stopped(self, trial: Trial) -> None:
         self.events.append(("stopped", trial.number))
 
@@ -86,6 +90,7 @@ def owner(
     scheduler: Any = None,
     trials: int = 8,
     first_until: int | None = None,
+    store: Store | None = None,
     curve: Callable[[Values], Sequence[float]] = curve,
     **limits: Any,
 ) -> Owner:
@@ -95,7 +100,7 @@ def owner(
         source=Proposals(trials, SPACE, Proposer(SPACE, "random", 0), 0, first_until),
         scheduler=scheduler or Halves(),
         engine=engine or SimulatedEngine(curve),
-        setup=TrialSetup(config_of=lambda trial: None, epochs=EPOCHS, folder=folder),  # type: ignore[arg-type, return-value]
+        setup=TrialSetup(config_of=lambda trial: None, epochs=EPOCHS, folder=folder, store=store),  # type: ignore[arg-type, return-value]
         limits=Limits(**limits),
         watchers=(Diary(),),
     )

@@ -15,6 +15,7 @@ from pipeline.config.params import Params
 from pipeline.config.roles import searchable
 from pipeline.errors import ConfigError
 
+_PASSWORD = re.compile(r"(://[^/:@\s]*:)[^/@\s]*@")
 _MOST_LISTED = 20
 """Legal names that a sentence lists; of more it says the nearest."""
 
@@ -26,6 +27,8 @@ def sentence(details: ErrorDetails, called: str | None = None) -> str:
         return f"{name} {details['input']} is gone: it is torchvision's, by model.name (docs/networks.md)"
     if kind == "plain":
         return f"{name} must be {details['msg']}, got {shown(details['input'])}"
+    if kind == "secret":
+        return f"{name} must {details['msg']}"
     if kind == "rule":
         return details["msg"].replace(context["key"], called or context["key"], 1)
     if kind == "extra_forbidden":
@@ -69,8 +72,8 @@ def _path(place: Sequence[str | int]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML writes it."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    """A value as YAML writes it, without the password that an address may have."""
+    return _PASSWORD.sub(r"\1***@", json.dumps(value, default=str, ensure_ascii=False))
 
 
 def unknown(name: str, more: Sequence[str] = ()) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -31,6 +32,13 @@ def _family(name: str) -> str:
     return name
 
 
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise PydanticCustomError("secret", "hold no password, since this file is shared: set it in the environment")
+    return address
+
+
 FamilyName = Annotated[
     str,
     AfterValidator(_family),
@@ -43,6 +51,8 @@ FamilyName = Annotated[
         }
     ),
 ]
+
+WITHOUT_PASSWORD = AfterValidator(_without_password)
 
 HYPERPARAMETER = Role("training")
 SAME_IMAGES = Role("training", not_searched="all trials are scored on the same images")
@@ -341,8 +351,12 @@ class Tune(Section):
     """Seconds that an epoch may take, over all folds; null: no limit."""
     checkpoints_gb: Annotated[float, Field(gt=0)] = 10.0
     """Gigabytes for the checkpoints of all paused trials; beyond that the least promising trials are pruned."""
-    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://[^\s]+$")] | None = None
-    """The database of the studies, postgresql+psycopg://USER@HOST/NAME; null: optuna.journal. Passwords: PGPASSWORD."""
+    checkpoints: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$"), WITHOUT_PASSWORD] | None = None
+    """Where workers leave the files of trials: an fsspec URL that all reach, s3://bucket/prefix, whose credentials are
+    in the environment; null: the project's folder."""
+    storage: Annotated[str, Field(pattern=r"^postgresql\+psycopg://\S+$"), WITHOUT_PASSWORD] | None = None
+    """The database of the studies, postgresql+psycopg://USER@HOST/NAME, whose password is in PGPASSWORD or ~/.pgpass;
+    null: optuna.journal."""
     engine: Literal["local", "ray"] = "local"
     """Who trains: local (processes of this machine), ray (a Ray cluster: docs/scale.md)."""
     address: str | None = None

@@ -82,6 +82,18 @@ def test_a_bad_value_gets_a_sentence_with_its_name_value_and_what_is_allowed(
     assert any(sentence in line for line in errors(write(tmp_path, (old, new))))
 
 
+@pytest.mark.parametrize("key", ["storage", "checkpoints"])
+@pytest.mark.parametrize(
+    "address", ["{}://me:sesame@host/x", "{}://host/x?password=sesame", "other://me:sesame@host/x y"]
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(key: str, address: str) -> None:
+    protocol = "postgresql+psycopg" if key == "storage" else "sftp"
+    with pytest.raises(ConfigError) as caught:
+        config.load(REPOSITORY / "params.yaml", {f"tune.{key}": address.format(protocol)})
+    assert f"tune.{key} must " in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
 def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     lines = errors(write(tmp_path, ("epochs: 20", "epochs: 0"), ("width: 16", "width: 0"), ("seed: 0", "sed: 0")))
     assert lines[0].startswith("3 things are wrong in ")

@@ -5,14 +5,18 @@ does not know which engine it has; `building.py` builds it by tune.engine, when 
 
 - Files. An order names the trial's folder, which lies on storage that owner and workers share. The worker leaves a
   checkpoint there after each epoch, before it reports the epoch, and resumes from it. It creates the folder if needed.
+  If the order names a store, the files are there instead. Checkpoints go there beside the training, so the last one may
+  be of an earlier epoch than the last report; before the message that ends the order it is there.
 - Messages of one order come in this sequence: Began, an EpochDone per epoch, and at last TargetReached, Paused or
-  Failed, after which the worker is free. Orders of several workers interleave.
+  Failed, after which the worker is free. Unstored may come in between. Orders of several workers interleave.
 - Began means that the worker has started the order. Time limits of trial and epoch apply from then on: before that the
   worker may still be loading.
 - Epochs after `Order.known` are reported, also those that were trained for an earlier order: an owner that was killed
   may not have recorded them. Epochs that the owner has on record may be reported again; the owner drops duplicates.
 - A worker that is lost while it has an order yields Failed with Outcome.CRASHED, and is replaced. The owner decides
   whether the trial is retried. A worker that can't work whatever the trial raises Stuck from `next`.
+- A worker that is warned (SIGTERM; a node that is being taken away) stops after its current epoch and yields Paused,
+  without having been asked. It is replaced, and the owner gives the trial to another one.
 - `pause` asks each worker that has an order to stop after its current epoch. A request can cross the worker's last
   message: an order that is submitted later is not paused by it, and a worker may answer TargetReached or Failed
   instead of Paused. An order whose worker is still loading is paused after its first epoch.
@@ -54,6 +58,8 @@ class Order:
     """Of the trial. It holds checkpoint.pt (further folds: checkpoint-2.pt, ...), and in the end model.safetensors."""
     keep_model: bool = False
     """Whether model.safetensors is also written where the trial pauses."""
+    store: str | None = None
+    """The address of the trial's files in place of `folder` (`store.Store`); None: they are in the folder."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,14 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
+class Unstored:
+    """The trial's files can't be stored at the moment. It trains on, and they are stored later. Told once."""
+
+    trial: int
+    why: str
+
+
+@dataclass(frozen=True)
 class TargetReached:
     """The trial has trained until its order's epoch, or its training is over."""
 
@@ -93,13 +107,17 @@ class TargetReached:
     peak_memory_bytes: int
     over: bool = False
     """Whether the training is over. Early stopping may end it before the order's epoch."""
+    checkpoint_bytes: int = 0
+    """Of all checkpoints of the trial in its store; 0 without one."""
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The trial stopped after an epoch because of `Engine.pause`."""
+    """The trial stopped after an epoch because of `Engine.pause`, or because its worker was warned."""
 
     trial: int
+    leaving: bool = False
+    """Whether the worker takes no more orders."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ class Failed:
     why: str
 
 
-Message: TypeAlias = Began | EpochDone | TargetReached | Paused | Failed
+Message: TypeAlias = Began | EpochDone | Unstored | TargetReached | Paused | Failed
 
 
 class Engine(Protocol):

@@ -10,6 +10,7 @@ from pipeline.machine import Machine, Placement, granted_cores, placements
 from pipeline.search.engines import local
 from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import LocalEngine
+from pipeline.search.engines.store import Store
 from pipeline.search.engines.trainer import Hardware
 from pipeline.search.engines.worker import WorkerSpec
 
@@ -23,10 +24,15 @@ def prepare(settings: Config) -> None:
         local.prepare()
 
 
-def build(settings: Config, project: Project, folder: Path) -> Engine:
-    """The engine, with its workers; `folder` is the study's. Raises PipelineError, DataError, ConfigError."""
+def build(settings: Config, project: Project, folder: Path, store: Store | None = None) -> Engine:
+    """The engine, with its workers; `folder` is the study's, and `store` has the files of its trials.
+
+    Raises PipelineError, DataError, ConfigError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return _ray(settings, project, folder) if settings.tune.engine == "ray" else _local(settings, project, folder)
+    return (
+        _ray(settings, project, folder, store) if settings.tune.engine == "ray" else _local(settings, project, folder)
+    )
 
 
 def _local(settings: Config, project: Project, folder: Path) -> Engine:
@@ -61,7 +67,7 @@ def _room(folder: Path, placement: Placement) -> Path | None:
     return folder / name if placement.memory_share < 1 else None
 
 
-def _ray(settings: Config, project: Project, folder: Path) -> "RayEngine":
+def _ray(settings: Config, project: Project, folder: Path, store: Store | None) -> "RayEngine":
     from pipeline.batches.images import load_images
     from pipeline.records import load_meta
     from pipeline.search.engines.ray import RayEngine, RaySpec
@@ -84,6 +90,7 @@ def _ray(settings: Config, project: Project, folder: Path) -> "RayEngine":
         hardware=Hardware(device, threads, train.precision, min(1.0, gpus) if gpus else 1.0),
         resources=resources,
         folder=folder.resolve(),
+        store=str(store) if store else None,
         code=config.code_digests(settings),
         own_code=own_code,
         most=tune.workers,

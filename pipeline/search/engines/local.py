@@ -122,6 +122,8 @@ class LocalEngine:
         else:
             if isinstance(message, TargetReached | Paused | Failed):
                 handle.order = None
+            if isinstance(message, Paused) and message.leaving:
+                self._replace(handle)
             self._messages.append(message)
 
     def _died(self, handle: _WorkerHandle) -> None:

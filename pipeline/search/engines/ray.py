@@ -4,8 +4,11 @@
 
 Nodes may come and go. There are as many workers as the cluster's resources allow; a lost node's orders end as crashed,
 and are sent again elsewhere. The images go into Ray's object store once, and each node maps them into memory. The code
-goes to the nodes as it is here, and a worker compares its digest. Trials' folders lie on storage that all nodes share,
-which a worker checks before its first order.
+goes to the nodes as it is here, and a worker compares its digest. Trials' files lie on storage that all nodes share, or
+in a store that all reach, which a worker checks before its first order.
+
+A node that is being taken away is draining: `ray start` says so when it gets SIGTERM, and autoscalers do. Ray tells it
+neither the owner nor the workers. A worker asks after each epoch, and stops if it is so or if it got SIGTERM itself.
 
 An order is a task that yields messages, so a worker that is gone for the owner can't add any: only the messages of the
 last order of a trial are read. Should such a worker live on behind a cut link, it stops after its epoch, since the
@@ -16,11 +19,10 @@ import logging
 import math
 import os
 import socket
-import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +32,15 @@ from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.outcome import Outcome
 from pipeline.provenance import code_digest
-from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, Stuck, TargetReached
-from pipeline.search.engines.trainer import Broken, Hardware, Trainer, Unfit
+from pipeline.search.engines.actor import SHARED, Actor
+from pipeline.search.engines.base import Failed, Message, Order, Paused, Stuck, TargetReached
+from pipeline.search.engines.store import Store
+from pipeline.search.engines.trainer import Broken, Hardware, Unfit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 try:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import ActorDiedError, RayError
 except ImportError as error:
     raise PipelineError(
         'tune.engine is ray, which is not installed: `pip install -e ".[cluster]"` installs it.'
@@ -46,8 +50,6 @@ STARTS = 10
 """How often in a row workers may be lost before one has begun an order. Nodes that go take some with them."""
 _LOOK_S = 2.0
 """Seconds between two looks at the cluster's resources."""
-_ATTEMPT = "attempt"
-"""The file in a trial's folder that names the worker that may write there."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class RaySpec:
     resources: Mapping[str, float]
     """Of each worker, in Ray's terms: CPU, GPU, and what a cluster may name beside them."""
     folder: Path
-    """Of the study, on storage that all nodes share."""
+    """Of the study, on storage that all nodes share, unless there is a store."""
+    store: str | None = None
+    """The address of the study's files, which all nodes reach."""
     code: Mapping[str, str] = field(default_factory=dict)
     """The digests of the user's networks."""
     own_code: Path | None = None
@@ -107,9 +111,12 @@ class RayEngine:
         self._spec = spec
         self._images = ray.put(tuple(spec.images))
         self._token = uuid.uuid4().hex
-        with atomic_write(spec.folder / "shared") as aside:
-            aside.write_text(self._token)
-        self._class = ray.remote(_Actor)
+        if spec.store:
+            (Store(spec.store) / SHARED).write(self._token.encode())
+        else:
+            with atomic_write(spec.folder / SHARED) as aside:
+                aside.write_text(self._token)
+        self._class = ray.remote(Actor)
         self._workers: list[_Worker] = []
         self._messages: deque[Message] = deque()
         self._lost = 0
@@ -173,7 +180,7 @@ class RayEngine:
         if time.monotonic() - self._looked_s < _LOOK_S:
             return
         self._looked_s = time.monotonic()
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        there = _resources()
         fit = min(int(there.get(name, 0) / amount + 1e-9) for name, amount in self._spec.resources.items())
         wanted = fit if self._spec.most is None else min(fit, self._spec.most)
         for worker in [worker for worker in self._workers if worker.order is None][: len(self._workers) - wanted]:
@@ -186,13 +193,20 @@ class RayEngine:
         spec, resources = self._spec, dict(self._spec.resources)
         options = {"num_cpus": resources.pop("CPU", 0), "num_gpus": resources.pop("GPU", 0), "resources": resources}
         return self._class.options(**options, max_concurrency=4).remote(
-            spec.meta, self._images, spec.hardware, dict(spec.code), code_digest("train"), self._token, spec.setup
+            spec.meta,
+            self._images,
+            spec.hardware,
+            dict(spec.code),
+            code_digest("train"),
+            self._token,
+            _is_draining,
+            spec.setup,
         )
 
     def _give(self, worker: _Worker, order: Order) -> None:
         worker.order, worker.attempt = order, uuid.uuid4().hex
         answer = worker.actor.answer.options(num_returns="streaming")
-        worker.answer = answer.remote(order, worker.attempt, str(self._spec.folder))
+        worker.answer = answer.remote(order, worker.attempt, str(self._spec.folder), self._spec.store)
 
     def _take(self, worker: _Worker) -> None:
         """Reads the next message of a worker, or notices that it is lost."""
@@ -212,6 +226,10 @@ class RayEngine:
             return
         if isinstance(message, TargetReached | Paused | Failed):
             worker.order = worker.answer = None
+        if isinstance(message, Paused) and message.leaving:
+            self._workers.remove(worker)
+            self._end(worker)
+            self._looked_s = -math.inf
         self._messages.append(message)
 
     def _mourn(self, worker: _Worker, order: Order, error: Exception) -> None:
@@ -221,6 +239,10 @@ class RayEngine:
                 raise Stuck(f"Workers on the Ray cluster were lost {STARTS} times before they began: {_reason(error)}")
         self._replace(worker)
         self._looked_s = -math.inf
+        if isinstance(error, ActorDiedError) and error.preempted:
+            # Its node was taken away before the epoch was over, with a warning: the trial is not to blame.
+            self._messages.append(Paused(order.trial, leaving=True))
+            return
         self._messages.append(Failed(order.trial, Outcome.CRASHED, f"The worker was lost: {_reason(error)}"))
 
     def _replace(self, worker: _Worker) -> None:
@@ -233,79 +255,29 @@ class RayEngine:
             ray.kill(worker.actor, no_restart=True)
 
 
-class _Actor:
-    """A worker, in a process of its own on some node."""
-
-    def __init__(
-        self,
-        meta: Any,
-        images: tuple[Any, ...],
-        hardware: Hardware,
-        code: dict[str, str],
-        digest: str,
-        token: str,
-        setup: Callable[[], None] | None,
-    ) -> None:
-        self._given = meta, images, hardware, code
-        self._digest, self._token = digest, token
-        self._trainer: Trainer | None = None
-        self._pauses: set[str] = set()
-        self._lock = threading.Lock()
-        if setup:
-            setup()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def pause(self, attempt: str) -> None:
-        self._pauses.add(attempt)
-
-    def answer(self, order: Order, attempt: str, folder: str) -> Iterator[Message | Unfit | Broken]:
-        if why := self._unfit(Path(folder)):
-            yield Unfit(why)
-            return
-        with self._lock:
-            try:
-                self._trainer = self._trainer or self._new_trainer()
-            except PipelineError as error:
-                yield Unfit(str(error))
-                return
-        _claim(order.folder, attempt)
-        for message in self._trainer.answer(order, _Asked(self._pauses, attempt)):
-            if isinstance(message, EpochDone) and not _holds(order.folder, attempt):
-                return  # the owner has given the trial to another worker
-            yield message
-
-    def _unfit(self, folder: Path) -> str:
-        """Why this node can't work for the study; empty if it can."""
-        from pipeline.provenance import code_digest
-
-        with suppress(OSError):
-            if (folder / "shared").read_text() == self._token:
-                if code_digest("train") == self._digest:
-                    return ""
-                return f"The node {socket.gethostname()} has other training code than here: use the same commit."
-        return (
-            f"The node {socket.gethostname()} does not see {folder}: all nodes need the project's folder at the same "
-            "path, on shared storage."
-        )
-
-    def _new_trainer(self) -> Trainer:
-        from pipeline.batches.images import Images
-
-        meta, images, hardware, code = self._given
-        return Trainer(meta, Images(*images), hardware, code)
+def _resources() -> dict[str, float]:
+    """Of all nodes together that are there and stay."""
+    draining = _draining()
+    found: dict[str, float] = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["NodeID"] not in draining:
+            for name, amount in node["Resources"].items():
+                found[name] = found.get(name, 0) + amount
+    return found
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Whether an attempt was asked to pause."""
+def _is_draining() -> bool:
+    """Whether the node that this worker is on is being taken away."""
+    return ray.get_runtime_context().get_node_id() in _draining()
 
-    pauses: set[str]
-    attempt: str
 
-    def is_set(self) -> bool:
-        return self.attempt in self.pauses
+def _draining() -> Collection[str]:
+    """The nodes that are being taken away; none where that can't be seen, as from ray://."""
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        return ()
+    # Ray's own libraries for training and serving ask so too; there is no public way.
+    found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    return found
 
 
 def _knock(address: str | None) -> None:
@@ -313,17 +285,6 @@ def _knock(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _claim(folder: Path, attempt: str) -> None:
-    with atomic_write(folder / _ATTEMPT) as aside:
-        aside.write_text(attempt)
-
-
-def _holds(folder: Path, attempt: str) -> bool:
-    with suppress(OSError):
-        return (folder / _ATTEMPT).read_text() == attempt
-    return False
 
 
 def _reason(error: Exception) -> str:

@@ -31,7 +31,7 @@ class Fault:
     after: int
     """Epochs of the order that are still trained."""
     outcome: Outcome | None = None
-    """How the order fails; None: the worker hangs."""
+    """How the order fails; None: the worker hangs; INTERRUPTED: it is taken away, with a warning."""
     why: str = ""
 
 
@@ -81,6 +81,8 @@ class SimulatedEngine:
             over = until == self.early_stop
             reached = TargetReached(order.trial, until, self.confusion, WORKER, 0, over=over)
             self._schedule(until - order.known, reached)
+        elif fault.outcome is Outcome.INTERRUPTED:
+            self._schedule(fault.after, Paused(order.trial, leaving=True))
         elif fault.outcome:
             self._schedule(fault.after, Failed(order.trial, fault.outcome, fault.why))
 

@@ -21,9 +21,12 @@ from pipeline.search.engines.base import (
     Order,
     Paused,
     TargetReached,
+    Unstored,
     WorkerInfo,
 )
+from pipeline.search.engines.places import Place, Scratch, place
 from pipeline.search.engines.sharing import Room
+from pipeline.search.engines.store import MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +47,14 @@ class Request(Protocol):
     """Whether the owner has asked for something; threading.Event is one."""
 
     def is_set(self) -> bool: ...
+
+
+class _Never:
+    def is_set(self) -> bool:
+        return False
+
+
+NEVER = _Never()
 
 
 @dataclass(frozen=True)
@@ -97,16 +108,22 @@ class Trainer:
         self._meta, self._images, self._code = meta, images, code
         self._loader: Loader | None = None
         self._room = Room(hardware.room)
+        self._scratch = Scratch()
         if hardware.visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = hardware.visible  # CUDA reads it when it is first used
         device = Device.choose(hardware.device, hardware.precision, hardware.threads, Machine.probe())
         self._device = replace(device, memory_share=hardware.memory_share)
 
-    def answer(self, order: Order, pause: Request) -> Iterator[Message | Unfit | Broken]:
-        """Carries out an order. The last message is TargetReached, Paused or Failed; or Unfit, if no order would do; or
-        Broken, if this worker can do none."""
+    def answer(
+        self, order: Order, pause: Request, warned: Request = NEVER, attempt: str | None = None
+    ) -> Iterator[Message | Unfit | Broken]:
+        """Carries out an order, until it is asked to pause or the worker is `warned`.
+
+        The last message is TargetReached, Paused or Failed; or Unfit, if no order would do; or Broken, if this worker
+        can do none. There is no last message if another worker has the trial by now, with another `attempt`.
+        """
         try:
-            yield from self._work(order, pause)
+            yield from self._work(order, pause, warned, attempt)
         except OSError as error:
             if error.errno in _HOPELESS:
                 yield Unfit(f"{error.filename or order.folder} can't be written: {error.strerror}.")
@@ -130,16 +147,34 @@ class Trainer:
             why = traceback.format_exc()
             yield Broken(why) if has_broken(self._device, error) else Failed(order.trial, Outcome.CRASHED, why)
 
-    def _work(self, order: Order, pause: Request) -> Iterator[Message]:
-        """Raises Diverged, OutOfMemory, and OSError if the checkpoint can't be written."""
+    def _work(self, order: Order, pause: Request, warned: Request, attempt: str | None) -> Iterator[Message]:
+        """Raises Diverged, OutOfMemory, StoreError, and OSError if the checkpoint can't be written."""
+        if warned.is_set():
+            yield Paused(order.trial, leaving=True)
+            return
         yield Began(order.trial)
         if self._code and config.code_digests(order.config) != self._code:
             raise PipelineError(
                 f"The code of {' and '.join(self._code)} has changed since the search began, and its trials don't "
                 "compare with new ones: set it back, or search under another --study."
             )
+        with place(order.folder, order.store, attempt, self._scratch) as files:
+            for _ in files.arrive():
+                yield from _troubles(order, files)
+            for message in self._turns(order, pause, warned, files):
+                if isinstance(message, TargetReached | Paused):
+                    for _ in files.leave():
+                        yield from _troubles(order, files)
+                if files.is_lost():
+                    return
+                yield message
+                if isinstance(message, EpochDone):
+                    yield from _troubles(order, files)
+
+    def _turns(self, order: Order, pause: Request, warned: Request, files: Place) -> Iterator[Message]:
+        """The messages of an order, whose pieces of work are each done in a turn on the device."""
         alone = False
-        pieces = self._pieces(order, pause)
+        pieces = self._pieces(order, pause, warned, files)
         while True:
             try:
                 with self._room.turn(alone=alone, clear=self._device.give_back):
@@ -156,13 +191,13 @@ class Trainer:
                 alone = False
                 continue
             # Here, as the error that is gone had references to what filled the memory.
-            pieces = self._pieces(order, pause)
+            pieces = self._pieces(order, pause, warned, files)
             self._device.give_back()
         if self._device.memory_share < 1:
             del pieces
             self._device.give_back()
 
-    def _pieces(self, order: Order, pause: Request) -> Iterator[list[Message]]:
+    def _pieces(self, order: Order, pause: Request, warned: Request, files: Place) -> Iterator[list[Message]]:
         """The messages of an order, in pieces of work. The first has the start in it, so that it trains an epoch."""
         from pipeline import networks
         from pipeline.training.cross_validation import Training
@@ -171,20 +206,21 @@ class Trainer:
         with memory_errors(self._device, order.config.train.batch_size):
             self._device.prepare()
             self._loader = self._loader or self._device.loader(self._images)
-        training = Training.of(order.config, self._meta, self._images, self._device, order.folder, loader=self._loader)
+        training = Training.of(order.config, self._meta, self._images, self._device, files.folder, loader=self._loader)
         done = training.done
         messages: list[Message] = [EpochDone(order.trial, epoch) for epoch in done[order.known : order.until]]
         # The epoch may have been reached before the owner, or this worker's predecessor, was killed.
         if trains := len(done) < order.until:
             for epoch in training.fit():
+                files.saved()
                 if epoch.number > order.known:
                     messages.append(EpochDone(order.trial, epoch))
                 if epoch.number == order.until or training.over:
                     break
                 yield messages
                 messages = []
-                if pause.is_set():
-                    yield [Paused(order.trial)]
+                if (leaving := warned.is_set()) or pause.is_set():
+                    yield [Paused(order.trial, leaving=leaving)]
                     return
         if trains:
             yield messages
@@ -192,7 +228,7 @@ class Trainer:
         logits, labels = training.infer()
         if order.keep_model or training.over:
             training.calibrate(logits, labels)
-            networks.save(training.network, order.folder / "model.safetensors")
+            networks.save(training.network, files.folder / MODEL)
         reached = TargetReached(
             order.trial,
             min(len(training.done), order.until),
@@ -200,8 +236,14 @@ class Trainer:
             WorkerInfo(asdict(self._device.described()), training.counts),
             self._device.peak_memory_bytes(),
             over=training.over,
+            checkpoint_bytes=sum(path.stat().st_size for path in training.paths) if order.store else 0,
         )
         yield [*messages, reached]
+
+
+def _troubles(order: Order, files: Place) -> Iterator[Message]:
+    if why := files.trouble():
+        yield Unstored(order.trial, why)
 
 
 def _confusion(logits: "Tensor", labels: "Tensor") -> Matrix:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.search.engines.base import Order
+from pipeline.search.engines.base import Order, Paused
 from pipeline.search.engines.trainer import Broken, Hardware, Trainer, Unfit
 
 
@@ -43,10 +43,13 @@ class Pause:
 
 def main(owner: Connection, spec: WorkerSpec) -> None:
     """The life of a worker: orders come from `owner`, messages go to it."""
-    # Ctrl-C in a terminal and a cluster's SIGTERM reach the whole process group. The owner decides what follows.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    # Ctrl-C in a terminal reaches the whole process group. The owner decides what follows.
+    for name in ("SIGINT", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
+    # The machine is about to be taken away. An owner that is warned too ends its workers at once.
+    warned = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: warned.set())
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     pause = threading.Event()
     threading.Thread(target=_listen, args=(owner, orders, pause), name="owner", daemon=True).start()
@@ -60,9 +63,9 @@ def main(owner: Connection, spec: WorkerSpec) -> None:
         return
     owner.send(Ready())
     while True:
-        for message in trainer.answer(orders.get(), pause):
+        for message in trainer.answer(orders.get(), pause, warned):
             owner.send(message)
-            if isinstance(message, Unfit):
+            if isinstance(message, Unfit) or (isinstance(message, Paused) and message.leaving):
                 return
             if isinstance(message, Broken):
                 os._exit(1)  # the libraries' own ending may wait for a GPU that answers no more

@@ -9,13 +9,14 @@ The owner:
     deadline.py       the limit --hours
     signals.py        Ctrl-C and SIGTERM
     owner.py          the loop that decides, gives orders to workers and reports to watchers
+    checkpoints.py    the checkpoints of trials, in their folders or in a store: how large they are, deleting them
     proposals.py      where new trials come from: proposed one by one, or planned
     samplers.py       values for the next trial, by Optuna's samplers
     resources.py      what both phases use: engine, MLflow, the process that makes models
 
 The ledger:
 
-    trials.py         a trial as its owner knows it, and its folder
+    trials.py         a trial as its owner knows it, and its folders
     ledger.py         the trials of a study in Optuna's storage, and the lock of their owner
     storage.py        where the studies are: a journal or a database
     database.py       studies in PostgreSQL

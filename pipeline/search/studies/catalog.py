@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline import config
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search.studies import storage as storages
+from pipeline.search.studies.checkpoints import store_of
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 
 
@@ -29,8 +31,14 @@ def one_of(project: Project, name: str) -> dict[str, Any]:
 
 
 def delete(project: Project, name: str) -> None:
-    """Deletes a study from Optuna's storage, and its folder. Raises Owned while a process owns it."""
+    """Deletes a study: what it has at tune.checkpoints, in Optuna's storage, and its folder.
+
+    Raises Owned while a process owns it, StoreError and ConfigError.
+    """
     with Ledger.open(project, name) as ledger:
+        store = store_of(config.load(project.params).tune.checkpoints, ledger) if "key" in ledger.about else None
+        if store:
+            store.delete()
         ledger.delete()
         shutil.rmtree(project.study_folder(name), ignore_errors=True)
 

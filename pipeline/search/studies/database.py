@@ -5,12 +5,12 @@ database does not answer, an owner waits for it. A study's lock belongs to a con
 releases it when that connection ends, however the owner died.
 """
 
+import contextlib
 import hashlib
 import sys
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -54,6 +54,17 @@ class Database(optuna.storages.RDBStorage):
             raise PipelineError(f"tune.storage: {self} can't be used: {_reason(error)}.") from error
         weakref.finalize(self, self.engine.dispose)
 
+    @staticmethod
+    def is_new(url: str) -> bool:
+        """Whether the database has no tables of Optuna's, which `Database` would create. Raises PipelineError."""
+        try:
+            engine = sqlalchemy.create_engine(url, connect_args=_KEEPALIVES, poolclass=sqlalchemy.NullPool)
+            with engine.connect() as connection:
+                return not sqlalchemy.inspect(connection).has_table("studies")
+        except (ImportError, DBAPIError) as error:
+            shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+            raise PipelineError(f"tune.storage: {shown} can't be used: {_reason(error)}.") from error
+
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
 
@@ -65,6 +76,17 @@ class Database(optuna.storages.RDBStorage):
             return True
         connection.close()
         return False
+
+    def is_owned(self, study: str) -> bool:
+        """Whether any process holds the lock of a study."""
+        # PostgreSQL keeps the two halves of the key.
+        high, low = divmod(_key(study) % 2**64, 2**32)
+        held = sqlalchemy.text(
+            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = :high AND objid = :low AND objsubid = 1"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        with self.engine.connect() as connection:
+            return connection.execute(held, {"high": high, "low": low}).first() is not None
 
     def release(self, study: str) -> None:
         """Releases the lock of a study."""
@@ -131,9 +153,9 @@ class Database(optuna.storages.RDBStorage):
 
 def _end(connection: sqlalchemy.Connection) -> None:
     """Ends a connection, and with it its lock: closing alone would put both back into the pool."""
-    with suppress(DBAPIError, sqlalchemy.exc.InvalidRequestError):
+    with contextlib.suppress(DBAPIError, sqlalchemy.exc.InvalidRequestError):
         connection.invalidate()
-    with suppress(DBAPIError, sqlalchemy.exc.InvalidRequestError):
+    with contextlib.suppress(DBAPIError, sqlalchemy.exc.InvalidRequestError):
         connection.close()
 
 

@@ -1,6 +1,7 @@
 """What a study shows while it runs: a live table on a terminal, a line per event everywhere else."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -23,6 +24,8 @@ from pipeline.search.studies.trials import Trial
 
 OTHER_COLUMNS = 46
 """Characters of a row before the values."""
+QUIET_S = 600.0
+"""A store that does not answer is mentioned again after so long a silence."""
 STATES = {"running": "cyan", "paused": "yellow", "pruned": "dim", "finished": "green", "failed": "red"}
 
 
@@ -43,6 +46,8 @@ class StudyDisplay(Watcher):
         self._trained = 0
         """Epochs since the display began."""
         self._before = sum(len(trial.scores) for trial in ledger.trials)
+        self._said_s = -math.inf
+        """When a worker said last that it can't store a trial's files."""
         self.note = ""
         """A line under the table."""
         self._live = Live(
@@ -74,6 +79,15 @@ class StudyDisplay(Watcher):
 
     def failed(self, trial: Trial, failed: Failed) -> None:
         self._print(trial, f"{failed.outcome} and is tried again: {first_line(failed.why)}")
+
+    def interrupted(self, trial: Trial) -> None:
+        self._print(trial, f"its worker is being taken away after epoch {len(trial.scores)}: it goes on elsewhere")
+
+    def unstored(self, trial: Trial, why: str) -> None:
+        # Each worker says it, all for the same reason.
+        if time.monotonic() - self._said_s > QUIET_S:
+            self._print(trial, f"{why} It trains on, and its checkpoints are stored later")
+        self._said_s = time.monotonic()
 
     def _print(self, trial: Trial, sentence: str) -> None:
         # On a terminal the table shows the event. An error gets a line there too.

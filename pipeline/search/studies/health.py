@@ -1,13 +1,18 @@
-"""Checks of the studies, for `python -m pipeline.doctor`: Optuna's journal, checkpoints, runs in MLflow."""
+"""Checks of the studies, for `python -m pipeline.doctor`: their journal or database, checkpoints, runs in MLflow."""
 
 import shlex
 from pathlib import Path
 
+from pipeline import config
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project, is_locked
 from pipeline.findings import Finding, Looked, Report, Weight, counted, some
+from pipeline.search.engines.store import Store, StoreError
+from pipeline.search.studies.checkpoints import store_of
 from pipeline.search.studies.commands import resume_command, tune_command
 from pipeline.search.studies.journal import Damaged, Storage, damaged_bytes
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
+from pipeline.search.studies.storage import database
 from pipeline.search.studies.trials import Trial
 from pipeline.tracking import health as tracking
 
@@ -17,12 +22,19 @@ _RUN = "study-"
 
 def studies(project: Project) -> Report:
     """All studies of the project."""
-    journal = project.optuna_journal
+    journal, (url, address) = project.optuna_journal, _elsewhere(project)
     recorded = tracking.recorded_keys(project)
-    if not journal.is_file():
+    if address:
+        yield Looked(1, "store of checkpoints")
+        try:
+            Store(address).check()
+        except StoreError as error:
+            yield Finding(Weight.ERROR, str(error), "tune.checkpoints", "correct it, or the credentials")
+            address = None
+    if url is None and not journal.is_file():
         yield from _without_journal(project, set(), recorded)
         return
-    if cut := damaged_bytes(journal):
+    if url is None and (cut := damaged_bytes(journal)):
         yield Finding(
             Weight.NOTE,
             f"the last {counted(cut, 'byte')} of Optuna's journal are incomplete or damaged: the next search cuts them "
@@ -31,22 +43,28 @@ def studies(project: Project) -> Report:
             "python -m pipeline.tune",
         )
     try:
-        storage = Storage(journal, read_only=True)
-        # Those that other tools have put into the journal have no key.
-        ours = {
-            study.study_name: study.user_attrs["key"]
-            for study in storage.get_all_studies()
-            if "key" in study.user_attrs
-        }
-        names = {study.study_name for study in storage.get_all_studies()}
+        if url and _is_new(url):
+            return
+        storage = database(project) or Storage(journal, read_only=True)
+        found = storage.get_all_studies()
+        # Those that other tools have put there have no key.
+        ours = {study.study_name: study.user_attrs["key"] for study in found if "key" in study.user_attrs}
+        names = {study.study_name for study in found}
     except Damaged as error:
         yield Finding.of(error, journal.name)
         return
+    except PipelineError as error:
+        yield Finding(Weight.ERROR, str(error), "tune.storage", "start it, or correct the address or the password")
+        return
     yield Looked(len(ours), "studies")
     for name, key in ours.items():
+        if not isinstance(storage, Storage) and storage.is_owned(name):
+            what = f"the study {name} in {storage} has an owner, here or on another machine"
+            yield Finding(Weight.NOTE, what, "tune.storage", "wait until it ends, or stop it there")
+            continue
         confirmation = [other for other in (f"{name}{CONFIRMATION}",) if other in names]
         search, *rest = [Ledger(storage, phase) for phase in (name, *confirmation)]
-        yield from _study(project, [search, *rest])
+        yield from _study(project, [search, *rest], address)
         if recorded is not None and f"{_RUN}{key}" not in recorded and search.trials:
             yield Finding(
                 Weight.WARNING,
@@ -57,7 +75,22 @@ def studies(project: Project) -> Report:
     yield from _without_journal(project, set(ours), recorded, {f"{_RUN}{key}" for key in ours.values()})
 
 
-def _study(project: Project, phases: list[Ledger]) -> Report:
+def _is_new(url: str) -> bool:
+    from pipeline.search.studies.database import Database
+
+    return Database.is_new(url)
+
+
+def _elsewhere(project: Project) -> tuple[str | None, str | None]:
+    """tune.storage and tune.checkpoints."""
+    try:
+        tune = config.load(project.params).tune
+    except ConfigError:
+        return None, None  # the check of params.yaml says so
+    return tune.storage, tune.checkpoints
+
+
+def _study(project: Project, phases: list[Ledger], address: str | None) -> Report:
     search, folder = phases[0], project.study_folder(phases[0].name)
     where = str(folder.relative_to(project.home))
     for ledger in phases:
@@ -74,13 +107,15 @@ def _study(project: Project, phases: list[Ledger]) -> Report:
         return  # it is running, and its files change
     trials = [(trial, _folder(folder, ledger, trial)) for ledger in phases for trial in ledger.trials]
     yield Looked(len(trials), "trials")
+    store = store_of(address, search)
+    stored = {f"{part}/{name}" for part in ("trials", "confirm") for name in (store / part).sizes()} if store else None
     unfinished = [
         (trial, place) for trial, place in trials if trial.state in ("running", "paused") and not trial.outcome
     ]
     if lost := [
         place.relative_to(folder).as_posix()
         for trial, place in unfinished
-        if trial.scores and not _has_checkpoint(place)
+        if trial.scores and not _has_checkpoint(place, stored)
     ]:
         yield Finding(
             Weight.WARNING,
@@ -92,7 +127,7 @@ def _study(project: Project, phases: list[Ledger]) -> Report:
     weightless = [
         place.relative_to(folder).as_posix()
         for trial, place in trials
-        if trial.state == "finished" and not (place / "model.safetensors").exists()
+        if trial.state == "finished" and not (place / "model.safetensors").exists() and store is None
     ]
     if weightless:
         yield Finding(
@@ -142,7 +177,9 @@ def _folder(study: Path, ledger: Ledger, trial: Trial) -> Path:
     return study / phase / f"{trial.number:04}"
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def _has_checkpoint(folder: Path, stored: set[str] | None) -> bool:
+    if stored is not None:
+        return f"{folder.parent.name}/{folder.name}" in stored
     return any(folder.glob("checkpoint*.pt*"))
 
 

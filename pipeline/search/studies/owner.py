@@ -6,16 +6,25 @@ study whose owner is killed at any instant is resumed by the next one.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.outcome import Outcome
 from pipeline.records import Epoch
-from pipeline.search.engines.base import Began, Engine, EpochDone, Failed, Message, Order, Paused, TargetReached
+from pipeline.search.engines.base import (
+    Began,
+    Engine,
+    EpochDone,
+    Failed,
+    Message,
+    Order,
+    Paused,
+    TargetReached,
+    Unstored,
+)
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start
+from pipeline.search.studies.checkpoints import Checkpoints
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.proposals import TrialSource
 from pipeline.search.studies.trials import Trial, TrialSetup
@@ -49,6 +58,12 @@ class Watcher:
     def failed(self, trial: Trial, failed: Failed) -> None:
         """The trial crashed or timed out, and is tried again."""
 
+    def interrupted(self, trial: Trial) -> None:
+        """The trial's worker is being taken away. Another one goes on with the trial."""
+
+    def unstored(self, trial: Trial, why: str) -> None:
+        """The trial's files can't be stored at the moment."""
+
     def stopped(self, trial: Trial) -> None:
         """The study stops while the trial is running. The next start resumes it."""
 
@@ -68,7 +83,7 @@ class Limits:
     """Of all training of a trial, including the current epoch."""
     epoch_timeout_s: float = math.inf
     checkpoint_bytes: float = math.inf
-    """On disk, of all paused trials together."""
+    """Of all paused trials together."""
 
 
 @dataclass
@@ -109,17 +124,11 @@ class Owner:
     """Of trials that may resume, by number."""
     _look_at_s: float = -math.inf
     """When the ledger stores what it has put off, and time limits are looked at."""
-    _sizes: dict[int, int] = field(default_factory=dict)
-    """Bytes of the checkpoints of paused trials, by number."""
 
     def __post_init__(self) -> None:
-        for trial in self.ledger.trials:
-            if trial.state == "running":
-                self._waiting.append(trial)
-            elif trial.state == "paused":
-                self._weigh(trial)
-            else:
-                self._clear(trial)
+        self._checkpoints = Checkpoints(self.setup)
+        self._checkpoints.look(self.ledger.trials)
+        self._waiting.extend(trial for trial in self.ledger.trials if trial.state == "running")
 
     def run(self) -> bool:
         """Runs until the study is complete and returns True; False if `stop` or `halt` came first.
@@ -130,6 +139,7 @@ class Owner:
             with self.ledger.putting_off():
                 return self._run()
         finally:
+            self._checkpoints.close()
             unrecorded = [trial for trial, _ in self._reached]
             for trial in self.ledger.trials:
                 if trial.state == "running" or trial in unrecorded:
@@ -178,7 +188,7 @@ class Owner:
             settings = self._settings.get(trial.number) or self.setup.config_of(trial)
             self._settings[trial.number] = settings
             self._in_flight[trial.number] = _InFlight(trial)
-            self._sizes.pop(trial.number, None)
+            self._checkpoints.resumed(trial)
             self.engine.submit(
                 Order(
                     trial=trial.number,
@@ -188,6 +198,7 @@ class Owner:
                     known=len(trial.scores),
                     folder=self.setup.folder_of(trial),
                     keep_model=self.setup.keep_models,
+                    store=str(store) if (store := self.setup.store_of(trial)) else None,
                 )
             )
             self._sent.append((trial, settings))
@@ -266,10 +277,17 @@ class Owner:
                 trial.state = "finished" if over or trial.until >= self.setup.epochs else "paused"
                 self._reached.append((trial, message))
                 if trial.state == "paused":
-                    self._weigh(trial)
+                    self._checkpoints.weigh(trial, message)
                     self._bound_disk()
             case Paused():
                 del self._in_flight[trial.number]
+                if not self.stopping:
+                    for watcher in self.watchers:
+                        watcher.interrupted(trial)
+                    self._waiting.append(trial)
+            case Unstored(why=why):
+                for watcher in self.watchers:
+                    watcher.unstored(trial, why)
             case Failed():
                 self._fail(trial, message)
 
@@ -284,16 +302,12 @@ class Owner:
             self._end(trial, failed.outcome, failed.why)
 
     def _end(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
+        if outcome is Outcome.FINISHED or (outcome is Outcome.PRUNED and self.setup.keep_models):
+            self._checkpoints.fetch_model(trial)
         for watcher in self.watchers:
             watcher.ended(trial, outcome, why)
         self.ledger.end(trial, outcome, why)
-        self._clear(trial)
-
-    def _clear(self, trial: Trial) -> None:
-        """Deletes the checkpoints of a trial that has ended. The other files of its folder stay."""
-        for path in _checkpoints(self.setup.folder_of(trial)):
-            path.unlink(missing_ok=True)
-        self._sizes.pop(trial.number, None)
+        self._checkpoints.delete(trial)
         self._settings.pop(trial.number, None)
 
     def _check_time_limits(self) -> None:
@@ -313,12 +327,9 @@ class Owner:
             self.engine.stop(number)
             self._fail(in_flight.trial, Failed(number, Outcome.TIMED_OUT, why))
 
-    def _weigh(self, trial: Trial) -> None:
-        self._sizes[trial.number] = _size(self.setup.folder_of(trial))
-
     def _bound_disk(self) -> None:
         """Prunes the least promising paused trials while all checkpoints together are too large."""
-        used = sum(self._sizes.values())
+        used = self._checkpoints.bytes
         if used <= self.limits.checkpoint_bytes:
             return
         paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
@@ -328,19 +339,5 @@ class Owner:
         paused.sort(key=lambda trial: trial.scores[common - 1], reverse=True)
         while used > self.limits.checkpoint_bytes and len(paused) > 1:
             trial = paused.pop()
-            used -= self._sizes[trial.number]
+            used -= self._checkpoints.bytes_of(trial)
             self._end(trial, Outcome.PRUNED, "its checkpoint was given up for room on the disk (tune.checkpoints_gb)")
-
-
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    """Of each fold of a trial the last checkpoint and the one before."""
-    return folder.glob("checkpoint*.pt*")
-
-
-def _size(folder: Path) -> int:
-    """Bytes of a trial's checkpoints."""
-    total = 0
-    for path in _checkpoints(folder):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total

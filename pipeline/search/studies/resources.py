@@ -13,6 +13,7 @@ from pipeline.exporting.process import Exporter
 from pipeline.outcome import Outcome
 from pipeline.search.engines import building
 from pipeline.search.engines.base import Engine, Stuck
+from pipeline.search.studies.checkpoints import store_of
 from pipeline.search.studies.identity import identity
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 from pipeline.search.studies.models import Models
@@ -29,6 +30,7 @@ class StudyResources:
         self.run: StudyRun
         self.models: Models | None = None
         self._spec, self._search = spec, search
+        self._store = store_of(spec.settings.tune.checkpoints, search)
         self._stack = ExitStack()
         self._recorders: dict[str, Recorder] = {}
 
@@ -38,6 +40,8 @@ class StudyResources:
             stack.callback(self._close_engine)
             if not self._search.about.get("concluded"):
                 building.prepare(self._spec.settings)
+                if self._store:
+                    self._store.check()
             project = self._spec.project
             if self._spec.settings.tune.models != "none":
                 self.models = Models(stack.enter_context(closing(Exporter(project.meta, project.training_data))))
@@ -69,7 +73,7 @@ class StudyResources:
     @cached_property
     def engine(self) -> Engine:
         """Started when it is first used."""
-        return building.build(self._spec.settings, self._spec.project, self._spec.folder)
+        return building.build(self._spec.settings, self._spec.project, self._spec.folder, self._store)
 
     def _close_engine(self) -> None:
         if "engine" in self.__dict__:
@@ -96,17 +100,18 @@ class StudyResources:
     def recorder(self, ledger: Ledger) -> Recorder:
         """The recorder of a phase: of the search, or of its confirmation."""
         if ledger.name not in self._recorders:
-            is_confirmation = ledger.name.endswith(CONFIRMATION)
+            phase = "confirm" if ledger.name.endswith(CONFIRMATION) else "trials"
             self._recorders[ledger.name] = Recorder(
                 study=self.run,
                 ledger=ledger,
                 setup=TrialSetup(
                     config_of=self._spec.config_of,
                     epochs=self._spec.settings.train.epochs,
-                    folder=self._spec.folder / ("confirm" if is_confirmation else "trials"),
+                    folder=self._spec.folder / phase,
                     keep_models=self._spec.settings.tune.models == "all",
+                    store=self._store / phase if self._store else None,
                 ),
-                name="confirm" if is_confirmation else "trial",
+                name=phase.removesuffix("s"),
                 models=self.models,
             )
         return self._recorders[ledger.name]

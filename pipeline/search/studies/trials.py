@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config import Config, Scalar
 from pipeline.outcome import Outcome
+from pipeline.search.engines.store import Store
 from pipeline.search.schedulers.base import State, TrialView
 
 
@@ -61,6 +62,15 @@ class TrialSetup:
     """Holds a folder per trial."""
     keep_models: bool = False
     """Whether trials keep their weights where they pause too, and pruned trials their model."""
+    store: Store | None = None
+    """Holds a folder per trial, with what workers write; None: they write into the trial's folder."""
+
+    def name_of(self, trial: Trial) -> str:
+        """Of its folders."""
+        return f"{trial.number:04}"
 
     def folder_of(self, trial: Trial) -> Path:
-        return self.folder / f"{trial.number:04}"
+        return self.folder / self.name_of(trial)
+
+    def store_of(self, trial: Trial) -> Store | None:
+        return self.store / self.name_of(trial) if self.store else None

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ class Disturbed(Protocol):
     def lose(self, trial: int) -> None:
         """The worker that has the trial is gone, or will be after one more epoch."""
 
+    def warn(self) -> None:
+        """The worker is told that it will be gone soon."""
+
 
 class _Local:
     def __init__(self, project: Project, logs: Path) -> None:
@@ -47,6 +51,9 @@ class _Local:
 
     def lose(self, trial: int) -> None:
         os.kill(self.engine.processes[0], signal.SIGKILL)
+
+    def warn(self) -> None:
+        os.kill(self.engine.processes[0], signal.SIGTERM)
 
 
 class _Ray:
@@ -60,6 +67,9 @@ class _Ray:
 
     def lose(self, trial: int) -> None:
         os.kill(self.engine.processes[0], signal.SIGKILL)
+
+    def warn(self) -> None:
+        os.kill(self.engine.processes[0], signal.SIGTERM)
 
 
 class _Simulated:
@@ -75,6 +85,9 @@ class _Simulated:
 
     def lose(self, trial: int) -> None:
         self._lost.add(trial)
+
+    def warn(self) -> None:
+        pytest.skip("nothing warns a simulated worker")
 
 
 @pytest.fixture(
@@ -121,6 +134,11 @@ def until_end(engine: Engine) -> list[Message]:
             found.append(message)
         assert time.monotonic() < deadline, found
     return found
+
+
+def figures(messages: list[Message]) -> list[tuple[float, ...]]:
+    epochs = [message.epoch for message in messages if isinstance(message, EpochDone)]
+    return [(epoch.number, epoch.training_loss, epoch.validation_loss) for epoch in epochs]
 
 
 def numbers(messages: list[Message]) -> list[int]:
@@ -220,16 +238,74 @@ def test_a_lost_worker_is_a_crash_and_another_one_goes_on(disturbed: Disturbed, 
     assert numbers(until_end(engine)) == [known + 1]
 
 
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_a_node_without_the_folder_or_with_other_code_can_not_work(project: Project, tmp_path: Path) -> None:
-    needed("ray")
-    from pipeline.search.engines import ray as engines
+def test_a_worker_that_is_warned_pauses_after_its_epoch_and_another_one_goes_on(
+    disturbed: Disturbed, order: Callable[..., Order]
+) -> None:
+    engine = disturbed.engine
+    engine.submit(order(LONG))
+    seen: list[Message] = []
+    while not numbers(seen):
+        if message := engine.next(0.5):
+            seen.append(message)
+    disturbed.warn()
+    seen += until_end(engine)
+    assert seen[-1] == Paused(0, leaving=True)
+    known = numbers(seen)[-1]
+    deadline = time.monotonic() + PATIENCE_S
+    while not engine.free:
+        assert time.monotonic() < deadline
+        engine.next(0.1)
+    engine.submit(order(known + 1, known=known))
+    assert numbers(until_end(engine)) == [known + 1]
+    # One that has no order keeps its warning for the next.
+    disturbed.warn()
+    engine.submit(order(LONG, trial=1))
+    assert until_end(engine) == [Paused(1, leaving=True)]
 
-    actor = engines._Actor(None, (), CPU, {}, engines.code_digest("train"), "token", None)
-    (why,) = actor.answer(Order(0, {}, config.load(project.params), 1, 0, tmp_path), "a", str(tmp_path))
-    assert "all nodes need the project's folder at the same path" in getattr(why, "why", "")
-    (tmp_path / "shared").write_text("token")
-    other = engines._Actor(None, (), CPU, {}, "another digest", "token", None)
-    (why,) = other.answer(Order(0, {}, config.load(project.params), 1, 0, tmp_path), "a", str(tmp_path))
-    assert "other training code" in getattr(why, "why", "")
+
+def test_a_trial_whose_files_are_in_a_store_resumes_from_there(
+    disturbed: Disturbed, order: Callable[..., Order], tmp_path: Path
+) -> None:
+    if isinstance(disturbed, _Simulated):
+        pytest.skip("it has no files")
+    engine, store = disturbed.engine, f"file://{tmp_path}/store/0000"
+    engine.submit(order(4, trial=1))
+    at_once = until_end(engine)
+    given = replace(order(2), store=store)
+    engine.submit(given)
+    seen = until_end(engine)
+    disturbed.lose(0)  # with all that it had on its disk
+    (found,) = (tmp_path / "store").rglob("checkpoint.pt")
+    assert getattr(seen[-1], "checkpoint_bytes", 0) == found.stat().st_size
+    deadline = time.monotonic() + PATIENCE_S
+    engine.next(0.5)
+    while not engine.free:
+        assert time.monotonic() < deadline
+        engine.next(0.1)
+    engine.submit(replace(given, until=4, known=2))
+    seen += until_end(engine)
+    if isinstance(seen[-1], Failed):  # Ray notices only then that it is gone
+        engine.submit(replace(given, until=4, known=2))
+        seen += until_end(engine)
+    assert figures(seen) == figures(at_once)
+    assert not given.folder.exists()
+
+
+def test_a_node_without_the_folder_or_with_other_code_can_not_work(project: Project, tmp_path: Path) -> None:
+    from pipeline.provenance import code_digest
+    from pipeline.search.engines.actor import Actor
+
+    def why(digest: str, store: str | None = None) -> str:
+        actor = Actor(None, (), CPU, {}, digest, "token", lambda: False, None)
+        (unfit,) = actor.answer(Order(0, {}, config.load(project.params), 1, 0, tmp_path), "a", str(tmp_path), store)
+        return getattr(unfit, "why", "")
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert "all nodes need the project's folder at the same path" in why(code_digest("train"))
+        assert "or tune.checkpoints at an address that all reach" in why(code_digest("train"), f"file://{tmp_path}/no")
+        (tmp_path / "shared").write_text("token")
+        assert "other training code" in why("another digest")
+        assert "other training code" in why("another digest", f"file://{tmp_path}")
+    finally:
+        signal.signal(signal.SIGTERM, before)

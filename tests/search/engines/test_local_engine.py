@@ -410,7 +410,7 @@ def test_workers_ignore_signals_that_are_meant_for_the_owner(
 ) -> None:
     engine.submit(order(project, settings, 1))
     messages_of(engine)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGHUP):
         os.kill(engine.processes[0], number)
     before = engine.processes
     engine.submit(order(project, settings, 1, trial=1))

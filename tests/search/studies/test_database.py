@@ -17,7 +17,10 @@ from postgres import Server, free_port, postgres
 from pipeline import config
 from pipeline.audit.reproduction import Request, reproduced
 from pipeline.files import Project
+from pipeline.findings import Finding, Weight
 from pipeline.outcome import Outcome
+from pipeline.search.studies import health
+from pipeline.search.studies.database import Database
 from pipeline.search.studies.ledger import Ledger, Owned
 from pipeline.search.studies.storage import studies
 
@@ -90,6 +93,30 @@ def test_the_lock_of_a_killed_owner_on_another_machine_is_free_at_once(
             time.sleep(0.2)
 
 
+def test_the_doctor_looks_at_the_database_and_says_who_is_owned_and_when_it_is_away(
+    server: Server, project: Project
+) -> None:
+    def found() -> list[Finding]:
+        return [one for one in health.studies(project) if isinstance(one, Finding)]
+
+    with Ledger.open(project, "doctored") as ledger:
+        ledger.note(key="abc")
+        ledger.enter({}, {}, until=3, seed=5)
+        assert [one.what.partition(" in postgresql")[0] for one in found()] == ["the study doctored"]
+        assert found()[0].what.endswith("has an owner, here or on another machine")
+    assert [one.what for one in found()] == ["the study doctored was stopped, with 1 trial under way"]
+    with Ledger.open(project, "doctored") as ledger:
+        ledger.delete()
+    empty = server.database("empty")
+    config.write_values(project.params, {"tune.storage": empty})
+    assert not found()
+    assert Database.is_new(empty), "the doctor changes nothing"
+    config.write_values(project.params, {"tune.storage": server.url.replace(str(server.port), str(free_port()))})
+    (away,) = found()
+    assert (away.weight, away.where) == (Weight.ERROR, "tune.storage")
+    assert "can't be used: " in away.what
+
+
 def test_an_owner_waits_for_a_database_that_is_away_and_loses_nothing(
     server: Server, project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,12 +137,13 @@ def test_an_owner_waits_for_a_database_that_is_away_and_loses_nothing(
 
 
 def test_a_database_that_can_not_be_used_is_a_sentence_without_the_password(project: Project) -> None:
-    url = f"postgresql+psycopg://me:sesame@127.0.0.1:{free_port()}/none"
+    url = f"postgresql+psycopg://me@127.0.0.1:{free_port()}/none"
     config.write_values(project.params, {"tune.storage": url})
     command = [sys.executable, "-m", "pipeline.tune", "--trials", "1"]
-    done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, timeout=120)
+    environment = os.environ | {"PGPASSWORD": "sesame"}
+    done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 1
-    assert "error: tune.storage: postgresql+psycopg://me:***@127.0.0.1" in done.stderr
+    assert "error: tune.storage: postgresql+psycopg://me@127.0.0.1" in done.stderr
     assert "sesame" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,13 +1,14 @@
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from searches import EPOCHS, SPACE, Diary, Halves, curve, owner
 
 from pipeline.outcome import Outcome
-from pipeline.search.engines.base import Message, Order, Stuck
+from pipeline.search.engines.base import Message, Order, Stuck, TargetReached
 from pipeline.search.engines.simulated import Fault, SimulatedEngine
+from pipeline.search.engines.store import Store
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
@@ -426,3 +427,69 @@ def test_several_workers_take_the_time_of_one_divided_among_them(tmp_path: Path)
         owner(tmp_path, engine=engine, trials=8, budget=8.0).run()
         clocks[workers] = engine.clock_s()
     assert clocks[4] < clocks[1] / 3
+
+
+def test_a_trial_whose_worker_is_taken_away_goes_on_without_a_retry(tmp_path: Path) -> None:
+    taken = [Fault(1, Outcome.INTERRUPTED), Fault(0, Outcome.INTERRUPTED)]
+    study = owner(tmp_path, engine=Faulty({0: taken}), trials=2, retries=0)
+    assert study.run()
+    assert set(states(study)) <= {"finished", "pruned"}
+    assert diary(study).of("interrupted") == [(0,), (0,)]
+    assert not diary(study).of("failed")
+    assert [event[1] for event in diary(study).of("trained") if event[0] == 0] == list(
+        range(1, len(study.ledger.trials[0].scores) + 1)
+    )
+
+
+@dataclass
+class Storing(SimulatedEngine):
+    """Workers leave a checkpoint of 100 bytes in the store where they pause, and a model at the end."""
+
+    addresses: dict[int, str] = field(default_factory=dict)
+
+    def next(self, timeout_s: float) -> Message | None:
+        message = super().next(timeout_s)
+        if not isinstance(message, TargetReached):
+            return message
+        address = self.addresses[message.trial]
+        store = Store(address)
+        (store / "attempt").write(b"only")
+        (store / "only" / "checkpoint.pt").write(b"1" * 100)
+        if message.epoch == EPOCHS:
+            (store / "only" / "model.safetensors").write(b"weights")
+        return replace(message, checkpoint_bytes=100)
+
+    def submit(self, order: Order) -> None:
+        assert order.store
+        self.addresses[order.trial] = order.store
+        super().submit(order)
+
+
+def test_an_owner_deletes_checkpoints_in_a_store_and_fetches_models_from_it(tmp_path: Path) -> None:
+    store = Store(f"memory://{tmp_path.name}")
+    study = owner(tmp_path, engine=Storing(curve), trials=4, store=store, checkpoint_bytes=250, budget=2.5)
+    assert study.run()
+    assert store.sizes() == {}
+    by_room = [trial for trial in study.ledger.trials if "given up for room" in (trial.why or "")]
+    assert len(by_room) == 2, "two of 100 bytes are all that fits"
+    done = [trial.number for trial in study.ledger.trials if trial.state == "finished"]
+    assert done
+    models = sorted(path.parent.name for path in tmp_path.rglob("model.safetensors"))
+    assert models == [f"{number:04}" for number in done]
+
+
+def test_an_owner_on_another_machine_takes_up_what_is_in_the_store(tmp_path: Path) -> None:
+    store = Store(f"memory://{tmp_path.name}")
+    ledger = Ledger(journal(tmp_path / "journal"), "study")
+    first = owner(tmp_path / "here", ledger=ledger, engine=Storing(curve), trials=4, store=store, budget=2.5)
+    first.run()
+    left = store / "0000"
+    (left / "only" / "checkpoint.pt").write(b"of a worker that came too late")
+    again = Ledger(journal(tmp_path / "journal"), "study")
+    second = owner(tmp_path / "there", ledger=again, engine=Storing(curve), trials=4, store=store, budget=2.5)
+    assert second.run()
+    assert store.sizes() == {}
+    here, there = (
+        sorted(path.parent.name for path in (tmp_path / name).rglob("model.safetensors")) for name in ("here", "there")
+    )
+    assert here == there != []

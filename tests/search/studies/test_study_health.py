@@ -8,6 +8,7 @@ from searches import SPACE
 from pipeline.files import Project
 from pipeline.findings import Finding, Weight
 from pipeline.outcome import Outcome
+from pipeline.search.engines.store import Store
 from pipeline.search.studies import health
 from pipeline.search.studies.ledger import Ledger
 
@@ -40,6 +41,22 @@ def test_a_study_that_was_stopped_is_a_note_with_the_command_that_resumes_it(beg
     (finding,) = findings(begun)
     assert (finding.weight, finding.remedy) == (Weight.NOTE, "python -m pipeline.tune --resume-only")
     assert {path: path.read_bytes() for path in begun.home.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_in_a_store_are_looked_for_there_and_a_store_that_can_not_be_used_is_an_error(
+    begun: Project,
+) -> None:
+    store = Store(f"file://{begun.home}/store") / "main-0123" / "trials" / "0000"
+    begun.params.write_text(f"tune:\n  checkpoints: file://{begun.home}/store\n")
+    (begun.study_folder("main") / "trials" / "0000" / "checkpoint.pt").unlink()
+    assert "has lost the checkpoints of 1 unfinished trial (trials/0000)" in findings(begun)[0].what
+    (store / "only" / "checkpoint.pt").write(b"checkpoint")
+    (finding,) = findings(begun)
+    assert finding.weight is Weight.NOTE
+    begun.params.write_text("tune:\n  checkpoints: bogus://store\n")
+    finding = findings(begun)[0]
+    assert (finding.weight, finding.where) == (Weight.ERROR, "tune.checkpoints")
+    assert "Protocol not known: bogus" in finding.what
 
 
 def test_lost_checkpoints_and_weights_are_named(begun: Project) -> None:
