@@ -73,7 +73,7 @@ def answers_on_ray() -> None:
         pass
 
     trainer.Trainer.__init__ = nothing  # type: ignore[method-assign]
-    trainer.Trainer.answer = lambda self, order, pause: messages(order)  # type: ignore[method-assign]
+    trainer.Trainer.answer = lambda self, order, *others: messages(order)  # type: ignore[method-assign]
 
 
 def ours(engine_name: str, trials: int, folder: Path) -> int:
@@ -108,7 +108,7 @@ def ours(engine_name: str, trials: int, folder: Path) -> int:
     else:
         from pipeline.search.engines.ray import RayEngine, RaySpec
 
-        spec = RaySpec(META, (0,), hardware, {"CPU": 1.0}, folder, setup=answers_on_ray)
+        spec = RaySpec(META, (0, 0), hardware, {"CPU": 1.0}, folder, setup=answers_on_ray)
         engine = RayEngine(spec, None, WORKERS)
     project = Project(folder, folder)
     with Tracker(project) as tracker:
