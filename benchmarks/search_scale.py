@@ -4,9 +4,9 @@
     python benchmarks/search_scale.py --paced 10 --workers 1024    # epochs of 10 s in real time, for a minute
     python benchmarks/search_scale.py --trials 1000 --workers 16 --profile owner.prof
 
-A study of params.yaml's space, whose full training has 50 epochs, is brought to a number of trials without records. The
-owner then goes on with all of its records (Optuna's journal, MLflow's SQLite store, confusion matrices; or none of
-MLflow) and is measured. CPU time is that of all its threads, without imports.
+A study of params.yaml's space, whose full training has 50 epochs, is filled with a number of trials that have paused or
+ended. The owner goes on with it, with all of its records (Optuna's journal, MLflow's SQLite store, confusion matrices;
+or without MLflow). CPU time is that of all its threads, without imports.
 
 Without --paced no worker takes any time: the figures are CPU time per epoch report, and the reports per second at
 which one core is full. With --paced an epoch takes that many seconds (each order's by chance 20 % more or less),
@@ -24,8 +24,11 @@ import random
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from search_owner import CONFUSION, META, PARAMS, curve
@@ -33,10 +36,10 @@ from search_owner import CONFUSION, META, PARAMS, curve
 from pipeline import config
 from pipeline.config import Config
 from pipeline.files import Project
+from pipeline.outcome import Outcome
 from pipeline.search.engines.base import EpochDone, Failed, Message, Order, Paused, TargetReached
 from pipeline.search.engines.simulated import SimulatedEngine
 from pipeline.search.schedulers.asha import Asha
-from pipeline.search.schedulers.base import Scheduler
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space
 from pipeline.search.studies.budget import budget_of
@@ -102,21 +105,20 @@ class PacedEngine(SimulatedEngine):
 
 
 class Until(Watcher):
-    """Makes the folders of trials. Halts the owner when the study is large enough, or when time is up."""
+    """Halts the owner after a number of reports, or when time is up."""
 
-    def __init__(self, trials: float = math.inf, reports: float = math.inf, seconds: float = math.inf) -> None:
-        self.trials, self.reports, self.end_s = trials, reports, time.monotonic() + seconds
+    def __init__(self, reports: float = math.inf, skipped: int = 0, seconds: float = math.inf) -> None:
+        """The first `skipped` reports are not measured: those of the orders with which all workers begin."""
+        self.reports, self.skipped, self.end_s = reports, skipped, time.monotonic() + seconds
+        self.began = time.process_time(), time.thread_time()
         self.owner: Owner
         self.seen = 0
 
     def trained(self, trial: Trial, epoch: object) -> None:
         self.seen += 1
-        if self.seen >= self.reports:
-            self.owner.halt()
-
-    def sent(self, trial: Trial, settings: Config) -> None:
-        self.owner.setup.folder_of(trial).mkdir(parents=True, exist_ok=True)
-        if len(self.owner.ledger.trials) >= self.trials:
+        if self.seen == self.skipped:
+            self.began = time.process_time(), time.thread_time()
+        if self.seen >= self.skipped + self.reports:
             self.owner.halt()
 
     def tick(self) -> None:
@@ -124,13 +126,30 @@ class Until(Watcher):
             self.owner.halt()
 
 
+def filled(ledger: Ledger, space: Space, rungs: Sequence[int], trials: int, curves: Any) -> None:
+    """Enters trials that have paused at the rungs, most of them at the first, and one in a hundred that is finished."""
+    shares = np.cumsum([0.6, 0.25, 0.1, 0.04, 0.01])
+    generator = np.random.default_rng(0)
+    with mock.patch("os.fsync"):  # it would take most of the time
+        for values in space.random(generator, trials):
+            rung = rungs[min(int(np.searchsorted(shares, generator.random())), len(rungs) - 1)]
+            trial = ledger.enter(values, space.distributions, rung, seed=1)
+            for epoch, score in enumerate(curves(values)[:rung], 1):
+                ledger.score(trial, epoch, score)
+            if rung == EPOCHS:
+                ledger.end(trial, Outcome.FINISHED)
+            else:
+                ledger.reach(trial, rung)
+                trial.attributes.pop("reached")  # MLflow has no run of it
+
+
 def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: bool) -> dict[str, float]:
-    """One study. It is brought to `trials` trials first, unless it is as large as the workers make it."""
+    """One study."""
     planned = max(2 * trials, trials + 8 * workers)
     settings = config.load(PARAMS, {"train.epochs": EPOCHS, "tune.trials": planned})
     space = Space.of(settings)
     curves = curve(space, EPOCHS)
-    scheduler: Scheduler = Asha(EPOCHS, 1, 3) if options.scheduler == "asha" else FreezeThaw(space, EPOCHS)
+    scheduler = Asha(EPOCHS, 1, 3) if options.scheduler == "asha" else FreezeThaw(space, EPOCHS)
 
     def config_of(trial: Trial) -> Config:
         return settings.of_trial({**trial.values, "train.seed": trial.attributes["seed"]})
@@ -146,6 +165,9 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
         ledger = Ledger(storage, name)
         setup = TrialSetup(config_of=config_of, epochs=EPOCHS, folder=project.root / "trials")
 
+        with ledger.putting_off():
+            filled(ledger, space, scheduler.rungs, trials, curves)
+
         def owner_of(engine: SimulatedEngine, until: Until, *watchers: Watcher) -> Owner:
             until.owner = Owner(
                 ledger=ledger,
@@ -158,32 +180,30 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
             )
             return until.owner
 
-        if trials > workers:
-            owner_of(SimulatedEngine(curves, workers, confusion=CONFUSION), Until(trials - workers)).run()
         before = len(ledger.trials)
         watchers: list[Watcher] = []
         if mlflow:
             tracker = stack.enter_context(Tracker(project))
             parent = tracker.open("study-benchmark", name="study")
             tags = {f"version.{word}": "1.2.3" for word in "abcdefgh"}
-            for trial in ledger.trials:
-                trial.attributes.pop("reached", None)  # MLflow has no run of it
             watchers = [Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, name="trial")]
         if options.paced:
             engine: SimulatedEngine = PacedEngine(curves, workers, options.paced, CONFUSION)
-            owner = owner_of(engine, Until(seconds=options.seconds), *watchers)
+            until = Until(seconds=options.seconds)
         else:
             engine = SimulatedEngine(curves, workers, confusion=CONFUSION)
-            owner = owner_of(engine, Until(reports=options.reports), *watchers)
+            until = Until(options.reports, workers)
+        owner = owner_of(engine, until, *watchers)
         profile = cProfile.Profile()
         if options.profile:
             profile.enable()
-        cpu_s, own_s, wall_s = time.process_time(), time.thread_time(), time.monotonic()
+        wall_s = time.monotonic()
         owner.run()
         loop_s = time.monotonic() - wall_s
         if options.profile:
             profile.disable()
             profile.dump_stats(options.profile)
+        cpu_s, own_s = until.began
         figures = {
             "workers": workers,
             "trials before": before,
@@ -210,7 +230,7 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
                 "unsent": unsent,
             }
         else:
-            reports = engine.epochs_trained
+            reports = until.seen - until.skipped
             figures |= {
                 "reports": reports,
                 "ms a report": figures["cpu s"] / reports * 1000,
@@ -234,10 +254,9 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="file for the profile of the owner's thread (of the last study)")
     options = parser.parse_args()
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    if 0:
-        measured(
-            argparse.Namespace(**vars(options) | {"reports": 80, "paced": 0, "profile": None}), 32, 10, True
-        )  # imports
+    # Imports, and what is made once.
+    once = argparse.Namespace(**vars(options) | {"reports": 60, "paced": 0, "profile": None})
+    measured(once, 32, 10, options.mlflow != "no")
     for mlflow in {"both": (False, True), "yes": (True,), "no": (False,)}[options.mlflow]:
         for trials in options.trials:
             for workers in options.workers:
