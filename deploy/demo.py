@@ -170,10 +170,15 @@ def ray_nodes(root: Path) -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=1, object_store_memory=memory)
+            add_node(cluster)
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def add_node(cluster: Any) -> None:
+    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    watch_signals()  # Ray takes SIGTERM for itself
 
 
 def epochs(project: Path) -> int:
@@ -189,7 +194,7 @@ def search(project: Path, log: Path, environment: dict[str, str], trials: int, c
         node = next(iter(cluster.worker_nodes))
         print(f"after {epochs(project)} epochs: a node is lost without warning ...", flush=True)
         cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        add_node(cluster)
         print("... and another one has come", flush=True)
         owner.wait()
         print(log.read_text().rstrip(), flush=True)
@@ -269,8 +274,12 @@ def demo(stack: ExitStack, trials: int, wait: bool) -> None:
         input(f"\nAll of it is up, and the project is in {project}. Enter ends it. ")
 
 
-def interrupted(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+def watch_signals() -> None:
+    def interrupted(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
 
 
 def main() -> int:
@@ -278,8 +287,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--wait", action="store_true", help="keep everything up until Enter")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+    watch_signals()
     try:
         with ExitStack() as stack:
             try:

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,10 @@ class Sender:
         self._changed = threading.Condition()
         self._outboxes: dict[Path, Outbox] = {}
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
+        self.puts_off = False
+        """Whether what is recorded survives a power cut only after `sync`."""
+        self._unsynced: set[Outbox] = set()
+        self._syncing = ThreadPoolExecutor(8, "sync")
         self._sending: Outbox | None = None
         self._making = False
         """Whether a model is being made of weights, which is no silence of the store."""
@@ -87,13 +91,15 @@ class Sender:
         with self._changed:
             outbox = self._outboxes.get(folder)
             if outbox and outbox.is_held:
-                outbox.append("open", **content)
+                outbox.append("open", durable=not self.puts_off, **content)
+                self._unsynced.add(outbox)
                 self._changed.notify_all()
                 return outbox
             self._outboxes.pop(folder, None)
         outbox = Outbox(folder, self._timing.holder_s)
         outbox.is_new = new and not outbox.opening
-        outbox.append("open", **content)
+        outbox.append("open", durable=not self.puts_off, **content)
+        self._unsynced.add(outbox)
         self.add(outbox)
         return outbox
 
@@ -108,10 +114,18 @@ class Sender:
 
     def append(self, outbox: Outbox, operations: Sequence[Operation]) -> None:
         """Raises TrackingError if the disk is full."""
-        outbox.append_all(operations)
+        outbox.append_all(operations, durable=not self.puts_off)
         with self._changed:
+            self._unsynced.add(outbox)
             self._limit_held(outbox)
             self._changed.notify_all()
+
+    def sync(self) -> None:
+        """Makes all that was recorded survive a power cut. Raises TrackingError."""
+        with self._changed:
+            unsynced, self._unsynced = self._unsynced, set()
+        # Many at once: file systems write the changes of several files together.
+        list(self._syncing.map(Outbox.sync, unsynced))
 
     def _limit_held(self, outbox: Outbox) -> None:
         if outbox.ended and outbox is not self._sending:
@@ -156,6 +170,7 @@ class Sender:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
+            self._syncing.shutdown(wait=False)
             if self._thread:
                 # Not for long: it may hang in a request. It uses no outbox any more, and ends with the process.
                 self._thread.join(timeout=1)

@@ -55,6 +55,7 @@ class Ledger:
         self._later: list[Callable[[], object]] = []
         """What is not stored yet, in order."""
         self._puts_off = False
+        self._saving: Callable[[], None] = lambda: None
         self.trials: list[Trial] = [_trial_of(frozen) for frozen in self.frozen()]
         """In the order of their numbers."""
         self._values = {_key(trial.values) for trial in self.trials}
@@ -120,23 +121,25 @@ class Ledger:
                 self._storage.delete_study(self._storage.get_study_id_from_name(name))
 
     @contextmanager
-    def putting_off(self) -> Iterator[None]:
+    def putting_off(self, saving: Callable[[], None] = lambda: None) -> Iterator[None]:
         """In the block, what is known of a trial may be stored later: with `save`, and when the block ends.
 
         New trials and the ends of trials are stored at once. What is stored is always what was known a little earlier.
+        `saving` is called before it is stored.
         """
-        self._puts_off = True
+        self._puts_off, self._saving = True, saving
         try:
             yield
         finally:
-            self._puts_off = False
             self.save()
+            self._puts_off, self._saving = False, lambda: None
 
     def save(self) -> None:
         """Stores what was put off."""
         later, self._later = self._later, []
         if not later:
             return
+        self._saving()
         with self._storage.together() if isinstance(self._storage, Storage) else nullcontext():
             for write in later:
                 write()

@@ -67,6 +67,9 @@ class Watcher:
     def stopped(self, trial: Trial) -> None:
         """The study stops while the trial is running. The next start resumes it."""
 
+    def saving(self) -> None:
+        """Optuna's storage is written next: a watcher's records of the same events must be safe before."""
+
     def tick(self) -> None:
         """Called several times a second."""
 
@@ -136,7 +139,7 @@ class Owner:
         Raises Stuck, and OSError for a full disk. All that was recorded stays, and the next owner resumes the study.
         """
         try:
-            with self.ledger.putting_off():
+            with self.ledger.putting_off(self._saving):
                 return self._run()
         finally:
             self._checkpoints.close()
@@ -168,6 +171,10 @@ class Owner:
             if trial.state == "paused":
                 self._end(trial, Outcome.PRUNED, None)
         return True
+
+    def _saving(self) -> None:
+        for watcher in self.watchers:
+            watcher.saving()
 
     def stop(self) -> None:
         """Lets the current epochs end, and starts nothing more."""
