@@ -9,9 +9,9 @@ ended. The owner goes on with it, with all of its records (Optuna's journal, MLf
 or without MLflow). CPU time is that of all its threads, without imports.
 
 Without --paced no worker takes any time: the figures are CPU time per epoch report, and the reports per second at
-which one core is full. With --paced an epoch takes that many seconds (each order's by chance 20 % more or less),
-workers join during the first epoch, at all stages of an order, and the figures are the share of a core, and how long workers wait from the end of
-an order until the next one is given.
+which one core is full. With --paced an epoch takes that many seconds (each order's by chance 20 % more or less).
+Workers join during the first epoch and begin as if at all stages of an order. The figures are the share of a core, and
+how long workers wait from the end of an order until the next one is given, both in the second half of the time.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class PacedEngine(SimulatedEngine):
         super().__init__(*arguments, **keywords)
         self.began_s = time.monotonic()
         self.waits_s: list[float] = []
-        self.reports = 0
+        self.reports = self._given = 0
         self._draw = random.Random(0)
         self._idle = deque(self.began_s + self.epoch_s * number / self.workers for number in range(self.workers))
         """Since when the free workers are free, in order."""
@@ -75,8 +75,9 @@ class PacedEngine(SimulatedEngine):
     def submit(self, order: Order) -> None:
         now_s = time.monotonic()
         self.waits_s.append(now_s - self._idle.popleft())
-        # The first orders are cut short by chance: as if the workers had been at work for long, at all stages of orders.
-        factor = self._draw.uniform(0.8, 1.2) if len(self.waits_s) > self.workers else self._draw.random()
+        self._given += 1
+        # The first orders are cut short by chance, as if the workers had been at work for long.
+        factor = self._draw.uniform(0.8, 1.2) if self._given > self.workers else self._draw.random()
         self._now_s = now_s
         self._factor = factor
         super().submit(order)
@@ -111,7 +112,9 @@ class Until(Watcher):
     def __init__(self, reports: float = math.inf, skipped: int = 0, seconds: float = math.inf) -> None:
         """The first `skipped` reports are not measured: those of the orders with which all workers begin."""
         self.reports, self.skipped, self.end_s = reports, skipped, time.monotonic() + seconds
-        self.began = time.process_time(), time.thread_time()
+        self.half_s = time.monotonic() + seconds / 2
+        self.began, self.began_s = (time.process_time(), time.thread_time()), time.monotonic()
+        self.first_wait_s = 0.0
         self.owner: Owner
         self.seen = 0
 
@@ -123,6 +126,12 @@ class Until(Watcher):
             self.owner.halt()
 
     def tick(self) -> None:
+        engine = self.owner.engine
+        if isinstance(engine, PacedEngine) and not self.first_wait_s and time.monotonic() > self.half_s:
+            # All workers are at work by now.
+            self.first_wait_s = max(engine.waits_s[: engine.workers])
+            self.began, self.began_s = (time.process_time(), time.thread_time()), time.monotonic()
+            engine.waits_s, engine.reports = [], 0
         if time.monotonic() > self.end_s:
             self.owner.halt()
 
@@ -155,7 +164,7 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
     def config_of(trial: Trial) -> Config:
         return settings.of_trial({**trial.values, "train.seed": trial.attributes["seed"]})
 
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         project = Project(Path(folder), Path(folder))
         name = "benchmark"
         storage = journal(project.optuna_journal)
@@ -221,12 +230,13 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
             stack.pop_all()  # it would take minutes
         figures["cpu s"] = time.process_time() - cpu_s
         if isinstance(engine, PacedEngine):
-            waits_s = np.sort(engine.waits_s[workers:] or [0.0])
+            loop_s = time.monotonic() - until.began_s
+            waits_s = np.sort(engine.waits_s or [0.0])
             figures |= {
                 "reports/s": engine.reports / loop_s,
                 "cores": figures["cpu s"] / loop_s,
                 "main": figures["main thread"] / loop_s,
-                "first wait": max(engine.waits_s[:workers]),
+                "first wait": until.first_wait_s,
                 "longest wait": waits_s[-1],
                 "99 % wait": waits_s[int(0.99 * (len(waits_s) - 1))],
                 "median wait": waits_s[len(waits_s) // 2],

@@ -92,14 +92,14 @@ class Sender:
             outbox = self._outboxes.get(folder)
             if outbox and outbox.is_held:
                 outbox.append("open", durable=not self.puts_off, **content)
-                self._unsynced.add(outbox)
+                self._note_unsynced(outbox)
                 self._changed.notify_all()
                 return outbox
             self._outboxes.pop(folder, None)
         outbox = Outbox(folder, self._timing.holder_s)
         outbox.is_new = new and not outbox.opening
         outbox.append("open", durable=not self.puts_off, **content)
-        self._unsynced.add(outbox)
+        self._note_unsynced(outbox)
         self.add(outbox)
         return outbox
 
@@ -116,9 +116,13 @@ class Sender:
         """Raises TrackingError if the disk is full."""
         outbox.append_all(operations, durable=not self.puts_off)
         with self._changed:
-            self._unsynced.add(outbox)
+            self._note_unsynced(outbox)
             self._limit_held(outbox)
             self._changed.notify_all()
+
+    def _note_unsynced(self, outbox: Outbox) -> None:
+        if self.puts_off:
+            self._unsynced.add(outbox)
 
     def sync(self) -> None:
         """Makes all that was recorded survive a power cut. Raises TrackingError."""

@@ -498,7 +498,9 @@ def test_an_owner_on_another_machine_takes_up_what_is_in_the_store(tmp_path: Pat
 
 def test_many_workers_train_each_trial_once_within_the_budget(tmp_path: Path) -> None:
     engine = SimulatedEngine(curve, workers=64)
-    study = owner(tmp_path, engine=engine, scheduler=FreezeThaw(SPACE, EPOCHS), trials=200, budget=60.0)
+    ledger = Ledger(journal(tmp_path / "journal"), "study")
+    scheduler = FreezeThaw(SPACE, EPOCHS)
+    study = owner(tmp_path, ledger=ledger, engine=engine, scheduler=scheduler, trials=200, budget=60.0)
     assert study.run()
     trials = study.ledger.trials
     assert len({frozenset(trial.values.items()) for trial in trials}) == len(trials) <= 200
