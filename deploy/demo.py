@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,9 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--wait", action="store_true", help="keep everything up until Enter")
     options = parser.parse_args()
+    if missing := [name for name in ("ray", "psycopg", "s3fs", "moto") if find_spec(name) is None]:
+        print(f'error: {", ".join(missing)} missing: `pip install -e ".[dev,cluster]"` installs them.', file=sys.stderr)
+        return 1
     watch_signals()
     try:
         with ExitStack() as stack:
