@@ -1,4 +1,5 @@
 # make demo   everything in two minutes, on handwritten digits: no download but the installation's
+# make cluster-demo   a search on Ray, PostgreSQL, an MLflow server and an object store, all on this machine
 # make setup  the environment alone, in .venv
 # make test   all tests        make test-quick   those that take seconds       (JOBS=4: in four processes, not two)
 # make check  lint, format, types, tests: what CI runs
@@ -12,7 +13,7 @@ DIR ?= .
 installed := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: setup demo test test-quick lint check ui
+.PHONY: setup demo cluster-demo test test-quick lint check ui
 .DEFAULT_GOAL := setup
 
 setup: $(installed)
@@ -25,6 +26,10 @@ $(installed): pyproject.toml constraints.txt
 
 demo: $(installed)
 	sh examples/demo.sh
+
+cluster-demo: EXTRAS = dev,cluster
+cluster-demo: $(installed)
+	python deploy/demo.py --wait
 
 # JOBS processes of one thread each. OpenMP's threads, where a test asks for several, would else wait for a core of the
 # other process busily. They take the tests in the order of tests/conftest.py, the longest first.

@@ -299,22 +299,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a path beside `path` to write to. Renames it to `path` if the block ends without an error.
 
-    After a crash at any moment `path` holds either what it held before or all of what was written.
+    After a crash at any moment `path` holds either what it held before or all of what was written. Without `durable`,
+    which takes milliseconds, a power cut may leave it empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
     # Syncing the folder makes the rename survive a power cut. Windows can't open folders and does not need it.
-    if os.name == "posix":
+    if durable and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

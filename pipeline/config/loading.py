@@ -25,6 +25,10 @@ class Config(Params):
         """A copy with some values replaced, checked like the file. Raises ConfigError."""
         return parse(self.model_dump(), values, "the values set")
 
+    def of_trial(self, values: Mapping[str, Scalar]) -> "Config":
+        """As `with_values`, for values in the space: space and grids, most of the work, are not checked again."""
+        return parse(self.model_dump(), values, "the trial", of_space=True)
+
 
 AS_GRID: Mapping[str, Any] = {
     "tune.sampler": "grid",
@@ -47,10 +51,11 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     return parse(read_yaml(path), overrides or {}, str(path))
 
 
-def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
+def parse(content: Any, overrides: Mapping[str, Any], source: str, *, of_space: bool = False) -> Config:
     """Checks the nested mapping `content` of a params.yaml; `source` names it in errors. Raises ConfigError.
 
-    Sections and keys that it does not name have their defaults; a section may be a bare heading.
+    Sections and keys that it does not name have their defaults; a section may be a bare heading. With `of_space` the
+    content is that of a Config and the overrides lie in its space: then space and grids are not checked.
     """
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold the sections {', '.join(Config.model_fields)}, got {shown(content)}.")
@@ -88,10 +93,11 @@ def parse(content: Any, overrides: Mapping[str, Any], source: str) -> Config:
         errors = [each for each in error.errors() if not (each["type"] == "too_short" and each["input"])]
         problems += [sentence(details) for details in errors]
         config = None
-    problems += SearchCheck(merged).problems()
+    if not of_space:
+        problems += SearchCheck(merged).problems()
     if problems or config is None:
         raise all_of(problems, source)
-    for name, grid in config.study.items():
+    for name, grid in {} if of_space else config.study.items():
         try:
             _with_grid(config, grid)
         except ConfigError as error:

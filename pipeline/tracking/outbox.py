@@ -75,6 +75,9 @@ class Outbox:
         """Whether MLflow is sure to have no run of this key."""
         self.recorded_count = 0
         self.sent_count = 0
+        self.since_s = 0.0
+        """When its oldest operation that waits was recorded, or read from disk."""
+        self._unsynced = False
         self._sent_file = folder / "sent"
         self._appending = threading.Lock()
         self._ahead: deque[Operation] = deque()
@@ -115,33 +118,47 @@ class Outbox:
         self._reader = self.journal.open("rb")
         for _ in range(_sent_count(self.folder)):
             self.sent_count += bool(self._reader.readline())
+        self.since_s = time.monotonic()
 
     @property
     def key(self) -> str:
         return _key(self.folder)
 
-    def append(self, kind: str, **content: Any) -> None:
+    def append(self, kind: str, *, durable: bool = True, **content: Any) -> None:
         """Records an operation, which then survives a crash. Raises TrackingError if the disk is full."""
-        self.append_all([Operation.now(kind, **content)])
+        self.append_all([Operation.now(kind, **content)], durable=durable)
 
-    def append_all(self, operations: Sequence[Operation]) -> None:
-        """Records several operations with one fsync: all of them or, after an error or Ctrl-C, none."""
+    def append_all(self, operations: Sequence[Operation], *, durable: bool = True) -> None:
+        """Records several operations with one fsync: all of them or, after an error or Ctrl-C, none.
+
+        Without `durable` they survive the end of the process, but a power cut only after `sync`.
+        """
         lines = b"".join(operation.line() for operation in operations)
         with self._appending:
             size = self.journal.stat().st_size
+            if not self.waiting:
+                self.since_s = time.monotonic()
             try:
-                self._write(lines)
+                self._write(lines, durable)
                 self._count(operations)
             except BaseException:
                 with suppress(OSError):
                     os.truncate(self.journal, size)
                 raise
 
-    def _write(self, lines: bytes) -> None:
+    def sync(self) -> None:
+        """Makes all that was recorded survive a power cut. Raises TrackingError."""
+        with self._appending:
+            if self._unsynced and not self._writer.closed:
+                self._write(b"", True)
+
+    def _write(self, lines: bytes, durable: bool) -> None:
         reason = "the disk is full"
         try:
             if self._writer.write(lines) == len(lines):
-                os.fsync(self._writer.fileno())
+                if durable:
+                    os.fsync(self._writer.fileno())
+                self._unsynced = not durable
                 return
         except OSError as error:
             reason = str(error)
@@ -197,6 +214,7 @@ class Outbox:
 
     def close(self) -> None:
         """Releases the outbox, which stays on disk. Its counts remain readable."""
+        self.sync()
         self._ahead.clear()
         self._writer.close()
         self._reader.close()

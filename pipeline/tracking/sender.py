@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,15 @@ T = TypeVar("T")
 
 HELD_AT_ONCE = 64
 """How many ended outboxes are held at most: each takes three open files, and a store that is away lets them pile up."""
+MANY = 64
+"""From so many open runs on the sender rests after each batch, for REST times the CPU time that the batch took. So it
+leaves the process to its other threads, and what comes meanwhile makes larger batches."""
+REST = 4.0
+LONGEST_REST_S = 1.0
 
 
 class Sender:
-    """Sends the operations of its outboxes in order. The outboxes that were opened first go first.
+    """Sends the operations of its outboxes in order. The outbox goes first whose oldest operation has waited longest.
 
     It removes an outbox that has ended and is sent. If over HELD_AT_ONCE ended outboxes wait, it releases the further
     ones until their turn comes; another process may send them before.
@@ -39,6 +44,10 @@ class Sender:
         self._changed = threading.Condition()
         self._outboxes: dict[Path, Outbox] = {}
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
+        self.puts_off = False
+        """Whether what is recorded survives a power cut only after `sync`."""
+        self._unsynced: set[Outbox] = set()
+        self._syncing = ThreadPoolExecutor(8, "sync")
         self._sending: Outbox | None = None
         self._making = False
         """Whether a model is being made of weights, which is no silence of the store."""
@@ -82,13 +91,15 @@ class Sender:
         with self._changed:
             outbox = self._outboxes.get(folder)
             if outbox and outbox.is_held:
-                outbox.append("open", **content)
+                outbox.append("open", durable=not self.puts_off, **content)
+                self._note_unsynced(outbox)
                 self._changed.notify_all()
                 return outbox
             self._outboxes.pop(folder, None)
         outbox = Outbox(folder, self._timing.holder_s)
         outbox.is_new = new and not outbox.opening
-        outbox.append("open", **content)
+        outbox.append("open", durable=not self.puts_off, **content)
+        self._note_unsynced(outbox)
         self.add(outbox)
         return outbox
 
@@ -103,10 +114,22 @@ class Sender:
 
     def append(self, outbox: Outbox, operations: Sequence[Operation]) -> None:
         """Raises TrackingError if the disk is full."""
-        outbox.append_all(operations)
+        outbox.append_all(operations, durable=not self.puts_off)
         with self._changed:
+            self._note_unsynced(outbox)
             self._limit_held(outbox)
             self._changed.notify_all()
+
+    def _note_unsynced(self, outbox: Outbox) -> None:
+        if self.puts_off:
+            self._unsynced.add(outbox)
+
+    def sync(self) -> None:
+        """Makes all that was recorded survive a power cut. Raises TrackingError."""
+        with self._changed:
+            unsynced, self._unsynced = self._unsynced, set()
+        # Many at once: file systems write the changes of several files together.
+        list(self._syncing.map(Outbox.sync, unsynced))
 
     def _limit_held(self, outbox: Outbox) -> None:
         if outbox.ended and outbox is not self._sending:
@@ -151,6 +174,7 @@ class Sender:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
+            self._syncing.shutdown(wait=False)
             if self._thread:
                 # Not for long: it may hang in a request. It uses no outbox any more, and ends with the process.
                 self._thread.join(timeout=1)
@@ -224,7 +248,9 @@ class Sender:
             operations = batch(outbox.peek()) if outbox else []
             self._making = bool(operations) and operations[0].kind == "weights"
         if outbox:
+            began_s = time.thread_time()
             sent = self._deliver(outbox, operations)
+            rest_s = min(LONGEST_REST_S, REST * (time.thread_time() - began_s))
             with self._changed:
                 self._sending, self._making = None, False
                 if self._stopped:
@@ -234,6 +260,8 @@ class Sender:
                     del self._outboxes[outbox.folder]
                     self._complained.discard(outbox.folder)
                     outbox.remove()
+                if len(self._outboxes) > MANY:
+                    self._changed.wait_for(lambda: self._stopped or self._closing or self._questions, rest_s)
             for _ in range(sent):
                 self._on_sent()
         with self._changed:
@@ -259,16 +287,17 @@ class Sender:
         return len(operations)
 
     def _next(self) -> Outbox | None:
-        """The first outbox with operations to send; None after `close`, which released all."""
+        """The outbox that has waited longest; None if there is none, and after `close`, which released all."""
         if self._stopped:
             return None
-        for folder, outbox in list(self._outboxes.items()):
-            if not outbox.waiting:
-                continue
+        waiting = [(folder, outbox) for folder, outbox in self._outboxes.items() if outbox.waiting]
+        for folder, outbox in sorted(waiting, key=lambda each: each[1].since_s):
             if outbox.is_held:
                 return outbox
+            since_s = outbox.since_s
             try:
                 outbox = Outbox(folder, wait_s=0)
+                outbox.since_s = since_s
             except Held:
                 del self._outboxes[folder]
                 continue

@@ -1,7 +1,8 @@
 """The runs that a process records."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -121,6 +122,20 @@ class Tracker(_Runs):
                 f"MLflow at {self._store} lacks {count} of the recorded operations, which are kept in "
                 f"{self._folder}. When it answers, `python -m pipeline.tracking` sends them."
             )
+
+    @contextmanager
+    def putting_off(self) -> Iterator[None]:
+        """In the block, what is recorded survives a power cut only after `sync`, or when the block ends."""
+        self._sender.puts_off = True
+        try:
+            yield
+        finally:
+            self._sender.puts_off = False
+            self.sync()
+
+    def sync(self) -> None:
+        """Makes all that was recorded survive a power cut. Raises TrackingError."""
+        self._sender.sync()
 
     @property
     def waiting(self) -> int:

@@ -570,3 +570,11 @@ def test_writing_keeps_the_ends_of_all_lines(tmp_path: Path, mixed: bool) -> Non
     assert config.load(path).train.head_learning_rate == 0.25
     changed = [new for old, new in zip(text.split(b"\n"), written.split(b"\n"), strict=True) if old != new]
     assert len(changed) == 3
+
+
+def test_the_values_of_a_trial_are_checked_and_give_what_with_values_gives() -> None:
+    shipped = config.load(REPOSITORY / "params.yaml")
+    values = {"train.learning_rate": 0.2, "model.depth": 8, "train.seed": 5}
+    assert shipped.of_trial(values) == shipped.with_values(values)
+    with pytest.raises(ConfigError, match=r"model\.depth"):
+        shipped.of_trial({"model.depth": 33})

@@ -42,19 +42,24 @@ class Asha:
 
         The budget reserves the first rung of each unstarted trial.
         """
-        rungs = self.rungs
-        for_paused = left.epochs - left.trials * rungs[0]
+        return next(iter(self.plan(trials, left, 1)), None)
+
+    def plan(self, trials: Sequence[TrialView], left: RemainingBudget, count: int) -> Sequence[Start | Resume]:
+        rungs, decisions, epochs = self.rungs, list[Start | Resume](), left.epochs
         for rung, above in reversed(list(itertools.pairwise(rungs))):
             waiting = {
-                trial.number
+                trial.number: above - trial.until
                 for trial in trials
-                if trial.state == "paused" and rung <= trial.until < above and above - trial.until <= for_paused
+                if trial.state == "paused" and rung <= trial.until < above
             }
             if not waiting:
                 continue
             there = [trial for trial in trials if len(trial.scores) >= rung]
             there.sort(key=lambda trial: trial.scores[rung - 1], reverse=True)
             for trial in there[: len(there) // self.reduction_factor]:
-                if trial.number in waiting:
-                    return Resume(trial.number, above)
-        return Start(rungs[0]) if left.trials > 0 and rungs[0] <= left.epochs else None
+                cost = waiting.get(trial.number)
+                if cost and len(decisions) < count and cost <= epochs - left.trials * rungs[0]:
+                    decisions.append(Resume(trial.number, above))
+                    epochs -= cost
+        starts = min(count - len(decisions), left.trials, epochs // rungs[0])
+        return decisions + [Start(rungs[0])] * int(starts)

@@ -2,7 +2,7 @@
 
 A scheduler is asked whenever a worker is free. It sees every trial of the study. It answers which paused trial resumes,
 or that a new one starts, and until which epoch. It keeps no state between two questions, so a study that was killed
-decides as one that was not.
+decides as one that was not. Where there are many workers, it is asked for several decisions at once.
 """
 
 from collections.abc import Sequence
@@ -66,6 +66,13 @@ class Scheduler(Protocol):
         """
         ...
 
+    def plan(self, trials: Sequence[TrialView], left: RemainingBudget, count: int) -> Sequence[Start | Resume]:
+        """Up to `count` decisions in a row, none of which waits for the results of those before it.
+
+        A function of its arguments alone. It takes little more time than one decision; `count` 1 is `decide`.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class FullTraining:
@@ -79,8 +86,15 @@ class FullTraining:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
 
     def decide(self, trials: Sequence[TrialView], left: RemainingBudget) -> Start | Resume | None:
+        return next(iter(self.plan(trials, left, 1)), None)
+
+    def plan(self, trials: Sequence[TrialView], left: RemainingBudget, count: int) -> Sequence[Start | Resume]:
+        decisions: list[Start | Resume] = []
+        epochs = left.epochs
         # Another scheduler may have paused trials of this study before.
         for trial in trials:
-            if trial.state == "paused" and self.epochs - trial.until <= left.epochs:
-                return Resume(trial.number, self.epochs)
-        return Start(self.epochs) if left.trials > 0 and self.epochs <= left.epochs else None
+            if len(decisions) < count and trial.state == "paused" and self.epochs - trial.until <= epochs:
+                decisions.append(Resume(trial.number, self.epochs))
+                epochs -= self.epochs - trial.until
+        starts = min(count - len(decisions), left.trials, epochs // self.epochs)
+        return decisions + [Start(self.epochs)] * int(starts)

@@ -6,8 +6,8 @@ epochs predicts the final accuracy of every configuration, started or not. docs/
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,10 @@ PACE = 0.8
 """Share of the budget that is spent before the last trial starts, unless nothing else is left to do."""
 MODELLED = 80
 """The most trials that the model learns from. It bounds the time of a decision."""
+RUNNING = 40
+"""The most running trials among them, unless nothing else is there: those that were ordered the furthest."""
+SPACING = 0.15
+"""The least distance of new configurations that are decided at once, as a share of the space's diagonal."""
 RANDOM = 400
 """Candidates that are drawn from the whole space."""
 PARENTS, CHILDREN = 6, 30
@@ -77,9 +81,7 @@ class FreezeThaw:
             return self._start(self.space.spread(spread, self.seed)[len(trials)])
         if paused and math.isfinite(left.epochs):
             # Many workers would start all trials before any result is known.
-            spent = sum(trial.until for trial in trials)
-            pace = spent / (PACE * (spent + left.epochs))
-            may_start = may_start and len(trials) < spread + (total - spread) * pace
+            may_start = may_start and self._is_on_pace(len(trials), left, sum(trial.until for trial in trials))
         if len(paused) == 1 and not may_start:
             return self._resume(paused[0])
         chosen = modelled(trials)
@@ -96,11 +98,88 @@ class FreezeThaw:
             return self._resume(best)
         return self._start(values)
 
+    def plan(self, trials: Sequence[TrialView], left: RemainingBudget, count: int) -> Sequence[Start | Resume]:
+        """The actions with the greatest expected improvements, by one model for all of them.
+
+        The model does not take the earlier ones for done. New configurations keep a distance instead.
+        """
+        from threadpoolctl import threadpool_limits
+
+        if count == 1:
+            decision = self.decide(trials, left)
+            return [decision] if decision else []
+        with threadpool_limits(1):
+            return self._planned(trials, left, count)
+
+    def _planned(self, trials: Sequence[TrialView], left: RemainingBudget, count: int) -> list[Start | Resume]:
+        chosen, started, first = modelled(trials), len(trials), self.rungs[0]
+        # What can be afforded depends on these alone, and on the running trial that was ordered the furthest.
+        seen = chosen + sorted((trial for trial in trials if trial.state == "running"), key=lambda t: t.until)[-1:]
+        if not any(trial.scores for trial in chosen if trial.state != "failed"):
+            count = min(count, left.trials) if self._affordable(seen, left)[1] else 0
+            return [self._start(values) for values in self.space.spread(started + count, self.seed)[started:]]
+        forecast = Forecast(self.space, chosen, self.epochs, self.rungs)
+        spent = sum(trial.until for trial in trials)
+        generator = np.random.default_rng([self.seed, started, spent])
+        new = self._apart(*self.candidates(forecast, generator), trials)
+        values, improvement = next(new)
+        decisions: list[Start | Resume] = []
+        while len(decisions) < count:
+            paused, may_start = self._affordable(seen, left)
+            paused = [trial for trial in paused if trial.number in forecast.means]
+            if paused and math.isfinite(left.epochs):
+                may_start = may_start and self._is_on_pace(started, left, spent)
+            scores = forecast.improvements if may_start else forecast.means
+            best = max(paused, key=lambda trial: scores[trial.number], default=None)
+            if best and (not may_start or scores[best.number] >= improvement):
+                decision: Start | Resume = self._resume(best)
+                seen[seen.index(best)] = replace(best, state="running", until=decision.until)
+                left = RemainingBudget(left.trials, left.epochs - (decision.until - best.until))
+                spent += decision.until - best.until
+            elif may_start:
+                decision = self._start(values)
+                left = RemainingBudget(left.trials - 1, left.epochs - first)
+                spent += first
+                seen.append(TrialView(started, values or {}, (), "running", first))
+                started += 1
+                values, improvement = next(new)
+            else:
+                break
+            decisions.append(decision)
+        return decisions
+
+    def _apart(
+        self, many: Sequence[Values], improvements: Floats, trials: Sequence[TrialView]
+    ) -> Iterator[tuple[Values | None, float]]:
+        """Candidates that were not tried, the best first but those apart from each other before the rest; then None.
+
+        If a sampler chooses the values, they are None and the improvement is the mean over all candidates.
+        """
+        tried = {frozenset(trial.values.items()) for trial in trials}
+        order = [index for index in np.argsort(-improvements) if frozenset(many[index].items()) not in tried]
+        places = self.space.encode(many)
+        while self.proposes and order:
+            taken, rest = [order[0]], list[int]()
+            for index in order[1:]:
+                near = np.square(places[taken] - places[index]).sum(1).min() < SPACING**2 * places.shape[1]
+                (rest if near else taken).append(index)
+            for index in taken:
+                yield many[index], float(improvements[index])
+            order = rest
+        while True:
+            yield None, 0.0 if self.proposes else float(improvements.mean())
+
     def _start(self, values: Values | None) -> Start:
         return Start(self.rungs[0], values if self.proposes else None)
 
     def _resume(self, trial: TrialView) -> Resume:
         return Resume(trial.number, min(rung for rung in self.rungs if rung > trial.until))
+
+    def _is_on_pace(self, started: int, left: RemainingBudget, spent: float) -> bool:
+        """Whether the study has started no more trials than suits the epochs that it has spent."""
+        total = started + left.trials
+        spread = min(SPREAD, max(2, total // 5))
+        return started < spread + (total - spread) * spent / (PACE * (spent + left.epochs))
 
     def _affordable(self, trials: Sequence[TrialView], left: RemainingBudget) -> tuple[list[TrialView], bool]:
         """The paused trials that may resume, and whether a new one may start.
@@ -168,18 +247,21 @@ class FreezeThaw:
 
 
 def modelled(trials: Sequence[TrialView]) -> list[TrialView]:
-    """The trials that the model learns from, in their order: all running ones, and the best of each state and epoch.
+    """The trials that the model learns from, in their order: the running ones, and the best of each state and epoch.
 
-    There are MODELLED of them, or more if the running ones and the very best of each group are more than that.
+    There are MODELLED of them, or more if the very best of each group are more than that. Of running trials those that
+    were ordered the furthest are kept first.
     """
     groups: dict[tuple[str, int], list[TrialView]] = defaultdict(list)
     for trial in trials:
         groups[trial.state, trial.until].append(trial)
     ranks = {
-        trial.number: -1 if state == "running" else rank
-        for (state, _), group in groups.items()
+        trial.number: rank
+        for group in groups.values()
         for rank, trial in enumerate(sorted(group, key=lambda trial: trial.scores[-1:], reverse=True))
     }
+    running = sorted((trial for trial in trials if trial.state == "running"), key=lambda t: (t.until, t.scores[-1:]))
+    ranks |= {trial.number: -1 if place < RUNNING else len(trials) for place, trial in enumerate(reversed(running))}
     count = max(MODELLED, sum(rank <= 0 for rank in ranks.values()))
     kept = sorted(trials, key=lambda trial: (ranks[trial.number], trial.number))[:count]
     return sorted(kept, key=lambda trial: trial.number)

@@ -49,6 +49,15 @@ class Checkpoints:
         in_store = self.setup.store is not None
         self._sizes[trial.number] = reached.checkpoint_bytes if in_store else _size(self.setup.folder_of(trial))
 
+    def resumed(self, trial: Trial) -> None:
+        """Counts those of a trial no more that a worker has."""
+        self._sizes.pop(trial.number, None)
+
+    @property
+    def bytes(self) -> int:
+        """Of all paused trials together."""
+        return sum(self._sizes.values())
+
     def bytes_of(self, trial: Trial) -> int:
         return self._sizes[trial.number]
 

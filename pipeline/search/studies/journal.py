@@ -71,6 +71,8 @@ class _Journal(JournalFileBackend):
         """Of what was read: its bytes, its lines."""
         self._end: int | None = None
         """Where to stop reading; None: at the end of the file."""
+        self.collected: list[dict[str, Any]] | None = None
+        """What is appended later, in one go; None: everything is appended at once."""
         self._open()
 
     def _open(self) -> None:
@@ -80,6 +82,9 @@ class _Journal(JournalFileBackend):
             mend(self._path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self.collected is not None:
+            self.collected += logs
+            return
         try:
             super().append_logs(logs)
         except OSError:
@@ -157,6 +162,19 @@ class Storage(optuna.storages.JournalStorage):
         self._path = path
         self._journal = _Reading(path) if read_only else _Journal(path)
         super().__init__(self._journal)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Appends what the block writes with one fsync, when it ends; nothing if it raises. It can't create trials."""
+        collected: list[dict[str, Any]] = []
+        self._journal.collected = collected
+        try:
+            yield
+        finally:
+            self._journal.collected = None
+        self._journal.append_logs(collected)
+        with self._thread_lock:
+            self._sync_with_backend()
 
     def damaged_line(self, study_id: int) -> int | None:
         """The number of the first damaged line of a study, from 1; None if it has none."""

@@ -8,8 +8,8 @@ tools look for them. The user attributes `ended` (an Outcome) and `why` say how 
 import json
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -52,8 +52,13 @@ class Ledger:
             self._id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
         self.about: dict[str, Any] = dict(storage.get_study_user_attrs(self._id))
         """The study's user attributes."""
+        self._later: list[Callable[[], object]] = []
+        """What is not stored yet, in order."""
+        self._puts_off = False
+        self._saving: Callable[[], None] = lambda: None
         self.trials: list[Trial] = [_trial_of(frozen) for frozen in self.frozen()]
         """In the order of their numbers."""
+        self._values = {_key(trial.values) for trial in self.trials}
 
     @classmethod
     def open(cls, project: Project, name: str) -> Self:
@@ -115,6 +120,35 @@ class Ledger:
             with suppress(KeyError):
                 self._storage.delete_study(self._storage.get_study_id_from_name(name))
 
+    @contextmanager
+    def putting_off(self, saving: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """In the block, what is known of a trial may be stored later: with `save`, and when the block ends.
+
+        New trials and the ends of trials are stored at once. What is stored is always what was known a little earlier.
+        `saving` is called before it is stored.
+        """
+        self._puts_off, self._saving = True, saving
+        try:
+            yield
+        finally:
+            self.save()
+            self._puts_off, self._saving = False, lambda: None
+
+    def save(self) -> None:
+        """Stores what was put off."""
+        later, self._later = self._later, []
+        if not later:
+            return
+        self._saving()
+        with self._storage.together() if isinstance(self._storage, Storage) else nullcontext():
+            for write in later:
+                write()
+
+    def _store(self, write: Callable[[], object]) -> None:
+        self._later.append(write)
+        if not self._puts_off:
+            self.save()
+
     def note(self, **values: Any) -> None:
         """Stores user attributes of the study."""
         for key, value in values.items():
@@ -123,6 +157,7 @@ class Ledger:
 
     def frozen(self) -> list[FrozenTrial]:
         """The trials as Optuna has them, which are not to be changed."""
+        self.save()
         return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def enter(
@@ -145,7 +180,12 @@ class Ledger:
         id = self._storage.create_new_trial(self._id, template)
         notes = {**attributes, "until": until}
         self.trials.append(Trial(len(self.trials), dict(values), id, until=until, attributes=notes))
+        self._values.add(_key(values))
         return self.trials[-1]
+
+    def has(self, values: Mapping[str, Scalar]) -> bool:
+        """Whether a trial has these values."""
+        return _key(values) in self._values
 
     def send(self, trial: Trial, until: int) -> None:
         """Stores that a trial is ordered to train until an epoch."""
@@ -154,7 +194,7 @@ class Ledger:
 
     def score(self, trial: Trial, epoch: int, accuracy: float) -> None:
         """Stores the accuracy after an epoch, which must be the next one of the trial."""
-        self._storage.set_trial_intermediate_value(trial.id, epoch, accuracy)
+        self._store(lambda: self._storage.set_trial_intermediate_value(trial.id, epoch, accuracy))
         trial.scores.append(accuracy)
         if trial.crashes:
             self._set_crashes(trial, 0)
@@ -181,7 +221,10 @@ class Ledger:
         values = [] if outcome.has_failed else trial.scores[-1:]
         if outcome is Outcome.FINISHED and trial.scores[-1] > self.about.get("best", -1.0):
             self.note(best=trial.scores[-1], best_at=len(self.trials))
-        self._storage.set_trial_state_values(trial.id, TrialState[outcome.optuna_state], values or None)
+        self._store(
+            lambda: self._storage.set_trial_state_values(trial.id, TrialState[outcome.optuna_state], values or None)
+        )
+        self.save()
         trial.state, trial.outcome, trial.why = _final_state(outcome), outcome, why
 
     @property
@@ -191,7 +234,7 @@ class Ledger:
 
     def note_of(self, trial: Trial, key: str, value: Any) -> None:
         """Stores a user attribute of a trial that has not ended."""
-        self._storage.set_trial_user_attr(trial.id, key, value)
+        self._store(lambda: self._storage.set_trial_user_attr(trial.id, key, value))
         trial.attributes[key] = value
 
     def _set_crashes(self, trial: Trial, count: int) -> None:
@@ -211,6 +254,10 @@ class Ledger:
             return dict(get_param_importances(optuna.Study(self.name, self._storage)))
         except (RuntimeError, ValueError):
             return {}
+
+
+def _key(values: Mapping[str, Scalar]) -> frozenset[tuple[str, Scalar]]:
+    return frozenset(values.items())
 
 
 def _trial_of(frozen: FrozenTrial) -> Trial:

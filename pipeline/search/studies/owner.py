@@ -30,7 +30,11 @@ from pipeline.search.studies.proposals import TrialSource
 from pipeline.search.studies.trials import Trial, TrialSetup
 
 POLL_S = 0.25
-"""The longest wait for a message, after which the owner looks at stop requests and time limits."""
+"""The longest wait for a message, after which the owner looks at stop requests and time limits. For so long Optuna's
+storage may lack what the workers report, which they report again after a crash."""
+WORKERS_PER_DECISION = 16
+"""For each so many workers one decision is made in advance, from 32 workers on: with 1,024 workers the next 64 orders
+are decided at once. So the last of them does not know the results of the 64 orders before it."""
 
 
 class Watcher:
@@ -62,6 +66,9 @@ class Watcher:
 
     def stopped(self, trial: Trial) -> None:
         """The study stops while the trial is running. The next start resumes it."""
+
+    def saving(self) -> None:
+        """Optuna's storage is written next: a watcher's records of the same events must be safe before."""
 
     def tick(self) -> None:
         """Called several times a second."""
@@ -110,6 +117,8 @@ class Owner:
     halting: bool = False
     _in_flight: dict[int, _InFlight] = field(default_factory=dict)
     """By number of the trial."""
+    _plan: deque[Start | Resume] = field(default_factory=deque)
+    """Decisions that are not carried out yet. With few workers none is made before a worker is free."""
     _waiting: deque[Trial] = field(default_factory=deque)
     """Interrupted trials and those that are tried again: they are sent before anything is decided."""
     _reached: deque[tuple[Trial, TargetReached]] = field(default_factory=deque)
@@ -118,6 +127,8 @@ class Owner:
     """Watchers were not called yet. They are after those of `_reached`."""
     _settings: dict[int, Config] = field(default_factory=dict)
     """Of trials that may resume, by number."""
+    _look_at_s: float = -math.inf
+    """When the ledger stores what it has put off, and time limits are looked at."""
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.setup)
@@ -130,7 +141,8 @@ class Owner:
         Raises Stuck, and OSError for a full disk. All that was recorded stays, and the next owner resumes the study.
         """
         try:
-            return self._run()
+            with self.ledger.putting_off(self._saving):
+                return self._run()
         finally:
             self._checkpoints.close()
             unrecorded = [trial for trial, _ in self._reached]
@@ -149,7 +161,10 @@ class Owner:
             message = self.engine.next(POLL_S)
             if message:
                 self._receive(message)
-            self._check_time_limits()
+            if self.engine.clock_s() >= self._look_at_s:
+                self._look_at_s = self.engine.clock_s() + POLL_S
+                self.ledger.save()
+                self._check_time_limits()
             for watcher in self.watchers:
                 watcher.tick()
         if self.stopping:
@@ -158,6 +173,10 @@ class Owner:
             if trial.state == "paused":
                 self._end(trial, Outcome.PRUNED, None)
         return True
+
+    def _saving(self) -> None:
+        for watcher in self.watchers:
+            watcher.saving()
 
     def stop(self) -> None:
         """Lets the current epochs end, and starts nothing more."""
@@ -178,6 +197,7 @@ class Owner:
             settings = self._settings.get(trial.number) or self.setup.config_of(trial)
             self._settings[trial.number] = settings
             self._in_flight[trial.number] = _InFlight(trial)
+            self._checkpoints.resumed(trial)
             self.engine.submit(
                 Order(
                     trial=trial.number,
@@ -213,9 +233,12 @@ class Owner:
         trials = self.ledger.trials
         if self.ledger.begun_since_best >= self.limits.patience:
             return None
-        promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in trials)
-        left = RemainingBudget(self.source.total - len(trials), self.limits.budget * self.setup.epochs - promised)
-        decision = self.scheduler.decide([trial.view for trial in trials], left)
+        # A trial may have been given up for room on the disk since it was planned.
+        while self._plan and isinstance(self._plan[0], Resume) and trials[self._plan[0].number].state != "paused":
+            self._plan.popleft()
+        if not self._plan:
+            self._plan.extend(self._planned())
+        decision = self._plan.popleft() if self._plan else None
         if decision is None and not self._in_flight and not any(trial.state == "finished" for trial in trials):
             decision = self._at_least_one()
         if isinstance(decision, Start):
@@ -224,6 +247,18 @@ class Owner:
             self.ledger.send(trials[decision.number], decision.until)
             return trials[decision.number]
         return None
+
+    def _planned(self) -> Sequence[Start | Resume]:
+        """The next decisions: one, or several at once where decisions would not keep up with the workers."""
+        trials = self.ledger.trials
+        promised = sum(trial.until if trial.state == "running" else len(trial.scores) for trial in trials)
+        left = RemainingBudget(self.source.total - len(trials), self.limits.budget * self.setup.epochs - promised)
+        count = max(1, (len(self._in_flight) + self.engine.free) // WORKERS_PER_DECISION)
+        views = [trial.view for trial in trials]
+        if count > 1:
+            return self.scheduler.plan(views, left, count)
+        decision = self.scheduler.decide(views, left)
+        return [decision] if decision else []
 
     def _at_least_one(self) -> Resume | None:
         """Lets the best trial train to its end, whatever the budget: a search must end with a trained model."""
@@ -305,10 +340,10 @@ class Owner:
 
     def _bound_disk(self) -> None:
         """Prunes the least promising paused trials while all checkpoints together are too large."""
-        paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
-        used = sum(self._checkpoints.bytes_of(trial) for trial in paused)
+        used = self._checkpoints.bytes
         if used <= self.limits.checkpoint_bytes:
             return
+        paused = [trial for trial in self.ledger.trials if trial.state == "paused"]
         self._record()  # what a trial has reached is recorded before its end
         # Compared at an epoch that all have reached: more epochs alone don't make a trial better.
         common = min(len(trial.scores) for trial in paused)

@@ -46,10 +46,13 @@ class Proposals:
 
     def new(self, ledger: Ledger, until: int, values: Values | None) -> Trial:
         number = len(ledger.trials)
-        if values is not None and not any(trial.values == values for trial in ledger.trials):
+        if values is not None and not ledger.has(values):
             self.proposer.planned[number] = values
-        finished = {trial.number for trial in ledger.trials if trial.state == "finished"}
-        proposed = self.proposer.propose(ledger.frozen(), number, finished)
+        # The values may be given or planned. Then the other trials, which take a while to read, are not looked at.
+        proposed = self.proposer.settled(number)
+        if proposed is None:
+            finished = {trial.number for trial in ledger.trials if trial.state == "finished"}
+            proposed = self.proposer.propose(ledger.frozen(), number, finished)
         if number == 0 and self.first_until:
             until = self.first_until
         return ledger.enter(proposed, self.space.distributions, until, seed=trial_seed(self.seed, number))

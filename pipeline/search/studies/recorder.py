@@ -27,6 +27,9 @@ from pipeline.tracking import Run, Tracker
 
 NAME_LENGTH = 200
 """Of a run's name. MLflow takes 250 letters on every store."""
+MANY = 64
+"""With more running trials than that a trial that pauses gets its confusion matrix when it ends: drawing takes most of
+the owner's time for a pause."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Recorder(Watcher):
             self._open(trial, self.setup.config_of(trial))
             for epoch in read_epochs(self._folder(trial)).values():
                 self._log_epoch(trial, epoch)
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ValueError):  # a power cut may have emptied it
                 self._log_reached(trial, json.loads(self._reached(trial).read_text(encoding="utf-8")))
             if trial.outcome:
                 self.ended(trial, trial.outcome, trial.why)
@@ -113,8 +116,9 @@ class Recorder(Watcher):
             "device": reached.worker.device,
             "counts": reached.worker.counts,
             "peak_memory_bytes": reached.peak_memory_bytes,
+            "drawn": len(self._runs) <= MANY or reached.epoch >= self.setup.epochs or reached.over,
         }
-        with atomic_write(self._reached(trial)) as aside:
+        with atomic_write(self._reached(trial), durable=False) as aside:
             aside.write_text(json.dumps(content), encoding="utf-8")
         self._log_reached(trial, content)
         if reached.epoch < self.setup.epochs and not reached.over:
@@ -123,6 +127,10 @@ class Recorder(Watcher):
     def ended(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
         if trial.number not in self._runs:  # the trial was paused
             self._reopen(trial)
+            with suppress(FileNotFoundError, ValueError):
+                content = json.loads(self._reached(trial).read_text(encoding="utf-8"))
+                if not content.get("drawn", True):
+                    self._runs[trial.number].log_confusion_matrix(content["confusion"], self.study.meta.classes)
         run = self._runs[trial.number]
         if why:
             run.set_tags({"ended.why": why})
@@ -140,6 +148,9 @@ class Recorder(Watcher):
     def stopped(self, trial: Trial) -> None:
         if trial.number in self._runs:
             self._finish(trial, Outcome.INTERRUPTED)
+
+    def saving(self) -> None:
+        self.study.tracker.sync()
 
     def tick(self) -> None:
         if self.models:
@@ -189,7 +200,8 @@ class Recorder(Watcher):
         run = self._runs[trial.number]
         device, counts, meta = content["device"], content["counts"], self.study.meta
         with run.batch():
-            run.log_confusion_matrix(content["confusion"], meta.classes)
+            if content.get("drawn", True):
+                run.log_confusion_matrix(content["confusion"], meta.classes)
             run.set_tags({f"device.{key}": value for key, value in device.items()})
             run.log_metrics({"train.peak_memory_bytes": content["peak_memory_bytes"]}, step=content["epoch"])
             run.log_dataset(meta, counts, context="training")

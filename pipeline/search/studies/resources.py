@@ -1,5 +1,6 @@
 """What the phases of a study use: the engine, the study's run in MLflow, and the process that makes models."""
 
+import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from functools import cached_property
@@ -22,6 +23,9 @@ from pipeline.search.studies.spec import StudySpec
 from pipeline.search.studies.trials import TrialSetup
 from pipeline.tracking import Run, Tracker
 
+MOST_FILES = 65_536
+"""Open files of the owner, if the system grants them."""
+
 
 class StudyResources:
     """What both phases use. A context manager that ends the workers and closes the run."""
@@ -35,6 +39,7 @@ class StudyResources:
         self._recorders: dict[str, Recorder] = {}
 
     def __enter__(self) -> "StudyResources":
+        _allow_files()
         with ExitStack() as stack:
             # What workers need takes seconds to load, as MLflow does. A study that is complete may need none.
             stack.callback(self._close_engine)
@@ -125,3 +130,14 @@ class StudyResources:
                 status.update(f"making the models for MLflow: {self.models.waiting} left")
                 time.sleep(0.05)
                 self.models.tick()
+
+
+def _allow_files() -> None:
+    """Lets the process open as many files as it may: the records of each running trial take three."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -55,10 +55,8 @@ class Proposer:
         `finished` has the numbers of finished trials, since Optuna's storage may not have their end yet.
         Raises ValueError if all configurations of the space have been tried.
         """
-        if number < len(self._given):
-            return self._given[number]
-        if number in self.planned:
-            return self._space.active(self.planned[number])
+        if (settled := self.settled(number)) is not None:
+            return settled
         trials = [trial for trial in trials if trial.number != number]
         planned = [values for other, values in self.planned.items() if other != number]
         tried = {self._key(values) for values in (*(trial.params for trial in trials), *self._given, *planned)}
@@ -72,6 +70,12 @@ class Proposer:
                 if self._key(values) not in tried:
                     return values
         return self._untried(number, tried)
+
+    def settled(self, number: int) -> dict[str, Scalar] | None:
+        """The configuration of the trial `number` if it does not depend on other trials; else None."""
+        if number < len(self._given):
+            return self._given[number]
+        return self._space.active(self.planned[number]) if number in self.planned else None
 
     def _key(self, values: Mapping[str, Any]) -> _Key:
         return tuple(values.get(name, ...) for name in self._space.names)

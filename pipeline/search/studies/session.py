@@ -198,7 +198,7 @@ class Session:
             watchers=(recorder, display, self._deadline, *watchers),
         )
         self._deadline.owner = owner
-        with display, stopping(owner, display):
+        with display, stopping(owner, display), resources.run.tracker.putting_off():
             complete = owner.run()
         if not complete:
             resources.parent.finish(Outcome.INTERRUPTED)

@@ -42,4 +42,4 @@ class StudySpec:
 
     def config_of(self, trial: Trial) -> Config:
         """All values of a trial."""
-        return self.settings.with_values({**trial.values, "train.seed": trial.attributes["seed"]})
+        return self.settings.of_trial({**trial.values, "train.seed": trial.attributes["seed"]})

@@ -34,9 +34,15 @@ class Trial:
     attributes: dict[str, Any] = field(default_factory=dict)
     """Its user attributes in Optuna: seed, until, reached, ..."""
 
+    _view: TrialView | None = field(default=None, init=False, repr=False, compare=False)
+
     @property
     def view(self) -> TrialView:
-        return TrialView(self.number, self.values, tuple(self.scores), self.state, self.until)
+        # Most trials of a large study stay as they are from one decision to the next.
+        known = self._view
+        if not known or (len(known.scores), known.state, known.until) != (len(self.scores), self.state, self.until):
+            self._view = known = TrialView(self.number, self.values, tuple(self.scores), self.state, self.until)
+        return known
 
     @property
     def status(self) -> str:

@@ -251,3 +251,33 @@ def test_owned_is_an_error_that_a_user_can_act_on() -> None:
     from pipeline.errors import PipelineError
 
     assert issubclass(Owned, PipelineError)
+
+
+def test_what_is_put_off_is_stored_in_one_go_and_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = opened(path)
+    trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
+    with ledger.putting_off():
+        for epoch in (1, 2, 3):
+            ledger.score(trial, epoch, 0.1 * epoch)
+        ledger.reach(trial, 3)
+        assert opened(path).trials[0].scores == []
+        ledger.save()
+        assert len(synced) == 1
+        assert opened(path).trials == [trial]
+        ledger.send(trial, 9)
+        ledger.score(trial, 4, 0.4)
+    assert opened(path).trials == [trial]
+    assert len(synced) == 2
+
+
+def test_the_end_of_a_trial_is_stored_at_once(path: Path) -> None:
+    ledger = opened(path)
+    trial = ledger.enter(VALUES, SPACE.distributions, 3, seed=1)
+    with ledger.putting_off():
+        ledger.score(trial, 1, 0.5)
+        ledger.end(trial, Outcome.PRUNED)
+        assert opened(path).trials[0].outcome is Outcome.PRUNED
+        assert opened(path).trials[0].scores == [0.5]

@@ -11,6 +11,7 @@ from pipeline.search.engines.base import Message, Order, Stuck, TargetReached
 from pipeline.search.engines.simulated import Fault, SimulatedEngine
 from pipeline.search.engines.store import Store
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
+from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner
@@ -511,3 +512,31 @@ def test_an_owner_on_another_machine_takes_up_what_is_in_the_store(tmp_path: Pat
         sorted(path.parent.name for path in (tmp_path / name).rglob("model.safetensors")) for name in ("here", "there")
     )
     assert here == there != []
+
+
+def test_many_workers_train_each_trial_once_within_the_budget(tmp_path: Path) -> None:
+    engine = SimulatedEngine(curve, workers=64)
+    ledger = Ledger(journal(tmp_path / "journal"), "study")
+    scheduler = FreezeThaw(SPACE, EPOCHS)
+    study = owner(tmp_path, ledger=ledger, engine=engine, scheduler=scheduler, trials=200, budget=60.0)
+    assert study.run()
+    trials = study.ledger.trials
+    assert len({frozenset(trial.values.items()) for trial in trials}) == len(trials) <= 200
+    assert engine.epochs_trained <= 60 * EPOCHS
+    assert "finished" in states(study)
+    assert recorded(Ledger(journal(tmp_path / "journal"), "study")) == recorded(study.ledger)
+
+
+def test_what_a_killed_owner_had_put_off_is_reported_again(tmp_path: Path) -> None:
+    class Killed(Ledger):
+        def save(self) -> None:
+            self._later.clear()  # as if the process had been killed before each time
+
+    study = owner(tmp_path, ledger=Killed(journal(tmp_path / "journal"), "study"), trials=3, budget=3.0)
+    study.run()
+    following = owner(tmp_path, ledger=Ledger(journal(tmp_path / "journal"), "study"), trials=3, budget=3.0)
+    assert {trial.state for trial in following.ledger.trials} == {"running"}
+    following.run()
+    undisturbed = owner(tmp_path, trials=3, budget=3.0)
+    undisturbed.run()
+    assert recorded(following.ledger) == recorded(undisturbed.ledger)
