@@ -22,6 +22,8 @@ from places import QUICK_STUDY as QUICK
 
 from pipeline import config, ensemble, study, tune
 from pipeline.files import Project
+from pipeline.outcome import Outcome
+from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.session import Session, TuneOptions
 
@@ -64,6 +66,7 @@ def test_a_wrong_argument_is_refused_with_its_sentence(
         (["--set", "data.name=cifar10"], "data/ holds digits, but data.name is cifar10"),
         (["--resume-only"], "There is no study main to resume"),
         (["--delete", "--yes"], "There is no study main; there is none at all"),
+        (["--explain"], "There is no study main; `python -m pipeline.tune --list` shows those that are there"),
     ],
 )
 def test_an_impossible_request_is_refused_with_a_sentence_and_nothing_is_begun(
@@ -73,6 +76,30 @@ def test_an_impossible_request_is_refused_with_a_sentence_and_nothing_is_begun(
     assert sentence in capsys.readouterr().err
     assert not (project.home / ".studies").exists()
     assert not (project.home / "mlflow.db").exists()
+
+
+def test_what_the_model_thinks_of_a_study_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = config.load(project.params)
+    space, epochs = Space.of(settings), settings.train.epochs
+    with Ledger.open(project, "main") as ledger:
+        ledger.note(space=space.described())
+        for number, values in enumerate(space.spread(9, 0)):
+            trial = ledger.enter(values, space.distributions, epochs if number < 3 else 1, seed=number)
+            for epoch in range(1, trial.until + 1):
+                ledger.score(trial, epoch, 0.5 + 0.04 * epoch + 0.01 * number)
+            if number < 3:
+                ledger.end(trial, Outcome.FINISHED, None)
+            if number == 4:
+                assert tune.main(["--explain"]) == 0
+                assert "too few trials yet; the model needs 8" in capsys.readouterr().out
+    assert tune.main(["--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "expected end" in shown and "±" in shown
+    assert "What matters, by the model: " in shown and "20 more trials: " in shown
+    assert tune.main(["--explain", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"expected", "importances", "unfinished", "gain"}
+    assert tune.main(["--explain", "--set", "space.train.batch_size=[16, 64]"]) == 1
+    assert "The study main has another space than params.yaml" in capsys.readouterr().err
 
 
 def test_without_data_the_next_step_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
