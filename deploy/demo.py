@@ -218,12 +218,13 @@ def shown(studies: str, password: str, tracking: str, trials: int) -> None:
     experiments = _asked(tracking, "experiments/search", max_results=100)["experiments"]
     ids = [experiment["experiment_id"] for experiment in experiments]
     found = _asked(tracking, "runs/search", experiment_ids=ids, max_results=1000)["runs"]
-    runs = {run["info"]["run_name"]: run["info"]["status"] for run in found}
+    # A trial's run is called 17: and its values.
+    runs = {run["info"]["run_name"].partition(":")[0]: run["info"]["status"] for run in found}
     print(f"\n{'trial':>5}  {'epochs':>6}  {'accuracy':>8}  {'Optuna':9} MLflow")
     for trial in study.trials:
         values = trial.intermediate_values
         last = f"{values[max(values)]:.2%}" if values else ""
-        status = runs.get(f"trial {trial.number}", "missing")
+        status = runs.get(str(trial.number), "missing")
         print(f"{trial.number:>5}  {len(values):>6}  {last:>8}  {trial.state.name:9} {status}")
         if not trial.state.is_finished() or status not in ENDED or sorted(values) != list(range(1, len(values) + 1)):
             raise Lost(f"trial {trial.number} has not ended, or lacks an epoch")

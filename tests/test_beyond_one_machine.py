@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500), 
 
 SECRETS = {"database": "frumentarius", "runs": "pomegranate", "store": STORE_SECRET}
 TRIALS = 5
-VALUES = ("train.epochs=6", "tune.confirm=0", "tune.scheduler=asha", "tune.first_rung=2", "tune.budget=3")
+VALUES = ("train.epochs=12", "tune.confirm=0", "tune.scheduler=none")
 
 
 @dataclass
@@ -127,6 +127,9 @@ def _search(away: Away, cluster: Any) -> None:
     with away.s3.disturbed("503"):
         _until(away, owner, lambda: "trains on" in _said(away, "here"))
     away.mlflow.start()
+    # Meanwhile the workers may have come to the ends of their orders. A node is drained in the middle of the next ones.
+    known = _epochs(away.here)
+    _until(away, owner, lambda: _epochs(away.here) > known + 1)
     _drain(cluster)
     _until(away, owner, lambda: "being taken away" in _said(away, "here"))
     known = _epochs(away.here)
@@ -235,8 +238,8 @@ def test_runs_models_and_artifacts_have_arrived_at_the_server(away: Away, monkey
     experiment = client.get_experiment_by_name("pipeline")
     assert experiment
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    trials = {name: run for name, run in runs.items() if name.startswith("trial")}
-    assert sorted(trials) == [f"trial {number}" for number in range(TRIALS)]
+    trials = {name.partition(":")[0]: run for name, run in runs.items() if name[0].isdecimal()}
+    assert sorted(trials) == [str(number) for number in range(TRIALS)]
     assert runs["study main"].info.status == "FINISHED"
     assert {run.info.status for run in trials.values()} <= {"FINISHED", "KILLED"}
     finished = [run for run in trials.values() if run.info.status == "FINISHED"]

@@ -40,6 +40,8 @@ def korean_font(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "squares.ttf"
     builder.save(path)
     before = list(font_manager.fontManager.ttflist)
+    # The machine may have a font with these letters.
+    font_manager.fontManager.ttflist = [font for font in before if "matplotlib" in font.fname]
     font_manager.fontManager.addfont(path)
     fonts.covering.cache_clear()
     yield path
