@@ -166,6 +166,9 @@ def ray_nodes(root: Path) -> Iterator[Any]:
     """A head without cores, for the owner, and two nodes of one core."""
     from ray.cluster_utils import Cluster
 
+    # Ray notes the cluster's address there, beside the folder of the cluster itself, and does not make the folder.
+    os.environ["RAY_TMPDIR"] = str(root)
+    (root / "ray").mkdir()
     memory = 100 * 2**20
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": memory, "temp_dir": str(root / "ray")}
     cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -36,6 +36,7 @@ AS_GRID: Mapping[str, Any] = {
     "tune.confirm": 0,
     "tune.first": [],
     "tune.budget": None,
+    "tune.patience": None,
 }
 """The values that make a search train a grid. They are some of the keys that are `fixed_in_grid`."""
 

@@ -58,6 +58,11 @@ class Recorder(Watcher):
     """None: no trial keeps its model."""
     _runs: dict[int, Run] = field(default_factory=dict)
     """Open MLflow runs by number of the trial: a worker has the trial, or its model is being made."""
+    _before: frozenset[int] = field(init=False)
+    """The trials that were there when this owner began: another one, maybe in another folder, may have opened runs."""
+
+    def __post_init__(self) -> None:
+        self._before = frozenset(trial.number for trial in self.ledger.trials)
 
     def key(self, trial: Trial) -> str:
         """Of the trial's run."""
@@ -175,7 +180,7 @@ class Recorder(Watcher):
     def _open(self, trial: Trial, settings: Config) -> None:
         # The folder is made before the run. As long as it is missing, MLflow has no run of the trial to search for.
         folder = self._folder(trial)
-        new = not folder.exists()
+        new = trial.number not in self._before and not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         run = self.study.tracker.open(self.key(trial), name=self.run_name(trial), parent=self.study.parent.key, new=new)
         self._runs[trial.number] = run

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 from chaos import mlflow_ledger, optuna_ledger
+from mlflow import MlflowClient
 from optuna.storages.journal import JournalFileBackend
 from searches import EPOCHS, SPACE, Halves, curve
 
@@ -146,7 +147,7 @@ def test_a_run_of_an_earlier_version_is_found_by_its_name(project: Project, sear
 
 
 def test_many_long_values_make_no_name_that_mlflow_refuses() -> None:
-    recorder = Recorder(study=Mock(), ledger=Mock(), setup=Mock(), phase="confirm")
+    recorder = Recorder(study=Mock(), ledger=Mock(trials=[]), setup=Mock(), phase="confirm")
     values: dict[str, Any] = {f"model.extra.{'x' * 40}{number}": 0.123456 for number in range(30)}
     assert recorder.run_name(Trial(7, values, id=7)).startswith("confirm 7: xxx")
     assert len(recorder.run_name(Trial(7, values, id=7))) == NAME_LENGTH
@@ -203,6 +204,26 @@ def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_res
         assert runs[f"trial {trial.number}"]["metrics"]["train.validation_accuracy"] == list(
             enumerate(trial.scores, start=1)
         )
+
+
+def test_an_owner_in_another_folder_goes_on_with_the_runs_that_are_there(
+    project: Project, search: Callable[..., Owner]
+) -> None:
+    def stop_early(owner: Owner) -> None:
+        class Halting(SimulatedEngine):
+            def next(self, timeout_s: float) -> Message | None:
+                if self.epochs_trained == 5:
+                    owner.halt()
+                return super().next(timeout_s)
+
+        owner.engine = Halting(curve, confusion=CONFUSION)
+
+    search(watch=stop_early)
+    shutil.rmtree(project.study_folder("main"))  # as in a folder that shares the ledgers alone
+    search()
+    client = MlflowClient(f"sqlite:///{project.home / 'mlflow.db'}")
+    keys = [run.data.tags["pipeline.key"] for run in client.search_runs(["1"], max_results=100)]
+    assert len(keys) == len(set(keys)) == 5  # four trials and the study
 
 
 def apart(do: Callable[[], Any]) -> int:

@@ -13,7 +13,7 @@ from pipeline.reporting.search_history import Key, SearchHistory
 from pipeline.search.schedulers.base import TrialView
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
-from pipeline.search.studies import surface as surfaces
+from pipeline.search.studies import explanation
 from pipeline.search.studies.surface import STEPS, surface
 
 SHARES = {"train.momentum": 0.2, "train.learning_rate": 0.8}
@@ -91,6 +91,6 @@ def test_a_model_that_fails_costs_the_picture_and_not_the_search(monkeypatch: py
     def fail(*given: object) -> None:
         raise np.linalg.LinAlgError("not positive definite")
 
-    monkeypatch.setattr(surfaces, "Forecast", fail)
+    monkeypatch.setattr(explanation, "Forecast", fail)
     values = SPACE.spread(20, seed=1)
     assert surface(search_of(values), trained(values), SPACE) is None
