@@ -247,6 +247,10 @@ def demo(stack: ExitStack, trials: int, wait: bool) -> None:
     root = Path(tempfile.mkdtemp(prefix="cluster-demo-"))
     stack.callback(shutil.rmtree, root, ignore_errors=True)
     root.chmod(0o755)
+    # For what torch and the workers leave in the folder for temporary files.
+    scratch = root / "tmp"
+    scratch.mkdir()
+    scratch.chmod(0o1777)
     passwords = {"PGPASSWORD": secrets.token_hex(8), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8)}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
     environment |= passwords | {
@@ -255,6 +259,7 @@ def demo(stack: ExitStack, trials: int, wait: bool) -> None:
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "TMPDIR": str(scratch),
     }
     environment["AWS_ENDPOINT_URL"] = store(stack, root, environment)
     print(f"object store        {environment['AWS_ENDPOINT_URL']}  (buckets {', '.join(BUCKETS)})", flush=True)
