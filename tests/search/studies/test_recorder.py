@@ -181,18 +181,21 @@ def test_a_database_that_is_gone_is_filled_again_at_the_next_start(
             assert after[name] == run, name
 
 
+def stop_early(owner: Owner) -> None:
+    """Its engine ends the search after five epochs."""
+
+    class Halting(SimulatedEngine):
+        def next(self, timeout_s: float) -> Message | None:
+            if self.epochs_trained == 5:
+                owner.halt()
+            return super().next(timeout_s)
+
+    owner.engine = Halting(curve, confusion=CONFUSION)
+
+
 def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_resumes(
     project: Project, search: Callable[..., Owner]
 ) -> None:
-    def stop_early(owner: Owner) -> None:
-        class Halting(SimulatedEngine):
-            def next(self, timeout_s: float) -> Message | None:
-                if self.epochs_trained == 5:
-                    owner.halt()
-                return super().next(timeout_s)
-
-        owner.engine = Halting(curve, confusion=CONFUSION)
-
     search(watch=stop_early)
     runs = mlflow_ledger(project.root)
     assert (runs["trial 0"]["status"], runs["trial 0"]["ended"]) == ("SCHEDULED", None)
@@ -209,15 +212,6 @@ def test_a_study_that_is_stopped_leaves_paused_and_interrupted_runs_and_then_res
 def test_an_owner_in_another_folder_goes_on_with_the_runs_that_are_there(
     project: Project, search: Callable[..., Owner]
 ) -> None:
-    def stop_early(owner: Owner) -> None:
-        class Halting(SimulatedEngine):
-            def next(self, timeout_s: float) -> Message | None:
-                if self.epochs_trained == 5:
-                    owner.halt()
-                return super().next(timeout_s)
-
-        owner.engine = Halting(curve, confusion=CONFUSION)
-
     search(watch=stop_early)
     shutil.rmtree(project.study_folder("main"))  # as in a folder that shares the ledgers alone
     search()
