@@ -90,7 +90,7 @@ class StudyDisplay(Watcher):
         self._print(trial, f"{failed.outcome} and is tried again: {first_line(failed.why)}")
 
     def interrupted(self, trial: Trial) -> None:
-        self._print(trial, f"its worker is being taken away after epoch {len(trial.scores)}: it goes on elsewhere")
+        self._print(trial, f"its worker is being taken away after epoch {len(trial.scores)}: it resumes elsewhere")
 
     def unstored(self, trial: Trial, why: str) -> None:
         # Each worker says it, all for the same reason.

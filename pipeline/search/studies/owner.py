@@ -59,7 +59,7 @@ class Watcher:
         """The trial crashed or timed out, and is tried again."""
 
     def interrupted(self, trial: Trial) -> None:
-        """The trial's worker is being taken away. Another one goes on with the trial."""
+        """The trial's worker is being taken away. Another one resumes the trial."""
 
     def unstored(self, trial: Trial, why: str) -> None:
         """The trial's files can't be stored at the moment."""

@@ -129,7 +129,7 @@ class Winner:
         if patience and search.begun_since_best >= patience:
             return (
                 f"The study {search.name} is over: {search.begun_since_best} trials have begun since its best one "
-                f"finished (tune.patience is {patience}). A larger tune.patience, or null, goes on."
+                f"finished (tune.patience is {patience}). A larger tune.patience, or null, resumes it."
             )
         return (
             f"The study {search.name} is over: {len(search.trials)} of {trials} trials are done. "
