@@ -7,7 +7,7 @@ examples:
   python -m pipeline.tune --hours 8 --study night  stops in order after 8 hours; another study beside the first
   python -m pipeline.tune --set train.epochs=9 --set tune.scheduler=asha --study quick
   python -m pipeline.tune --apply                  writes the winner into params.yaml, as soon as there is one
-  python -m pipeline.tune --explain                what its model expects, what it has not tried, what more trials promise
+  python -m pipeline.tune --explain                what its model expects, what it has not tried, if more is worth it
   python -m pipeline.tune --list                   the studies that are there
 
 Ctrl-C stops after the running epochs, a second one at once. results/tune has what was found, `mlflow ui` every trial.
