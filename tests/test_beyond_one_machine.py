@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500), 
 
 SECRETS = {"database": "frumentarius", "runs": "pomegranate", "store": STORE_SECRET}
 TRIALS = 5
-VALUES = ("train.epochs=12", "tune.confirm=0", "tune.scheduler=none")
+VALUES = ("train.epochs=16", "tune.confirm=0", "tune.scheduler=none")
 
 
 @dataclass
