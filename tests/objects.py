@@ -73,6 +73,9 @@ def objects(folder: Path) -> Iterator[Objects]:
     """A server that runs and has the bucket; skips the test where moto or s3fs is not installed."""
     needed("moto")
     needed("s3fs")
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # a file system of an earlier test goes on asking that one's server
     fault = folder / "fault"
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, str(fault), "0"],

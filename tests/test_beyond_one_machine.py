@@ -250,7 +250,6 @@ def test_runs_models_and_artifacts_have_arrived_at_the_server(away: Away, monkey
     for run in finished:
         assert client.list_artifacts(run.info.run_id)
         (output,) = run.outputs.model_outputs
-        mlflow.set_tracking_uri(away.mlflow.address)
         assert mlflow.pytorch.load_model(f"models:/{output.model_id}")
 
 

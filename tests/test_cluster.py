@@ -1,18 +1,26 @@
 """A search on a Ray cluster whose nodes are lost in the middle."""
 
+import functools
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from chaos import mlflow_ledger, optuna_ledger
 from extras import needed
 
+from pipeline import config
 from pipeline.audit.reproduction import Request, reproduced
+from pipeline.batches.images import load_images
 from pipeline.files import Project
+from pipeline.records import load_meta
+from pipeline.search.engines.base import Failed, Order
+from pipeline.search.engines.trainer import Hardware
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(500), pytest.mark.xdist_group("engines")]
 
@@ -65,6 +73,24 @@ def test_nodes_that_are_lost_cost_no_trial_and_change_no_number(cluster: Any, pr
     for number in range(TRIALS):
         found = reproduced(project, Request(None, "main", number), lambda about: None)
         assert found["verdict"] == "identical", (number, found["sentence"])
+
+
+def test_workers_that_never_begin_end_the_search(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed("ray")
+    from pipeline.search.engines import ray as module
+
+    monkeypatch.setattr(module, "STARTS", 2)
+    meta = load_meta(project.meta)
+    images = load_images(project.training_data, meta)
+    fails = functools.partial(os._exit, 1)
+    spec = module.RaySpec(meta, images, Hardware("cpu", 1, "fp32"), {"CPU": 1.0}, project.root, most=1, setup=fails)
+    order = Order(0, {}, config.load(project.params), 3, 0, project.root / "trial")
+    with closing(module.RayEngine(spec, cores=1)) as engine:
+        engine.submit(order)
+        assert isinstance(engine.next(60), Failed)
+        engine.submit(order)
+        with pytest.raises(module.Stuck, match="lost 2 times before they began"):
+            engine.next(60)
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(project: Project) -> None:

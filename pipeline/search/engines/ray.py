@@ -47,7 +47,7 @@ except ImportError as error:
     ) from error
 
 STARTS = 10
-"""How often in a row workers may be lost before one has begun an order. Nodes that go take some with them."""
+"""How often in a row workers may be lost before one has begun an order, while no node goes."""
 _LOOK_S = 2.0
 """Seconds between two looks at the cluster's resources."""
 
@@ -120,7 +120,8 @@ class RayEngine:
         self._workers: list[_Worker] = []
         self._messages: deque[Message] = deque()
         self._lost = 0
-        """Workers in a row that were lost before they had begun."""
+        """Workers in a row that were lost before they had begun, while all of `_nodes` stayed."""
+        self._nodes = _nodes()
         self._looked_s = -math.inf
         self._look()
 
@@ -234,7 +235,8 @@ class RayEngine:
 
     def _mourn(self, worker: _Worker, order: Order, error: Exception) -> None:
         if not worker.has_begun:
-            self._lost += 1
+            before, self._nodes = self._nodes, _nodes()
+            self._lost = self._lost + 1 if before <= self._nodes else 0
             if self._lost == STARTS:
                 raise Stuck(f"Workers on the Ray cluster were lost {STARTS} times before they began: {_reason(error)}")
         self._replace(worker)
@@ -253,6 +255,11 @@ class RayEngine:
     def _end(worker: _Worker) -> None:
         with suppress(RayError):
             ray.kill(worker.actor, no_restart=True)
+
+
+def _nodes() -> set[str]:
+    """The ids of all nodes that are there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def _resources() -> dict[str, float]:
