@@ -65,6 +65,9 @@ def test_nodes_that_are_lost_cost_no_trial_and_change_no_number(cluster: Any, pr
                 cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
         assert owner.wait() == 0, (project.root / "log").read_text()
     assert lost >= LOSSES // 2, "the search was over too early"
+    said = (project.root / "log").read_text()
+    assert "(raylet)" in said
+    assert "accessor.cc" not in said, "pages of a node's log"
     trials = optuna_ledger(project.root, "main")
     assert len(trials) == TRIALS
     assert {trial["state"] for trial in trials} <= {"COMPLETE", "PRUNED"}

@@ -75,8 +75,6 @@ class Outbox:
         """Whether MLflow is sure to have no run of this key."""
         self.recorded_count = 0
         self.sent_count = 0
-        self.since_s = 0.0
-        """When its oldest operation that waits was recorded, or read from disk."""
         self._unsynced = False
         self._sent_file = folder / "sent"
         self._appending = threading.Lock()
@@ -118,7 +116,6 @@ class Outbox:
         self._reader = self.journal.open("rb")
         for _ in range(_sent_count(self.folder)):
             self.sent_count += bool(self._reader.readline())
-        self.since_s = time.monotonic()
 
     @property
     def key(self) -> str:
@@ -136,8 +133,6 @@ class Outbox:
         lines = b"".join(operation.line() for operation in operations)
         with self._appending:
             size = self.journal.stat().st_size
-            if not self.waiting:
-                self.since_s = time.monotonic()
             try:
                 self._write(lines, durable)
                 self._count(operations)

@@ -43,6 +43,10 @@ class Sender:
         # Guards all fields below. Notified of work to do, and of an attempt that succeeded or failed.
         self._changed = threading.Condition()
         self._outboxes: dict[Path, Outbox] = {}
+        self._waiting: dict[Path, Outbox] = {}
+        """Those with operations to send. The first one has waited longest."""
+        self._ended: set[Path] = set()
+        """Those that are held although they have ended."""
         self._questions: list[tuple[Future[Any], Callable[[Delivery], Any]]] = []
         self.puts_off = False
         """Whether what is recorded survives a power cut only after `sync`."""
@@ -92,14 +96,11 @@ class Sender:
             outbox = self._outboxes.get(folder)
             if outbox and outbox.is_held:
                 outbox.append("open", durable=not self.puts_off, **content)
-                self._note_unsynced(outbox)
-                self._changed.notify_all()
+                self._note(outbox)
                 return outbox
-            self._outboxes.pop(folder, None)
         outbox = Outbox(folder, self._timing.holder_s)
         outbox.is_new = new and not outbox.opening
         outbox.append("open", durable=not self.puts_off, **content)
-        self._note_unsynced(outbox)
         self.add(outbox)
         return outbox
 
@@ -109,20 +110,29 @@ class Sender:
             return
         with self._changed:
             self._outboxes[outbox.folder] = outbox
-            self._limit_held(outbox)
-            self._changed.notify_all()
+            if outbox.folder in self._waiting:  # that of another Outbox of the folder, which was released
+                self._waiting[outbox.folder] = outbox
+            self._note(outbox)
 
     def append(self, outbox: Outbox, operations: Sequence[Operation]) -> None:
         """Raises TrackingError if the disk is full."""
         outbox.append_all(operations, durable=not self.puts_off)
         with self._changed:
-            self._note_unsynced(outbox)
-            self._limit_held(outbox)
-            self._changed.notify_all()
+            self._note(outbox)
 
-    def _note_unsynced(self, outbox: Outbox) -> None:
+    def _note(self, outbox: Outbox) -> None:
+        """Notes that operations were added to it."""
+        if not outbox.waiting:  # the sender's thread was faster
+            return
+        self._waiting.setdefault(outbox.folder, outbox)
         if self.puts_off:
             self._unsynced.add(outbox)
+        if outbox.ended and outbox is not self._sending:
+            if len(self._ended) < HELD_AT_ONCE:
+                self._ended.add(outbox.folder)
+            else:
+                outbox.close()
+        self._changed.notify_all()
 
     def sync(self) -> None:
         """Makes all that was recorded survive a power cut. Raises TrackingError."""
@@ -130,12 +140,6 @@ class Sender:
             unsynced, self._unsynced = self._unsynced, set()
         # Many at once: file systems write the changes of several files together.
         list(self._syncing.map(Outbox.sync, unsynced))
-
-    def _limit_held(self, outbox: Outbox) -> None:
-        if outbox.ended and outbox is not self._sending:
-            ended = [other for other in self._outboxes.values() if other.ended and other.is_held]
-            if len(ended) > HELD_AT_ONCE:
-                outbox.close()
 
     @property
     def folders(self) -> set[Path]:
@@ -147,7 +151,7 @@ class Sender:
     def waiting(self) -> int:
         """The number of operations that MLflow does not have yet."""
         with self._changed:
-            return sum(outbox.waiting for outbox in self._outboxes.values())
+            return sum(outbox.waiting for outbox in self._waiting.values())
 
     def ask(self, question: Callable[[Delivery], T], default: T, wait_s: float | None = None) -> T:
         """The store's answer, or `default` if there is none within `wait_s` (else `answer_s`) seconds."""
@@ -256,10 +260,11 @@ class Sender:
                 if self._stopped:
                     return
                 outbox.sent(sent)
-                if outbox.ended and not outbox.waiting:
-                    del self._outboxes[outbox.folder]
-                    self._complained.discard(outbox.folder)
-                    outbox.remove()
+                if not outbox.waiting:
+                    del self._waiting[outbox.folder]
+                    if outbox.ended:
+                        self._forget(outbox.folder)
+                        outbox.remove()
                 if len(self._outboxes) > MANY:
                     self._changed.wait_for(lambda: self._stopped or self._closing or self._questions, rest_s)
             for _ in range(sent):
@@ -290,23 +295,27 @@ class Sender:
         """The outbox that has waited longest; None if there is none, and after `close`, which released all."""
         if self._stopped:
             return None
-        waiting = [(folder, outbox) for folder, outbox in self._outboxes.items() if outbox.waiting]
-        for folder, outbox in sorted(waiting, key=lambda each: each[1].since_s):
+        while self._waiting:
+            folder, outbox = next(iter(self._waiting.items()))
             if outbox.is_held:
                 return outbox
-            since_s = outbox.since_s
             try:
-                outbox = Outbox(folder, wait_s=0)
-                outbox.since_s = since_s
+                reopened = Outbox(folder, wait_s=0)
             except Held:
-                del self._outboxes[folder]
+                self._forget(folder)
                 continue
-            if outbox.waiting:
-                self._outboxes[folder] = outbox
-                return outbox
-            del self._outboxes[folder]
-            outbox.remove()
+            if reopened.waiting:
+                self._outboxes[folder] = self._waiting[folder] = reopened
+                return reopened
+            self._forget(folder)
+            reopened.remove()
         return None
+
+    def _forget(self, folder: Path) -> None:
+        del self._outboxes[folder]
+        self._waiting.pop(folder, None)
+        self._ended.discard(folder)
+        self._complained.discard(folder)
 
     def _failed(self, reason: str) -> None:
         with self._changed:

@@ -100,6 +100,7 @@ class RayEngine:
         options: dict[str, Any] = {"address": address or "local", "runtime_env": environment, "log_to_driver": False}
         if address is None:
             options |= {"num_cpus": cores, "include_dashboard": False}
+        _shorten_messages()
         try:
             _knock(address)
             self._context = ray.init(**options, logging_level=logging.ERROR)
@@ -285,6 +286,18 @@ def _draining() -> Collection[str]:
     # Ray's own libraries for training and serving ask so too; there is no public way.
     found: Collection[str] = ray._private.state.state.get_draining_nodes()
     return found
+
+
+def _shorten_messages() -> None:
+    """Lets Ray print the first line of what happens on nodes: it adds pages of a lost node's log, by no setting."""
+    from ray._private import worker
+
+    said = worker.print_to_stdstream
+
+    def said_shortly(data: dict[str, Any], ignore_prefix: bool) -> None:
+        said(data | {"lines": [line.partition("\n")[0] for line in data["lines"]]}, ignore_prefix=ignore_prefix)
+
+    worker.print_to_stdstream = said_shortly
 
 
 def _knock(address: str | None) -> None:
