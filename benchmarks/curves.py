@@ -2,11 +2,13 @@
 
     python benchmarks/curves.py crossing --data ARCHIVE --folder work --trials 250
     python benchmarks/curves.py crossing --data ARCHIVE --folder work --trials 40 --seed 1
+    python benchmarks/curves.py shipped --data ARCHIVE --folder work --trials 150
     python benchmarks/curves.py digits --folder work --trials 1000
 
 ARCHIVE is cifar-10-python.tar.gz. `crossing` trains on the first 500 images of each class, at half their size, 30 % of
 them for validation, in a space whose curves cross: schedules, optimizers and depths that begin badly can end well.
-`digits` searches the same space on the handwritten digits. A table is benchmarks/curves/NAME.csv: the values of a
+`shipped` has the recipe and the space of the project's params.yaml, on the same images. `digits` searches the space of
+`crossing` on the handwritten digits. A table is benchmarks/curves/NAME.csv: the values of a
 configuration, its seed and the validation accuracy after each epoch. Its first row has the values that a search begins
 with. --seed 1 writes NAME-1.csv, with the same configurations and other seeds: the noise.
 
@@ -23,7 +25,8 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,9 +43,29 @@ Row: TypeAlias = dict[str, str]
 """Of a table, by the names of its columns."""
 
 TABLES = Path(__file__).parent / "curves"
-EPOCHS = 8
 PER_CLASS = 500
-SPACE: dict[str, Any] = {
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a table's configurations have in common, as in params.yaml."""
+
+    data: Mapping[str, Any]
+    space: Mapping[str, Any]
+    values: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def epochs(self) -> int:
+        return int(self.values["train"]["epochs"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        tune = {"scheduler": "none", "sampler": "random", "confirm": 0, "models": "none", "retries": 1}
+        return {"data": self.data, **self.values, "space": self.space, "tune": tune}
+
+
+_SMALL_CIFAR = {"name": "folder", "url": "images", "image_size": 16}
+_CROSSING = {
     "train.learning_rate": {"low": 1e-4, "high": 0.3, "log": True},
     "train.optimizer": ["adam", "sgd", "muon"],
     "train.batch_size": [32, 64, 128, 256],
@@ -53,11 +76,11 @@ SPACE: dict[str, Any] = {
     "model.depth": {"low": 8, "high": 20, "step": 6},
     "model.width": [4, 8, 12],
 }
-PARAMS: dict[str, Any] = {
+_PLAIN = {
     "model": {"family": "resnet", "depth": 8, "width": 8},
     "augment": {"policy": "flip", "flip": "random", "padding": 0.125, "small_side": 1},
     "train": {
-        "epochs": EPOCHS,
+        "epochs": 8,
         "batch_size": 64,
         "optimizer": "adam",
         "learning_rate": 0.001,
@@ -69,12 +92,37 @@ PARAMS: dict[str, Any] = {
         "label_smoothing": 0,
         "validation_share": 0.3,
     },
-    "space": SPACE,
-    "tune": {"scheduler": "none", "sampler": "random", "confirm": 0, "models": "none", "retries": 1},
 }
-DATA = {
-    "crossing": {"name": "folder", "url": "images", "image_size": 16},
-    "digits": {"name": "digits"},
+_SHIPPED = {
+    "train.learning_rate": {"low": 0.03, "high": 0.5, "log": True},
+    "train.batch_size": [250, 500, 1000],
+    "train.weight_decay": {"low": 0.01, "high": 0.5, "log": True},
+    "train.label_smoothing": {"low": 0.0, "high": 0.3},
+    "model.depth": {"low": 5, "high": 11, "step": 3},
+    "model.width": [32, 48, 64],
+    "augment.policy": ["flip", "crop_flip", "crop_flip_cutout"],
+    "augment.cutout": {"low": 0.25, "high": 0.6, "when": {"augment.policy": ["crop_flip_cutout"]}},
+}
+_SPEED = {
+    "model": {"family": "speed", "depth": 8, "width": 48},
+    "augment": {"policy": "crop_flip"},
+    "train": {
+        "epochs": 10,
+        "batch_size": 500,
+        "optimizer": "muon",
+        "learning_rate": 0.12,
+        "momentum": 0.85,
+        "weight_decay": 0.1,
+        "schedule": "wsd",
+        "ema": 0.95,
+        "label_smoothing": 0.2,
+        "validation_share": 0.3,
+    },
+}
+RECIPES = {
+    "crossing": Recipe(_SMALL_CIFAR, _CROSSING, _PLAIN),
+    "shipped": Recipe(_SMALL_CIFAR, _SHIPPED, _SPEED),
+    "digits": Recipe({"name": "digits"}, _CROSSING, _PLAIN),
 }
 
 
@@ -107,12 +155,13 @@ def _member(opened: tarfile.TarFile, name: str) -> io.BytesIO:
 def prepare(name: str, folder: Path, archive: Path | None, rows: Sequence[Row], again: Sequence[Row]) -> None:
     """A project with the data. Its study goes on from a table of `rows`; `again` are configurations to train again."""
     folder.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[name]
     if not (folder / "params.yaml").is_file():
-        first = [{key: config.parse_value(row[key], key) for key in SPACE} for row in again]
+        first = [{key: config.parse_value(row[key], key) for key in recipe.space if row[key]} for row in again]
         # A study of another seed draws other configurations than those that are there.
-        content = PARAMS | {"data": DATA[name], "tune": PARAMS["tune"] | {"first": first, "seed": len(rows)}}
+        content = recipe.params | {"tune": recipe.params["tune"] | {"first": first, "seed": len(rows)}}
         (folder / "params.yaml").write_text(config.yaml_text(content), encoding="utf-8")
-    if name == "crossing" and not (folder / "images" / "test").is_dir():
+    if recipe.data is _SMALL_CIFAR and not (folder / "images" / "test").is_dir():
         if archive is None or not archive.is_file():
             raise PipelineError("--data must name cifar-10-python.tar.gz.")
         write_images(archive, folder / "images")
@@ -128,27 +177,23 @@ def read_table(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def trained(project: Project) -> list[Row]:
+def trained(project: Project, recipe: Recipe) -> list[Row]:
     """The trials that have ended, as rows of a table. One that diverged has as many epochs as it had."""
     with project.trials.open(newline="", encoding="utf-8") as file:
         trials = [trial for trial in csv.DictReader(file) if trial["state"] in ("finished", "diverged")]
     rows = []
     for trial in trials:
         epochs = read_epochs(project.study_folder("main") / "trials" / f"{int(trial['trial']):04}")
-        row = {"seed": trial["seed"]} | {key: _short(trial[key]) for key in SPACE}
+        row = {"seed": trial["seed"]} | {key: _short(trial[key]) for key in recipe.space}
         rows.append(row | {f"epoch_{number}": f"{epoch.validation_accuracy:.5f}" for number, epoch in epochs.items()})
     return rows
 
 
-def added(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    """The rows, and those of `more` whose configuration they lack."""
-    found = {configuration(row): row for row in (*more, *rows)}
-    order = dict.fromkeys(configuration(row) for row in (*rows, *more))
+def added(rows: Sequence[Row], more: Sequence[Row], keys: Collection[str]) -> list[Row]:
+    """The rows, and those of `more` whose configuration, the values of `keys`, they lack."""
+    found = {tuple(row[key] for key in keys): row for row in (*more, *rows)}
+    order = dict.fromkeys(tuple(row[key] for key in keys) for row in (*rows, *more))
     return [found[each] for each in order]
-
-
-def configuration(row: Row) -> tuple[str, ...]:
-    return tuple(row[key] for key in SPACE)
 
 
 def _short(text: str) -> str:
@@ -163,7 +208,7 @@ def build(arguments: argparse.Namespace) -> None:
     """Trains what is missing and writes the table."""
     suffix = f"-{arguments.seed}" if arguments.seed else ""
     folder, target = arguments.folder / f"{arguments.name}{suffix}", TABLES / f"{arguments.name}{suffix}.csv"
-    rows = read_table(target)
+    rows, recipe = read_table(target), RECIPES[arguments.name]
     again = read_table(TABLES / f"{arguments.name}.csv")[: arguments.trials] if arguments.seed else []
     prepare(arguments.name, folder, arguments.data, rows, again[len(rows) :])
     # The study begins with the first row once more, and keeps what it has trained if it is resumed.
@@ -173,8 +218,8 @@ def build(arguments: argparse.Namespace) -> None:
     done = subprocess.run(command, cwd=folder, check=False)
     project = Project(folder, folder)
     if project.trials.is_file():
-        rows = added(rows, trained(project))
-        header = ["seed", *SPACE, *(f"epoch_{number}" for number in range(1, EPOCHS + 1))]
+        rows = added(rows, trained(project, recipe), recipe.space)
+        header = ["seed", *recipe.space, *(f"epoch_{number}" for number in range(1, recipe.epochs + 1))]
         write_csv(target, header, [[row.get(name, "") for name in header] for row in rows])
         print(json.dumps({"table": str(target), "configurations": len(rows)}))
     if done.returncode:
@@ -183,8 +228,8 @@ def build(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=list(DATA))
-    parser.add_argument("--data", type=Path, help="cifar-10-python.tar.gz, for crossing")
+    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("--data", type=Path, help="cifar-10-python.tar.gz, for crossing and shipped")
     parser.add_argument("--folder", type=Path, required=True, help="for images, checkpoints and MLflow")
     parser.add_argument("--trials", type=int, default=250, help="rows of the table in all")
     parser.add_argument("--workers", type=int, help="default: one per core")

@@ -62,10 +62,10 @@ def tasks_of(wanted: Sequence[str], data: Path | None) -> dict[str, list[Task]]:
     found: dict[str, list[Task]] = {"lcbench": [], "taskset": [], "tables": []}
     legal = list(found)
     for path in sorted(TABLES.glob("*.csv")):
-        if path.stem in curves.DATA:
+        if path.stem in curves.RECIPES:
             legal.append(path.stem)
             if {"tables", path.stem} & set(wanted):
-                found["tables"].append(table(path, curves.SPACE))
+                found["tables"].append(table(path, curves.RECIPES[path.stem].space))
     if data:
         for path in sorted((data / "taskset").glob("*.npz")):
             legal.append(path.stem)

@@ -19,9 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from pipeline import config
-from pipeline.config import Axis, Choices, Range, Scalar
+from pipeline.config import Axis, Range, Scalar
+from pipeline.config.axes import AnyAxis
 from pipeline.errors import DataError
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
@@ -194,7 +196,7 @@ class Pool:
     """Of each row; one that is shorter than a full training diverged."""
     epochs: int
     own: Values | None = None
-    """The configuration of trial 0; None: another one for each seed."""
+    """The configuration of trial 0, and what inactive keys have; None: another one for each seed."""
 
     def __post_init__(self) -> None:
         # One that diverged has no final accuracy: it counts as nothing.
@@ -245,16 +247,14 @@ def table(path: Path, space: Mapping[str, Any]) -> Pool:
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     epochs = [name for name in lines[0] if re.fullmatch(r"epoch_\d+", name)]
-    axes: dict[str, Axis] = {
-        key: Choices(choices=tuple(axis), when={}) if isinstance(axis, list) else Range(when={}, **axis)
-        for key, axis in space.items()
-    }
-    parsed = [{key: _parsed(line[key], axis) for key, axis in axes.items()} for line in lines]
-    snapping = Space(axes, parsed[0])
+    axes: dict[str, Axis] = TypeAdapter(dict[str, AnyAxis]).validate_python(space)
+    parsed = [{key: _parsed(line[key], axis) for key, axis in axes.items() if line[key]} for line in lines]
+    own = {key: axis.low if isinstance(axis, Range) else axis.choices[0] for key, axis in axes.items()} | parsed[0]
+    snapping = Space(axes, own)
     rows, curves = [], []
     for values, line in zip(parsed, lines, strict=True):
         row = snapping.snapped(values)
         if row not in rows:
             rows.append(row)
             curves.append(np.array([float(line[name]) for name in epochs if line[name]]))
-    return Pool(path.stem, axes, rows, curves, len(epochs), own=rows[0])
+    return Pool(path.stem, axes, rows, curves, len(epochs), own=own)

@@ -132,7 +132,7 @@ def asked(study: optuna.Study, space: Space) -> tuple[optuna.Trial, Values]:
     if not isinstance(space, PoolSpace):
         return trial, space.snapped(trial.params)
     # The study has to know the configuration whose curve it is told, or it learns noise.
-    tried = [other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+    tried = [space.active(other.params) for other in study.get_trials(deepcopy=False) if other.number != trial.number]
     left = dataclasses.replace(space, rows=[row for row in space.rows if row not in tried])
     values = left.snapped(trial.params)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
