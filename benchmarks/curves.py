@@ -76,7 +76,7 @@ _CROSSING = {
     "model.depth": {"low": 8, "high": 20, "step": 6},
     "model.width": [4, 8, 12],
 }
-_PLAIN = {
+_PLAIN: dict[str, dict[str, Any]] = {
     "model": {"family": "resnet", "depth": 8, "width": 8},
     "augment": {"policy": "flip", "flip": "random", "padding": 0.125, "small_side": 1},
     "train": {
@@ -103,7 +103,7 @@ _SHIPPED = {
     "augment.policy": ["flip", "crop_flip", "crop_flip_cutout"],
     "augment.cutout": {"low": 0.25, "high": 0.6, "when": {"augment.policy": ["crop_flip_cutout"]}},
 }
-_SPEED = {
+_SPEED: dict[str, dict[str, Any]] = {
     "model": {"family": "speed", "depth": 8, "width": 48},
     "augment": {"policy": "crop_flip"},
     "train": {

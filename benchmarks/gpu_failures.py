@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +36,14 @@ def memory(phase: Phase) -> None:
     hardware = Hardware(phase.device, 1, "auto")
     trainer = Trainer(meta, images, hardware)
 
-    def answer(trial: int, by: Trainer = trainer, **values: Any) -> Any:
+    def answer(trial: int, values: Mapping[str, int] | None = None, by: Trainer = trainer) -> Any:
+        values = values or {}
         given = Order(trial, values, settings.with_values(values), 1, 0, project.root / "trials" / str(trial))
         return list(by.answer(given, threading.Event()))[-1]
 
     phase.expect("an order", isinstance(answer(0), TargetReached), "done")
     with _capped(phase):
-        failed = answer(1, **{"model.width": 512, "train.batch_size": 1024})
+        failed = answer(1, {"model.width": 512, "train.batch_size": 1024})
     phase.expect("too little memory", getattr(failed, "outcome", None) == "out of memory", str(failed)[:150])
     phase.expect("the next order", isinstance(answer(2), TargetReached), "done")
     if phase.is_cuda:
@@ -53,7 +54,7 @@ def memory(phase: Phase) -> None:
         neighbour.start()
         full.wait(20)
         shares = Trainer(meta, images, replace(hardware, memory_share=0.5, room=room))
-        ended = answer(3, shares, **{"model.width": 128, "train.batch_size": 1024})
+        ended = answer(3, {"model.width": 128, "train.batch_size": 1024}, shares)
         phase.expect("a neighbour that fills it", isinstance(ended, TargetReached), str(ended)[:150])
     spec = WorkerSpec(project.meta, project.training_data, hardware, phase.into.parent / "worker.log")
     with closing(LocalEngine([spec], _asserts_once)) as engine:

@@ -20,7 +20,7 @@ from pipeline.batches.images import Images
 from pipeline.config import Augment, Config
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.device import Device, Precision
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "shipped": {},
@@ -97,6 +97,7 @@ def _augmentations(phase: Phase, there: Device) -> None:
 
 def _logits(phase: Phase, there: Device) -> None:
     """Of untrained networks: the largest difference from the CPU, relative to the largest logit."""
+    backends: Any = torch.backends  # it has no types for all of these
     images = torch.from_numpy(noise(64).pixels).permute(0, 3, 1, 2)
     plain = {"model.family": "plain", "model.depth": 20, "model.width": 16}
     for name, values in (FAMILIES | {"plain20": plain}).items():
@@ -107,10 +108,11 @@ def _logits(phase: Phase, there: Device) -> None:
             expected = network(images)
             loop.place(network, there)
             away = {}
-            for precision, kind in (("ieee", "fp32"), ("tf32", "fp32"), ("bf16", "bf16")):
+            kinds: dict[str, Precision] = {"ieee": "fp32", "tf32": "fp32", "bf16": "bf16"}
+            for precision, kind in kinds.items():
                 if phase.is_cuda:
-                    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-                    torch.backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+                    backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+                    backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
                 with replace(there, precision=kind).autocast():
                     made = network(images.to(there.handle)).float().cpu()
                 away[precision] = float(f"{((made - expected).abs().max() / expected.abs().max()).item():.2g}")
@@ -125,7 +127,7 @@ def _optimisers(phase: Phase, cpu: Device, there: Device) -> None:
     for name, rate in (("sgd", 0.01), ("adam", 0.001), ("adamw", 0.001), ("muon", 0.01)):
         values = {"train.optimizer": name, "train.learning_rate": rate, "train.epochs": 2, "train.batch_size": 64}
         settings = recipe("shipped", **values | {"model.width": 16, "augment.small_side": 1.0})
-        losses = []
+        losses: list[float] = []
         for devices in ((cpu, cpu), (there, there), (cpu, there), (there, cpu)):
             path = phase.into.with_name(f"{name}-{len(losses)}.pt")
             for device in devices:
@@ -198,14 +200,17 @@ def _speed(settings: Config, images: Images, device: Device, is_cuda: bool) -> d
     fit = loop.fit(network, training_batches(images, settings, device), few, settings.train, device)
     next(fit)  # the warm-up
     speeds = [next(fit).images_per_second for _ in range(2)]
-    found = {"images/s": round(statistics.median(speeds)), "MB": round(device.peak_memory_bytes() / 1e6)}
+    found: dict[str, float] = {
+        "images/s": round(statistics.median(speeds)),
+        "MB": round(device.peak_memory_bytes() / 1e6),
+    }
     if is_cuda:
         steps = len(images.labels) // settings.train.batch_size
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             began = time.perf_counter()
             next(fit)
             took_us = 1e6 * (time.perf_counter() - began)
-        kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = [event for event in profile.events() if event.device_type == torch._C._autograd.DeviceType.CUDA]
         busy_us = sum(event.device_time_total for event in kernels)
         # Under the profiler, with the validation of an epoch: a lower bound on the share.
         found |= {"kernels a step": round(len(kernels) / steps), "busy": round(busy_us / took_us, 2)}

@@ -42,7 +42,7 @@ def _at_least_32_pixels(archive: Archive) -> Archive:
     """The same images, smaller ones enlarged by repeating pixels."""
     channels, *sides = archive.meta.shape
     times = max(1, 32 // min(sides))
-    shape = (channels, *(times * side for side in sides))
+    shape = channels, times * sides[0], times * sides[1]
     parts = [
         images._replace(pixels=images.pixels.repeat(times, axis=1).repeat(times, axis=2))
         for images in (archive.training, archive.test)

@@ -119,7 +119,7 @@ def ours(engine_name: str, trials: int, folder: Path) -> int:
             epochs=EPOCHS,
             folder=folder / "trials",
         )
-        recorder = Recorder(study=StudyRun(tracker, parent, META, {}), ledger=ledger, setup=setup, name="trial")
+        recorder = Recorder(study=StudyRun(tracker, parent, META, {}), ledger=ledger, setup=setup, phase="trial")
         owner = Owner(
             ledger=ledger,
             source=Proposals(trials, space, Proposer(space, "tpe", 0), 0),
@@ -166,7 +166,8 @@ def ray_tune(trials: int, folder: Path) -> int:
         ),
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
     )
-    return sum(int(result.metrics["training_iteration"]) for result in tuner.fit())
+    found: Any = tuner.fit()
+    return sum(result.metrics["training_iteration"] for result in found)
 
 
 def main() -> None:

@@ -56,10 +56,16 @@ class Task(Protocol):
     name: str
     epochs: int
     """Of a full training."""
-    best: float
-    """The accuracy of the best configuration known, 0..1: a regret of 0."""
-    median: float
-    """Of a random configuration: a regret of 1."""
+
+    @property
+    def best(self) -> float:
+        """The accuracy of the best configuration known, 0..1: a regret of 0."""
+        ...
+
+    @property
+    def median(self) -> float:
+        """Of a random configuration: a regret of 1."""
+        ...
 
     def space(self, seed: int) -> Space:
         """What a search of this seed searches; its `fixed` is the configuration of trial 0."""
@@ -110,8 +116,9 @@ class Surrogate:
             "x_cat": np.full((len(epochs), 1), self.numbers[task], dtype=np.int32),
             "x_cont": np.column_stack([epochs, np.repeat(values, EPOCHS, axis=0)]),
         }
-        outputs = self.session.run(None, inputs)[0]
-        return outputs[:, 1].reshape(len(many), EPOCHS).astype(np.float64) / 100
+        outputs: Floats = self.session.run(None, inputs)[0]
+        accuracies: Floats = outputs[:, 1].reshape(len(many), EPOCHS).astype(np.float64) / 100
+        return accuracies
 
 
 @dataclass
@@ -138,11 +145,11 @@ class SurrogateTask:
         return float(best), float(np.median(self.surrogate.curves(self.name, space.random(generator, 300))[:, -1]))
 
     @property
-    def best(self) -> float:  # type: ignore[override]
+    def best(self) -> float:
         return self._ends[0]
 
     @property
-    def median(self) -> float:  # type: ignore[override]
+    def median(self) -> float:
         return self._ends[1]
 
 
@@ -158,7 +165,7 @@ class PoolSpace(Space):
         object.__setattr__(self, "_encoded", super().encode(self.rows))
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         return len(self.rows)
 
     def every(self) -> Iterator[dict[str, Scalar]]:
@@ -218,7 +225,7 @@ def _key(values: Values) -> tuple[tuple[str, Scalar], ...]:
 
 def _parsed(text: str, axis: Axis) -> Scalar:
     value: Scalar = config.parse_value(text, "a table")
-    return float(value) if isinstance(axis, Range) and isinstance(axis.low, float) else value
+    return float(text) if isinstance(axis, Range) and isinstance(axis.low, float) else value
 
 
 def taskset(path: Path) -> Pool:

@@ -31,6 +31,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from optuna.storages import BaseStorage
 from search_owner import CONFUSION, META, PARAMS, curve
 
 from pipeline import config
@@ -58,7 +59,7 @@ EPOCHS = 50
 class PacedEngine(SimulatedEngine):
     """Workers whose epochs take real time. It notes how long each waited for an order."""
 
-    def __init__(self, *arguments: object, **keywords: object) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.began_s = time.monotonic()
         self.waits_s: list[float] = []
@@ -167,7 +168,7 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         project = Project(Path(folder), Path(folder))
         name = "benchmark"
-        storage = journal(project.optuna_journal)
+        storage: BaseStorage = journal(project.optuna_journal)
         if options.storage:
             from pipeline.search.studies.database import Database
 
@@ -196,7 +197,9 @@ def measured(options: argparse.Namespace, workers: int, trials: int, mlflow: boo
             tracker = stack.enter_context(Tracker(project))
             parent = tracker.open("study-benchmark", name="study")
             tags = {f"version.{word}": "1.2.3" for word in "abcdefgh"}
-            watchers = [Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, name="trial")]
+            watchers = [
+                Recorder(study=StudyRun(tracker, parent, META, tags), ledger=ledger, setup=setup, phase="trial")
+            ]
         if options.paced:
             engine: SimulatedEngine = PacedEngine(curves, workers, options.paced, CONFUSION)
             until = Until(seconds=options.seconds)

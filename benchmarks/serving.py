@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def main() -> None:
         rows = {
             "graph in this process, an array": measured(lambda: graph(small), arguments.seconds),
             "the same after decoding the JPEG": measured(
-                lambda: graph(np.stack([outside.pixels(io.BytesIO(large), (3, 32, 32), None)])),  # type: ignore[list-item]
+                lambda: graph(np.stack([outside.pixels(io.BytesIO(large), (3, 32, 32), None)])),
                 arguments.seconds,
             ),
         }
@@ -133,7 +134,7 @@ def main() -> None:
             for clients in (1, arguments.clients):
                 for what, body in bodies.items():
                     row = f"served, {what}, {clients} client{'s' if clients > 1 else ''}"
-                    rows[row] = measured(lambda body=body: ask(body), arguments.seconds, clients)
+                    rows[row] = measured(partial(ask, body), arguments.seconds, clients)
     print(f"{granted_cores()} cores; {Model().label}, {networks.parameters(network):,} weights")
     print(f"{'':44} requests/s  p50 ms  p99 ms")
     for row, (rate, p50, p99) in rows.items():

@@ -119,8 +119,10 @@ def main() -> None:
     if not arguments.data.exists():
         parser.error(f"--data: {arguments.data} does not exist")
 
-    meta, (pixels, labels), _ = read(arguments.data)
-    images = Images(np.array(pixels[: arguments.images]), labels[: arguments.images])
+    meta, training, _ = read(arguments.data)
+    images = training._replace(
+        pixels=np.array(training.pixels[: arguments.images]), labels=training.labels[: arguments.images]
+    )
     settings = config.load(RESNET20, {"train.epochs": arguments.repeats + 1})
     shipped = Device.choose("auto", settings.train.precision, arguments.threads, Machine.probe())
     fp32 = Device.choose("auto", "fp32", arguments.threads, Machine.probe())
