@@ -210,7 +210,7 @@ def _speed(settings: Config, images: Images, device: Device, is_cuda: bool) -> d
             began = time.perf_counter()
             next(fit)
             took_us = 1e6 * (time.perf_counter() - began)
-        kernels = [event for event in profile.events() if event.device_type == torch._C._autograd.DeviceType.CUDA]
+        kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]  # type: ignore[attr-defined]
         busy_us = sum(event.device_time_total for event in kernels)
         # Under the profiler, with the validation of an epoch: a lower bound on the share.
         found |= {"kernels a step": round(len(kernels) / steps), "busy": round(busy_us / took_us, 2)}
