@@ -257,10 +257,12 @@ def test_a_worker_that_is_warned_pauses_after_its_epoch_and_another_one_goes_on(
         engine.next(0.1)
     engine.submit(order(known + 1, known=known))
     assert numbers(until_end(engine)) == [known + 1]
-    # One that has no order keeps its warning for the next.
+    # One that has no order keeps its warning for the next. The signal may arrive after that one's begin.
     disturbed.warn()
     engine.submit(order(LONG, trial=1))
-    assert until_end(engine) == [Paused(1, leaving=True)]
+    seen = until_end(engine)
+    assert seen[-1] == Paused(1, leaving=True)
+    assert len(numbers(seen)) <= 1
 
 
 def test_a_trial_whose_files_are_in_a_store_resumes_from_there(
