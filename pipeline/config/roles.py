@@ -54,6 +54,7 @@ def _decides(name: str, what: str) -> bool:
     return role is not None and role.decides == what
 
 
+@functools.cache
 def _role(name: str) -> Role | None:
     """The role of a key. A name that is no key has the role of its section; outside of all sections it has None."""
     section, _, key = name.partition(".")

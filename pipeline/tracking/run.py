@@ -28,9 +28,15 @@ _REGISTERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 class Run:
     """A run in MLflow. Its methods return when the record is on disk, and raise TrackingError if that fails."""
 
-    def __init__(self, store: Store, outbox: Outbox | Parts, append: Callable[[Sequence[Operation]], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox | Parts,
+        append: Callable[[Sequence[Operation]], None],
+        on_finished: Callable[["Run"], object],
+    ) -> None:
         """`append` records operations in `outbox`."""
-        self._store, self._outbox, self._append_all = store, outbox, append
+        self._store, self._outbox, self._append_all, self._on_finished = store, outbox, append, on_finished
         self._batch: list[Operation] | None = None
         self.finished = False
 
@@ -153,6 +159,7 @@ class Run:
         """
         self._append("finish", ended=outcome.value)
         self.finished = True
+        self._on_finished(self)
 
     def _log(self, path: Path, folder: str | None, table: str | None = None) -> None:
         """`path` is a file, or a folder of which all files are logged; `table` names the one that is a table."""

@@ -23,7 +23,7 @@ HELD_AT_ONCE = 64
 MANY = 64
 """From so many open runs on the sender rests after each batch, for REST times the CPU time that the batch took. So it
 leaves the process to its other threads, and what comes meanwhile makes larger batches."""
-REST = 4.0
+REST = 6.0
 LONGEST_REST_S = 1.0
 
 

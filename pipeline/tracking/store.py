@@ -116,7 +116,10 @@ class Store:
 
 def without_credentials(text: str) -> str:
     """`text` without users, passwords and tokens in its URIs and in their parameters."""
-    text = re.sub(r"://[^/\s]*@", "://***@", text)
+    if "://" in text:
+        text = re.sub(r"://[^/\s]*@", "://***@", text)
+    if "=" not in text:
+        return text
     return re.sub(r"((?:password|passwd|pwd|token|secret)=)[^&\s'\"]+", r"\1***", text, flags=re.IGNORECASE)
 
 

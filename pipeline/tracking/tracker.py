@@ -34,7 +34,8 @@ class _Runs:
     def __init__(self, project: Project) -> None:
         """Raises TrackingError if the environment names no store that MLflow can use."""
         self._folder, self._store = project.outbox, Store.of(project)
-        self._runs: list[Run] = []
+        self._runs: dict[Run, None] = {}
+        """Those that are not finished, in their order."""
 
     def __enter__(self) -> Self:
         return self
@@ -46,9 +47,8 @@ class _Runs:
         if isinstance(error, KeyboardInterrupt):
             outcome = Outcome.INTERRUPTED
         try:
-            for run in self._runs:
-                if not run.finished:
-                    run.finish(outcome)
+            for run in list(self._runs):
+                run.finish(outcome)
         finally:
             self._close(outcome)
 
@@ -70,8 +70,9 @@ class _Runs:
             raise ValueError(f"a run's key must be up to 100 letters, digits and . _ = + -, got {key!r}")
         opening = {"key": key, "name": name, "parent": parent}
         target = {"store": str(self._store), "experiment": self._store.experiment}
-        run = Run(self._store, *self._begin(self._folder / f"{key}@{self._store.id}", new, **opening, **target))
-        self._runs = [other for other in self._runs if not other.finished] + [run]
+        begun = self._begin(self._folder / f"{key}@{self._store.id}", new, **opening, **target)
+        run = Run(self._store, *begun, on_finished=self._runs.pop)
+        self._runs[run] = None
         return run
 
 

@@ -56,7 +56,7 @@ def unsent_run(project: Project, key: str, **content: Any) -> tuple[Run, Outbox]
     sender = Sender(store, Timing())
     opening = {"key": key, "name": None, "parent": None, "store": str(store), "experiment": store.experiment}
     outbox = sender.open(project.outbox / f"{key}@{store.id}", **(opening | content))
-    return Run(store, outbox, partial(sender.append, outbox)), outbox
+    return Run(store, outbox, partial(sender.append, outbox), lambda run: None), outbox
 
 
 def log_model(run: Run, network: nn.Module, folder: Path) -> None:

@@ -44,21 +44,22 @@ class CurveProcess:
         """
         from scipy.optimize import minimize
 
+        order = np.argsort(owners, kind="stable")
+        owners, to_go, targets = owners[order], to_go[order], targets[order]
         self._features, self._owners, self._to_go, self._targets = features, owners, to_go, targets
         self._kinds = kinds
         priors = [LENGTH_SCALE] * features.shape[1] + list(PRIORS.values())
         self._centre = np.log([median for median, _ in priors])
         self._spread = np.array([sd for _, sd in priors])
-        self._squares = ((features[:, None, :] - features[None, :, :]) ** 2).reshape(
-            len(features) ** 2, features.shape[1]
-        )
+        # Of the trials that have points; those of each stand together.
+        present, self._starts, places = np.unique(owners, return_index=True, return_inverse=True)
+        seen = features[present]
+        self._squares = ((seen[:, None, :] - seen[None, :, :]) ** 2).reshape(len(seen) ** 2, features.shape[1])
+        self._pairs = places[:, None] * len(seen) + places[None, :]
         self._slopes = np.outer(to_go, to_go)
         self._walks = np.minimum.outer(to_go, to_go)
-        self._same = owners[:, None] == owners[None, :]
-        self._alike = self._shared(owners)
-        self._pairs = np.ix_(owners, owners)
-        self._membership = np.zeros((len(features), len(owners)))
-        self._membership[owners, np.arange(len(owners))] = 1
+        self._own_walks = self._walks * (owners[:, None] == owners[None, :])
+        self._kind_walks = self._walks * self._shared(owners)
         bounds = list(zip(self._centre - 3 * self._spread, self._centre + 3 * self._spread, strict=True))
         found = minimize(
             self._loss, self._centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS}
@@ -85,26 +86,29 @@ class CurveProcess:
     def _loss(self, logs: Floats) -> tuple[float, Floats]:
         """The negative log posterior density of the logarithms of the hyperparameters, and its gradient."""
         from scipy.linalg import cho_solve, cholesky
+        from scipy.linalg.lapack import dpotri
 
         count = self._features.shape[1]
         stretch, level, slope, rise, own, drift, kind, noise = np.exp(logs[count:])
         inverse = np.exp(-2 * logs[:count])
-        distances = (self._squares @ inverse).reshape(len(self._features), -1)
+        distances = (self._squares @ inverse).reshape(len(self._starts), -1)
         near, near_change = matern(distances)
         far, far_change = matern(distances / stretch**2)
-        covariance = level**2 * near[self._pairs] + 1
-        covariance += (slope**2 * self._slopes + drift**2 * self._walks) * far[self._pairs]
-        covariance += rise**2 * self._slopes + self._walks * (own**2 * self._same + kind**2 * self._alike)
+        covariance = (level**2 * near + 1).ravel()[self._pairs]
+        covariance += (slope**2 * self._slopes + drift**2 * self._walks) * far.ravel()[self._pairs]
+        covariance += rise**2 * self._slopes + own**2 * self._own_walks + kind**2 * self._kind_walks
         covariance[np.diag_indices_from(covariance)] += noise**2 + JITTER
         root = cholesky(covariance, lower=True, check_finite=False)
         weights = cho_solve((root, True), self._targets, check_finite=False)
         away = (logs - self._centre) / self._spread
         loss = self._targets @ weights / 2 + np.log(np.diag(root)).sum() + away @ away / 2
         # The derivative by each element of the covariance: per pair of points, then summed per pair of trials.
-        by_point = cho_solve((root, True), np.eye(len(root)), check_finite=False) - np.outer(weights, weights)
-        by_slope, by_walk = by_point * self._slopes, by_point * self._walks
+        upper = np.triu(dpotri(root, lower=1)[0].T)
+        by_point = upper + np.triu(upper, 1).T - np.outer(weights, weights)
+        by_slope = by_point * self._slopes
         by_level = self._of_trials(by_point) * level**2
-        by_slope_of, by_walk_of = self._of_trials(by_slope) * slope**2, self._of_trials(by_walk) * drift**2
+        by_slope_of = self._of_trials(by_slope) * slope**2
+        by_walk_of = self._of_trials(by_point * self._walks) * drift**2
         by_far = (by_slope_of + by_walk_of) * far_change / stretch**2
         by_distance = by_level * near_change + by_far
         gradient = np.concatenate(
@@ -115,9 +119,9 @@ class CurveProcess:
                     (by_level * near).sum(),
                     (by_slope_of * far).sum(),
                     rise**2 * by_slope.sum(),
-                    own**2 * (by_walk * self._same).sum(),
+                    own**2 * np.vdot(by_point, self._own_walks),
                     (by_walk_of * far).sum(),
-                    kind**2 * (by_walk * self._alike).sum(),
+                    kind**2 * np.vdot(by_point, self._kind_walks),
                     noise**2 * np.trace(by_point),
                 ],
             ]
@@ -125,7 +129,8 @@ class CurveProcess:
         return float(loss), gradient + away / self._spread
 
     def _of_trials(self, by_point: Floats) -> Floats:
-        summed: Floats = self._membership @ by_point @ self._membership.T
+        """[trials, trials], of those that have points: the sums of [points, points]."""
+        summed: Floats = np.add.reduceat(np.add.reduceat(by_point, self._starts, axis=0), self._starts, axis=1)
         return summed
 
     def _condition(self) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.records import Epoch
@@ -11,9 +10,14 @@ FILE = "epochs.jsonl"
 
 
 def append_epoch(folder: Path, epoch: Epoch) -> None:
-    folder.mkdir(parents=True, exist_ok=True)  # the owner before may have been on another machine
-    with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps(asdict(epoch)))  # the newline comes first, after a line that a kill may have torn
+    line = "\n" + json.dumps(vars(epoch))  # the newline comes first, after a line that a kill may have torn
+    try:
+        file = (folder / FILE).open("a", encoding="utf-8")
+    except FileNotFoundError:  # the owner before was on another machine
+        folder.mkdir(parents=True)
+        file = (folder / FILE).open("a", encoding="utf-8")
+    with file:
+        file.write(line)
 
 
 def read_epochs(folder: Path) -> dict[int, Epoch]:

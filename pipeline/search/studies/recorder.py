@@ -7,7 +7,7 @@ it again if MLflow's store was lost, or if a process died before it had recorded
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ class Recorder(Watcher):
         self._runs[trial.number] = self.study.tracker.open(self.key(trial), parent=self.study.parent.key)
 
     def _log_epoch(self, trial: Trial, epoch: Epoch) -> None:
-        figures = {f"train.{key}": value for key, value in asdict(epoch).items() if key != "number"}
+        figures = {f"train.{key}": value for key, value in vars(epoch).items() if key != "number"}
         self._runs[trial.number].log_metrics(figures, step=epoch.number)
 
     def _log_reached(self, trial: Trial, content: Mapping[str, Any]) -> None:
