@@ -19,12 +19,14 @@ trials=${1:-50}
 export RAY_USAGE_STATS_ENABLED=0
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 port=${RAY_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
-address=$(srun --nodes=1 --ntasks=1 -w "${nodes[0]}" hostname --ip-address | awk '{print $1}'):$port
+# Not --ip-address: by /etc/hosts that is often a loopback address, which the other nodes can't reach.
+ip=$(srun --nodes=1 --ntasks=1 -w "${nodes[0]}" hostname --all-ip-addresses | awk '{print $1}')
+address=$ip:$port
 gpus=${SLURM_GPUS_ON_NODE:+--num-gpus=$SLURM_GPUS_ON_NODE}
 
 # --block: the node lives as long as its job step.
 srun --nodes=1 --ntasks=1 --overlap -w "${nodes[0]}" \
-    ray start --head --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" $gpus --include-dashboard=false --block &
+    ray start --head --node-ip-address="$ip" --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" $gpus --include-dashboard=false --block &
 until ray status --address "$address" > /dev/null 2>&1; do sleep 2; done
 if [ "${#nodes[@]}" -gt 1 ]; then
     rest=$((${#nodes[@]} - 1))
