@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--methods",
         type=names,
         default=list(METHODS),
-        help=f"default: {', '.join(METHODS)}; with other libraries: {', '.join(OTHERS)}",
+        help=f"default: {', '.join(METHODS)}; of other libraries: {', '.join(OTHERS)}",
     )
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--trials", type=positive, default=50, help="configurations of a search")

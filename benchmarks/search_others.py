@@ -8,9 +8,9 @@ smac_multifidelity                           SMAC3's Hyperband, with a random fo
     pip install --no-deps "syne-tune<0.14" autograd     # in another environment, after the first: Gaussian processes
 
 They are asked for a configuration or a paused trial, and told what each epoch gave (SMAC3: what each budget gave). All
-have their libraries' defaults, with rungs from the first epoch by factors of 3. They may start any number of
-configurations, and end after as many epochs as a search of this project may train: 0.4 full trainings per trial of
---trials. The first configuration is the space's own.
+have their libraries' defaults, with rungs from the first epoch by factors of 3. The first configuration is the space's
+own. They start as many configurations as --trials says. With _free behind its name (syne_asha_free) a method starts any
+number of them, and ends after as many epochs as a search of this project may train: 0.4 full trainings per trial.
 
 A training that is resumed, or that SMAC3 asks for with a larger budget, goes on where it stood: only new epochs cost.
 Where only some configurations exist, the Gaussian processes choose among these. The others get the nearest one that
@@ -20,6 +20,7 @@ was not tried, and are told that it was that one. SMAC3 chooses the same again o
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ from pipeline.search.studies.budget import PAUSING_BUDGET
 
 BRACKETS = 4
 """Of HyperTune, which is made for more than one, and has one by default."""
+
+MARGIN = 1e-12
+"""Around ranges in ConfigSpace, which rounds their ends to 13 decimals and then refuses a value on them."""
 
 
 @dataclass(eq=False)
@@ -69,18 +73,20 @@ class Library(Protocol):
 
 
 class Untried:
-    """The configurations of a task that no training has yet."""
+    """The configurations of a space that no training has yet."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, space: Space, most: float) -> None:
+        """`most` is how many may be taken."""
+        self.space, self._most = space, most
         self._left = list(space.rows) if isinstance(space, PoolSpace) else None
 
     def taken(self, values: Mapping[str, Any]) -> dict[str, Scalar] | None:
-        """The nearest one, which is tried from here on. None: all are tried."""
+        """The nearest one, which is tried from here on. None: there are no more."""
+        if self._most <= 0 or self._left == []:
+            return None
+        self._most -= 1
         if self._left is None:
             return self.space.snapped(values)
-        if not self._left:
-            return None
         nearest = replace(self.space, rows=self._left).snapped(values)
         self._left.remove(nearest)
         return nearest
@@ -90,11 +96,11 @@ class Untried:
         return {name: values.get(name, self.space.fixed[name]) for name in self.space.names}
 
 
-def searched(library: Library, task: Task, trials: int, workers: int) -> Found:
-    """A search with workers that train an epoch in a unit of time."""
+def searched(library: Library, task: Task, epochs: float, workers: int) -> Found:
+    """A search of at most so many epochs. A worker trains one in a unit of time."""
     found = Found(task)
     busy: list[Training | None] = [None] * workers
-    while len(found.after) < PAUSING_BUDGET * trials * task.epochs:
+    while len(found.after) < epochs:
         for worker in range(workers):
             busy[worker] = busy[worker] or library.ask()
         if not any(busy):
@@ -116,22 +122,25 @@ def searched(library: Library, task: Task, trials: int, workers: int) -> Found:
 class SyneTune:
     """A scheduler of Syne Tune, called as its Tuner calls it."""
 
-    def __init__(self, task: Task, space: Space, scheduler: Any, suggest: Callable[[int], Any]) -> None:
+    def __init__(self, task: Task, untried: Untried, scheduler: Any, suggest: Callable[[int], Any]) -> None:
         """`suggest` takes the number of the next trial."""
-        self._task, self._untried, self._scheduler, self._suggest = task, Untried(space), scheduler, suggest
+        self._task, self._untried, self._scheduler, self._suggest = task, untried, scheduler, suggest
         self._trainings: list[Training] = []
+        self._has_ended = False
 
     def ask(self) -> Training | None:
         from syne_tune.backend.trial_status import Trial
 
         number = len(self._trainings)
-        suggestion = self._suggest(number)
+        suggestion = None if self._has_ended else self._suggest(number)
         if suggestion is None:
             return None
         if not suggestion.spawn_new_trial_id:
             return self._trainings[suggestion.checkpoint_trial_id]
         values = self._untried.taken(suggestion.config)
         if values is None:
+            # As Syne Tune's Tuner does: one that wants more than it may start is not asked again.
+            self._has_ended = True
             return None
         # The searcher learns from the trial's configuration, not from what it suggested.
         trial = Trial(number, self._untried.whole(values), datetime.now())
@@ -201,13 +210,12 @@ def _domains(space: Space) -> dict[str, Any]:
 class Smac:
     """SMAC3's facade for several fidelities. Its budgets are rounded to whole epochs."""
 
-    def __init__(self, task: Task, seed: int, trials: int) -> None:
+    def __init__(self, task: Task, seed: int, trials: int, untried: Untried) -> None:
         from ConfigSpace import Configuration
         from smac import MultiFidelityFacade, Scenario
         from smac.main.config_selector import ConfigSelector
 
-        space = task.space(seed)
-        untried, keys = Untried(space), _configuration_space(space, seed)
+        keys = _configuration_space(untried.space, seed)
         self._trainings: dict[Configuration, Training] = {}
 
         def existing(wanted: Mapping[str, Any]) -> Configuration | None:
@@ -222,7 +230,7 @@ class Smac:
             """SMAC3's choice of new configurations, but of those that exist, and the space's own comes first."""
 
             def __iter__(self) -> Iterator[Configuration]:
-                yield existing(space.fixed)
+                yield existing(untried.space.fixed)
                 for wanted in super().__iter__():
                     found = existing(wanted)
                     if found is None:
@@ -287,7 +295,7 @@ def _configuration_space(space: Space, seed: int) -> Any:
             case IntDistribution(low=low, high=high, log=log, step=1):
                 return ConfigSpace.Integer(name, (low, high), log=log)
             case FloatDistribution(low=low, high=high, log=log, step=None):
-                return ConfigSpace.Float(name, (low, high), log=log)
+                return ConfigSpace.Float(name, (low - MARGIN, high + MARGIN), log=log)
             case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
                 values = [low + number * step for number in range(round((high - low) / step) + 1)]
                 return ConfigSpace.Categorical(name, values, ordered=True)
@@ -318,22 +326,26 @@ class Other:
 
     check: Callable[[], Any]
     """Raises DataError if it is not installed."""
-    make: Callable[[Task, int, int], Library]
-    """Of a task, a seed and the number of trials."""
+    make: Callable[[Task, int, int, Untried], Library]
+    """Of a task, a seed, the number of trials, and what it may try."""
+    free: bool = False
+    """Whether it starts any number of configurations, within the epochs of a search of this project."""
 
     def __call__(self, task: Task, seed: int, trials: int, workers: int) -> Found:
         self.check()
+        untried = Untried(task.space(seed), math.inf if self.free else trials)
+        epochs = PAUSING_BUDGET * trials * task.epochs if self.free else math.inf
         with _silence():
-            return searched(self.make(task, seed, trials), task, trials, workers)
+            return searched(self.make(task, seed, trials, untried), task, epochs, workers)
 
 
 def _syne(name: str) -> Other:
     """A scheduler of the newest Syne Tune."""
 
-    def made(task: Task, seed: int, trials: int) -> SyneTune:
+    def made(task: Task, seed: int, trials: int, untried: Untried) -> SyneTune:
         # Its searchers draw from the global generator, whatever their seed.
         np.random.seed(seed)
-        space = task.space(seed)
+        space = untried.space
         scheduler = getattr(_baselines(old=False), name)(
             _domains(space),
             metric="accuracy",
@@ -343,7 +355,7 @@ def _syne(name: str) -> Other:
             random_seed=seed,
             points_to_evaluate=[dict(space.fixed)],
         )
-        return SyneTune(task, space, scheduler, lambda number: scheduler.suggest())
+        return SyneTune(task, untried, scheduler, lambda number: scheduler.suggest())
 
     return Other(lambda: _baselines(old=False), made)
 
@@ -351,9 +363,9 @@ def _syne(name: str) -> Other:
 def _old_syne(name: str, **settings: Any) -> Other:
     """A scheduler with a Gaussian process, of Syne Tune 0.13."""
 
-    def made(task: Task, seed: int, trials: int) -> SyneTune:
+    def made(task: Task, seed: int, trials: int, untried: Untried) -> SyneTune:
         np.random.seed(seed)
-        space = task.space(seed)
+        space = untried.space
         options: dict[str, Any] = {"debug_log": False}
         if isinstance(space, PoolSpace):
             options["restrict_configurations"] = [dict(space.fixed) | dict(row) for row in space.rows]
@@ -368,12 +380,12 @@ def _old_syne(name: str, **settings: Any) -> Other:
             search_options=options,
             **settings,
         )
-        return SyneTune(task, space, scheduler, scheduler.suggest)
+        return SyneTune(task, untried, scheduler, scheduler.suggest)
 
     return Other(lambda: _baselines(old=True), made)
 
 
-OTHERS: Mapping[str, Other] = {
+_EACH: Mapping[str, Other] = {
     "syne_asha": _syne("ASHA"),
     "syne_bohb": _syne("BOHB"),
     "syne_bore": _syne("ASHABORE"),
@@ -382,4 +394,8 @@ OTHERS: Mapping[str, Other] = {
     "syne_hypertune": _old_syne("HyperTune", brackets=BRACKETS),
     "syne_dyhpo": _old_syne("DyHPO"),
     "smac_multifidelity": Other(_smac, Smac),
+}
+OTHERS: Mapping[str, Other] = {
+    **_EACH,
+    **{f"{name}_free": replace(other, free=True) for name, other in _EACH.items()},
 }

@@ -58,17 +58,23 @@ def test_only_the_new_epochs_of_a_training_that_goes_on_cost(others: Any, monkey
             raise AssertionError
 
     library = Pausing()
-    found = others.searched(library, task, trials=30, workers=1)
+    found = others.searched(library, task, epochs=30 * task.epochs, workers=1)
     assert found.after == [None] * (task.epochs + 2) + [library.first.accuracies[-1]]
 
 
 def test_a_row_is_taken_once(others: Any) -> None:
     space = import_module("search").tasks_of(["digits"], None)["tables"][0].space(0)
-    untried = others.Untried(space)
+    untried = others.Untried(space, most=len(space.rows) + 1)
     taken = [untried.taken(space.fixed) for _ in space.rows]
     assert taken[0] == space.fixed
     assert sorted(map(str, taken)) == sorted(map(str, space.rows))
     assert untried.taken(space.fixed) is None
+
+
+def test_no_more_configurations_are_taken_than_allowed(others: Any) -> None:
+    untried = others.Untried(import_module("search").tasks_of(["digits"], None)["tables"][0].space(0), most=1)
+    assert untried.taken(untried.space.fixed) == untried.space.fixed
+    assert untried.taken(untried.space.fixed) is None
 
 
 @pytest.mark.slow
@@ -77,7 +83,7 @@ def test_a_row_is_taken_once(others: Any) -> None:
     [
         ("syne_asha,syne_bohb,syne_bore,syne_cqr", "syne-tune", range(16, 99)),
         ("syne_mobster,syne_hypertune,syne_dyhpo", "syne-tune", range(14)),
-        ("smac_multifidelity", "smac", range(99)),
+        ("smac_multifidelity,smac_multifidelity_free", "smac", range(99)),
     ],
 )
 def test_a_method_of_another_library_finds_something(methods: str, package: str, releases: range) -> None:
