@@ -13,12 +13,13 @@ unit of simulated time per epoch. Regret is (best - found) / (best - median), wh
 best trial that was trained to the end. Regret is 1 until there is such a trial. search_curves.py says what `best` and
 `median` are. `ours` is the shipped scheduler with its own sampler, `asha` is this project's own with TPE, both with a
 budget of 0.4 full trainings per trial. The others are Optuna's samplers and pruners with their defaults and no budget.
+Methods of Syne Tune and SMAC3 (search_others.py) run if --methods names them.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import curves
@@ -28,13 +29,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from search_curves import DEVELOPMENT, TABLES, Surrogate, SurrogateTask, Task, table, taskset
-from search_methods import METHODS
+from search_methods import METHODS, Method
+from search_others import OTHERS
 from threadpoolctl import threadpool_limits
 
 from pipeline.cli import guarded
 from pipeline.errors import DataError
 
 COSTS = (5, 10, 15, 20)
+ALL: Mapping[str, Method] = {**METHODS, **OTHERS}
 
 
 def names(text: str) -> list[str]:
@@ -89,12 +92,15 @@ def regrets(job: tuple[Task, str, int, int, int]) -> list[float]:
     task, method, seed, trials, workers = job
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with threadpool_limits(1):
-        found = METHODS[method](task, seed, trials, workers)
+        found = ALL[method](task, seed, trials, workers)
     return [found.regret(cost) for cost in COSTS]
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    known("method", arguments.methods, list(METHODS))
+    known("method", arguments.methods, list(ALL))
+    for name in arguments.methods:
+        if name in OTHERS:
+            OTHERS[name].check()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     results: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     by_benchmark = tasks_of(arguments.tasks, arguments.data)
@@ -137,7 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=["lcbench", "taskset", "tables"],
         help="benchmarks (lcbench: its development tasks; taskset; tables) or single tasks; default: the three",
     )
-    parser.add_argument("--methods", type=names, default=list(METHODS), help=f"of {', '.join(METHODS)}; default: all")
+    parser.add_argument(
+        "--methods",
+        type=names,
+        default=list(METHODS),
+        help=f"default: {', '.join(METHODS)}; of other libraries: {', '.join(OTHERS)}",
+    )
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--trials", type=positive, default=50, help="configurations of a search")
     parser.add_argument("--workers", type=positive, default=1)
