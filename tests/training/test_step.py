@@ -2,22 +2,20 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from places import REPOSITORY
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._mode_utils import no_dispatch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipeline import config, networks
-from pipeline.batches import augment
 from pipeline.batches.batches import Batch, OrderedBatches, TrainingBatches
 from pipeline.batches.images import Images
 from pipeline.batches.loaders import Resident
@@ -206,78 +204,93 @@ def test_rates_that_are_tensors_move_weights_as_numbers_do_and_a_checkpoint_of_e
             assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-5), (ways, name)
 
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
+GPU = torch.device("cuda:1")
 
 
-class Transfers(TorchDispatchMode):
-    """Collects the names of operations that copy from the CPU to a GPU, which may wait for it."""
+class PretendedGpu(FakeTensorMode):
+    """Tensors can be sent to a second GPU, where shapes and devices are checked only. The CPU computes as ever."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
+        super().__init__(allow_non_fake_inputs=True)
+        self.sent: list[str] = []
+        """Names of operations that read a tensor of the CPU for the GPU, which may wait for that."""
+        self.launched: set[str] = set()
+        """Names of operations on the GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor) and made.device == GPU:
-            given = [one for one in args if isinstance(one, torch.Tensor)]
-            self.names += [func.overloadpacket.__name__ for one in given if one.device.type == "cpu" and one.ndim]
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        if kwargs.get("device") != GPU and not any(one.device == GPU for one in given):
+            if any(isinstance(one, FakeTensor) for one in given):  # on the way to the GPU
+                return super().__torch_dispatch__(func, types, args, kwargs)
+            return func(*args, **kwargs)
+        self.launched.add(name)
+        self.sent += [name for one in given if one.device.type == "cpu" and one.ndim]
+        made = super().__torch_dispatch__(func, types, args, kwargs)
+        for one in tree_leaves(made):
+            assert not isinstance(one, torch.Tensor) or one.device == GPU, f"{name} waits for the GPU"
         return made
 
 
 @pytest.fixture
-def there() -> Iterator[Callable[[Any], Any]]:
-    """Makes tensors look as if they were on the second GPU: shapes and devices are checked, nothing is computed."""
+def pretended() -> Iterator[PretendedGpu]:
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
         pytest.skip("PyTorch 2.9 asks the driver even for a tensor that only looks as if it were on a GPU")
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        yield lambda tensor: mode.from_tensor(tensor.detach()).to(GPU) if isinstance(tensor, torch.Tensor) else tensor
+    with PretendedGpu() as gpu:
+        yield gpu
 
 
-def test_augmenting_on_the_second_gpu_stays_there_without_a_transfer_or_a_matrix_product(
-    there: Callable[[Any], Any],
+AUGMENTED = {"auto": "rand", "erasing": 0.5, "padding_mode": "reflect", "mixup": 0.2, "cutmix": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("policy", "others"),
+    [
+        ("none", {}),
+        ("none", {"auto": "trivial"}),
+        ("flip", {}),
+        ("flip", {"flip": "random", "mixup": 1.0}),
+        ("crop_flip", {}),
+        ("crop_flip_cutout", {}),
+        ("crop_flip_cutout", AUGMENTED),
+    ],
+)
+@pytest.mark.parametrize("small_epochs", [0, 1])
+def test_batches_of_an_epoch_are_made_on_the_second_gpu_without_a_wait_a_transfer_or_a_matrix_product(
+    pretended: PretendedGpu, policy: str, others: dict[str, Any], small_epochs: int
 ) -> None:
-    random = torch.Generator().manual_seed(0)
-    how = Augment(policy="crop_flip_cutout", auto="rand", erasing=0.5, padding_mode="reflect", mixup=0.2, cutmix=0.2)
-    with no_dispatch():
-        draws = augment.draw(how, 64, (32, 32), random).to(CPU, 64)
-        mixings = augment.draw_mixings(how, 8, 64, (32, 32), random, CPU)
-        images, colour = (
-            torch.zeros(64, 32, 32, 3, dtype=torch.uint8),
-            augment.colour_of((0.5,) * 3, CPU),
-        )
-        operation = SimpleNamespace(numpy=draws.operation.numpy().copy)
-    moved = {name: there(value) for name, value in vars(draws).items()} | {"operation": operation}
-    images, colour = there(images), there(colour)
-    mixings = [augment.Mixing(there(mixing.share), there(mixing.box)) for mixing in mixings if mixing]
-    with Transfers() as transfers, Ops() as ops:
-        changed = augment.apply(images, replace(draws, **moved), colour)
-        for mixing in mixings:
-            mixed = augment.mix(changed, mixing)
-        small = augment.resized(mixed, 0.75)
-    assert {changed.device, mixed.device, small.device} == {GPU}
-    assert changed.is_contiguous(memory_format=torch.channels_last)
-    assert not transfers.names
-    assert not {"mm", "bmm", "matmul", "addmm"} & set(ops.counts)
+    random = np.random.default_rng(0)
+    images = Images(random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40) % 10)
+    loader = Resident(images, GPU)
+    loader.at_once_bytes = 16 * images.pixels[0].nbytes
+    how = Augment.model_validate({"policy": policy} | others)
+    batches = TrainingBatches(
+        loader, np.arange(40), batch_size=8, policy=how, fill=(0.5,) * 3, seed=0, small_epochs=small_epochs
+    )
+    epoch = batches.epoch(1)
+    made = [next(epoch)]
+    pretended.sent.clear()  # what is sent before the first step
+    made += epoch
+    assert len(made) == 5
+    for batch in made:
+        tensors = [one for one in tree_leaves(tuple(batch)) if one is not None]
+        assert {one.device for one in tensors} == {GPU}
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert not pretended.sent
+    assert not {"mm", "bmm", "matmul", "addmm"} & pretended.launched
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_a_network_its_optimiser_and_its_average_stay_on_the_second_gpu(
-    there: Callable[[Any], Any], optimizer: str
+    pretended: PretendedGpu, optimizer: str
 ) -> None:
     """Not seen so: backward, autocast, the fused SGD, and the fused Adam by rates that are tensors, which ask for the
     GPU itself."""
     settings = settings_of(".", **{"train.optimizer": optimizer})
-    with no_dispatch():
-        pair = [networks.build(settings.model, META, seed=0) for _ in range(2)]
-    for module in (module for network in pair for module in network.modules()):
-        for name, value in module._parameters.items():
-            if value is not None:
-                moved = there(value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value)
-                module._parameters[name] = torch.nn.Parameter(moved, requires_grad=value.requires_grad)
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = there(buffer)
-    network, kept = pair
-    images = there(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
+    network, kept = (networks.build(settings.model, META, seed=0) for _ in range(2))
+    for each in (network, kept):
+        each.to(memory_format=torch.channels_last).to(GPU)
+    images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8).to(GPU)
     made = build_optimizer(network, settings.train, fused=True, bf16=True, packed=True)
     schedule = Schedule(made, settings.train, 2, on=GPU if optimizer == "muon" else None)
     average = Average(kept, network)
@@ -285,10 +298,10 @@ def test_a_network_its_optimiser_and_its_average_stay_on_the_second_gpu(
         assert network(images).device == GPU
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        with Transfers() as transfers:
-            made.step()
-            average.update(now.share)
-        assert step == 0 or not transfers.names
+        pretended.sent.clear()
+        made.step()
+        average.update(now.share)
+        assert step == 0 or not pretended.sent
         if optimizer == "muon":
             assert {group["lr"].device for group in made.param_groups} == {GPU}
     assert {tensor.device for state in made.state.values() for tensor in state.values() if torch.is_tensor(tensor)} == {
