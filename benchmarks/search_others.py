@@ -85,7 +85,7 @@ class Untried:
         if self._most <= 0 or self._left == []:
             return None
         self._most -= 1
-        if self._left is None:
+        if self._left is None or not isinstance(self.space, PoolSpace):
             return self.space.snapped(values)
         nearest = replace(self.space, rows=self._left).snapped(values)
         self._left.remove(nearest)
