@@ -2,9 +2,10 @@
 
 After airbench94_muon (Jordan 2024, https://github.com/KellerJordan/cifar10-airbench): all 50,000 images, batches of
 2,000, eight epochs, Muon for the filters, which are renormalised before each step, SGD for head and norms, rates that
-fall linearly to 0, and as a figure of its own test-time augmentation by six views. Left out: weights in half precision
-(the network computes in bf16 where the GPU has it, like every training here), a trained bias of the whitening, and
-compiling. It is no recipe of params.yaml: the pipeline has no training without validation images.
+fall linearly to 0, and as a figure of its own test-time augmentation by six views. Where the device computes in bf16,
+filters and head are bf16 themselves (there they are fp16), without a copy in float32; norms stay float32. Left out: a
+trained bias of the whitening, and compiling. It is no recipe of params.yaml: the pipeline has no training without
+validation images, and its weights are float32.
 """
 
 import time
@@ -51,6 +52,10 @@ def course(archive: Archive, device: Device, seed: int, size: Size) -> Iterator[
     network = networks.build(recipe("shipped", **values).model, archive.meta, seed)
     sample = archive.training.gather(everything[:: max(1, len(everything) // 2_000)])
     network.prepare(torch.from_numpy(sample).permute(0, 3, 1, 2))
+    if device.precision == "bf16":
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.bfloat16()
     loop.place(network, device)
     how = Augment.model_validate({"policy": "crop_flip", "padding": 1 / 16, "padding_mode": "reflect"})
     batches = TrainingBatches(
