@@ -46,8 +46,6 @@ class Graph:
         `like` is a graph for the same input and the same classes, of any architecture: what is written beside it is
         reused, which saves the time for making it.
         """
-        import torch
-
         self._description: Mapping[str, Any] = getattr(network, "description", {})
         if like:
             # As mlflow.pytorch.save_model of MLflow 3.17 exports, without writing what is beside the graph.
@@ -57,7 +55,7 @@ class Graph:
         with tempfile.TemporaryDirectory(prefix="graph-") as temporary:
             folder = Path(temporary, "model")
             _save(ready(network), example, folder)
-            self._program = torch.export.load(folder / _PROGRAM)
+            self._program = program.load_graph(folder / _PROGRAM)
             self._texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         self._texts |= served_code.files()
 

@@ -1,6 +1,7 @@
 """A network as a graph of torch.export (.pt2), which holds numbers and operations, and no code."""
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,15 +38,23 @@ def save(program: "ExportedProgram", description: Mapping[str, Any], path: Path)
         torch.export.save(program, file, extra_files={_DESCRIPTION: text})
 
 
-def read(path: Path) -> "tuple[ExportedProgram, Mapping[str, Any]]":
-    """What `save` wrote. Raises PipelineError if the file is damaged, of another program or of another version."""
+def load_graph(path: Path) -> "ExportedProgram":
+    """The graph in a file of torch.export."""
     import torch
 
+    with warnings.catch_warnings():
+        # PyTorch 2.9 keeps weights in the memory that it has read, which nothing else has.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
+        return torch.export.load(path)
+
+
+def read(path: Path) -> "tuple[ExportedProgram, Mapping[str, Any]]":
+    """What `save` wrote. Raises PipelineError if the file is damaged, of another program or of another version."""
     try:
         with zipfile.ZipFile(path) as archive:  # of others torch would log a traceback
             (entry,) = [name for name in archive.namelist() if name.endswith(f"/{_DESCRIPTION}")]
             description = json.loads(archive.read(entry))
-        return torch.export.load(path), description
+        return load_graph(path), description
     except Exception as error:  # torch raises nearly anything for a damaged file
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise PipelineError(f"{path} is no .pt2 file of this project ({reason}).") from error

@@ -81,9 +81,9 @@ def test_an_exception_inside_keeps_its_traceback_and_names_the_file(code: Path) 
 
 
 def test_a_file_with_the_name_of_another_module_is_reported(code: Path) -> None:
-    code.rename("statistics.py")
-    Path("params.yaml").write_text('model: {family: "statistics:build"}\n')
-    with pytest.raises(ConfigError, match=r"statistics\.py: the module statistics is .* here: give the file another"):
+    code.rename("json.py")
+    Path("params.yaml").write_text('model: {family: "json:build"}\n')
+    with pytest.raises(ConfigError, match=r"json\.py: the module json is .* here: give the file another"):
         networks.build(loaded().model, META, 0)
 
 
