@@ -247,9 +247,12 @@ def test_runs_models_and_artifacts_have_arrived_at_the_server(away: Away, monkey
     for run in trials.values():
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train.validation_accuracy")]
         assert sorted(set(steps)) == list(range(1, max(steps) + 1))
-    for run in finished:
-        assert client.list_artifacts(run.info.run_id)
-        (output,) = run.outputs.model_outputs
+    assert all(client.list_artifacts(run.info.run_id) for run in finished)
+    # The model of a trial that ended just before the first owner was killed may be missing (docs/scale.md).
+    ended_there = [number for number in trials if f"trial {number}: finished" in away.said["there"]]
+    assert ended_there
+    for number in ended_there:
+        (output,) = trials[number].outputs.model_outputs
         assert mlflow.pytorch.load_model(f"models:/{output.model_id}")
 
 
