@@ -8,9 +8,12 @@
 ARCHIVE is cifar-10-python.tar.gz. `crossing` trains on the first 500 images of each class, at half their size, 30 % of
 them for validation, in a space whose curves cross: schedules, optimizers and depths that begin badly can end well.
 `shipped` has the recipe and the space of the project's params.yaml, on the same images. `digits` searches the space of
-`crossing` on the handwritten digits. A table is benchmarks/curves/NAME.csv: the values of a
-configuration, its seed and the validation accuracy after each epoch. Its first row has the values that a search begins
-with. --seed 1 writes NAME-1.csv, with the same configurations and other seeds: the noise.
+`crossing` on the handwritten digits. `resnet20` has the recipe and the space of examples/resnet20, with 8 epochs and
+half its widths, on 2,000 images of each class, at half their size.
+
+A table is benchmarks/curves/NAME.csv: the values of a configuration, its seed and the validation accuracy after each
+epoch. Its first row has the values that a search begins with. --seed 1 writes NAME-1.csv, with the same configurations
+and other seeds: the noise.
 
 --trials is the number of rows wanted. Trainings that end are added to the table, also if the run is stopped; the same
 command resumes it, and in a new folder it trains what the table lacks. Hours, on two cores.
@@ -43,7 +46,6 @@ Row: TypeAlias = dict[str, str]
 """Of a table, by the names of its columns."""
 
 TABLES = Path(__file__).parent / "curves"
-PER_CLASS = 500
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Recipe:
     data: Mapping[str, Any]
     space: Mapping[str, Any]
     values: Mapping[str, Mapping[str, Any]]
+    per_class: int = 0
+    """The first training images of each class of CIFAR-10; 0: other data."""
 
     @property
     def epochs(self) -> int:
@@ -119,20 +123,48 @@ _SPEED: dict[str, dict[str, Any]] = {
         "validation_share": 0.3,
     },
 }
+_RESNET20: dict[str, dict[str, Any]] = {
+    "model": {"family": "resnet", "depth": 20, "width": 8},
+    "augment": {"policy": "crop_flip", "flip": "random", "padding": 0.125, "small_side": 1},
+    "train": {
+        "epochs": 8,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "learning_rate": 0.2,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "one_cycle",
+        "warmup": 0.25,
+        "ema": 0,
+        "label_smoothing": 0,
+        "validation_share": 0.3,
+    },
+}
+_AROUND_RESNET20 = {
+    "train.learning_rate": {"low": 0.02, "high": 0.8, "log": True},
+    "train.batch_size": [64, 128, 256],
+    "train.weight_decay": {"low": 5e-5, "high": 5e-3, "log": True},
+    "train.label_smoothing": {"low": 0.0, "high": 0.2},
+    "model.depth": {"low": 8, "high": 32, "step": 6},
+    "model.width": [4, 8, 12],
+    "augment.policy": ["flip", "crop_flip", "crop_flip_cutout"],
+    "augment.cutout": {"low": 0.25, "high": 0.6, "when": {"augment.policy": ["crop_flip_cutout"]}},
+}
 RECIPES = {
-    "crossing": Recipe(_SMALL_CIFAR, _CROSSING, _PLAIN),
-    "shipped": Recipe(_SMALL_CIFAR, _SHIPPED, _SPEED),
+    "crossing": Recipe(_SMALL_CIFAR, _CROSSING, _PLAIN, per_class=500),
+    "shipped": Recipe(_SMALL_CIFAR, _SHIPPED, _SPEED, per_class=500),
+    "resnet20": Recipe(_SMALL_CIFAR, _AROUND_RESNET20, _RESNET20, per_class=2000),
     "digits": Recipe({"name": "digits"}, _CROSSING, _PLAIN),
 }
 
 
-def write_images(archive: Path, folder: Path) -> None:
+def write_images(archive: Path, folder: Path, per_class: int) -> None:
     """The first images of each class as PNG files: train/CLASS/NUMBER.png; and a hundred of each of the test set."""
     counts: Counter[tuple[str, int]] = Counter()
     with tarfile.open(archive) as opened:
         names = pickle.load(_member(opened, "batches.meta"), encoding="latin1")["label_names"]
         for part, most, members in (
-            ("train", PER_CLASS, [f"data_batch_{number}" for number in range(1, 6)]),
+            ("train", per_class, [f"data_batch_{number}" for number in range(1, 6)]),
             ("test", 100, ["test_batch"]),
         ):
             for member in members:
@@ -161,10 +193,10 @@ def prepare(name: str, folder: Path, archive: Path | None, rows: Sequence[Row], 
         # A study of another seed draws other configurations than those that are there.
         content = recipe.params | {"tune": recipe.params["tune"] | {"first": first, "seed": len(rows)}}
         (folder / "params.yaml").write_text(config.yaml_text(content), encoding="utf-8")
-    if recipe.data is _SMALL_CIFAR and not (folder / "images" / "test").is_dir():
+    if recipe.per_class and not (folder / "images" / "test").is_dir():
         if archive is None or not archive.is_file():
             raise PipelineError("--data must name cifar-10-python.tar.gz.")
-        write_images(archive, folder / "images")
+        write_images(archive, folder / "images", recipe.per_class)
     if not (folder / "data" / "meta.json").is_file():
         subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=folder, check=True)
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from places import REPOSITORY
+from searches import EPOCHS, SPACE, curve, owner
+
+from pipeline.search.engines.simulated import SimulatedEngine
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -60,6 +63,21 @@ def test_only_the_new_epochs_of_a_training_that_goes_on_cost(others: Any, monkey
     library = Pausing()
     found = others.searched(library, task, epochs=30 * task.epochs, workers=1)
     assert found.after == [None] * (task.epochs + 2) + [library.first.accuracies[-1]]
+
+
+def test_optuna_in_the_place_of_a_scheduler_prunes_and_keeps_to_the_budget(others: Any, tmp_path: Path) -> None:
+    scheduler = import_module("search_real").OptunasScheduler(SPACE, EPOCHS, 0)
+    search = owner(tmp_path, engine=SimulatedEngine(curve, workers=2), scheduler=scheduler, trials=30, budget=15)
+    search.run()
+    trials = search.ledger.trials
+    assert trials[0].values == SPACE.own
+    assert sum(len(trial.scores) for trial in trials) <= 15 * EPOCHS
+    assert {trial.state for trial in trials} == {"finished", "pruned"}
+    asked = scheduler._study.trials
+    assert [SPACE.snapped(trial.params) for trial in asked] == [trial.values for trial in trials]
+    assert [trial.value for trial in asked if trial.state.name == "COMPLETE"] == [
+        trial.scores[-1] for trial in trials if trial.state == "finished"
+    ]
 
 
 def test_a_row_is_taken_once(others: Any) -> None:

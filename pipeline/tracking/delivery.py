@@ -40,6 +40,8 @@ class Recorded:
     """The outcome, such as finished or paused; None while it is open."""
     last_step: int
     """The last step of train.validation_accuracy; 0 if there is none."""
+    has_model: bool
+    """Whether it has logged one."""
 
 
 @dataclass
@@ -175,6 +177,7 @@ class Delivery:
                     run.info.status,
                     Outcome.PAUSED if paused else run.data.tags.get("ended"),
                     internals.last_step(run, "train.validation_accuracy"),
+                    bool(run.outputs and run.outputs.model_outputs),
                 )
             return found
 

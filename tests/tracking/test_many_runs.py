@@ -61,10 +61,10 @@ def test_the_children_of_a_run_are_reported_as_mlflow_has_them(project: Project)
         tracker.open("stranger", parent="other")
         wait_until(lambda: not tracker.waiting)
         assert tracker.children("study") == {
-            "trial-0": Recorded("FINISHED", "finished", 0),
-            "trial-1": Recorded("KILLED", "pruned", 1),
-            "trial-2": Recorded("SCHEDULED", "paused", 2),
-            "trial-3": Recorded("RUNNING", None, 3),
+            "trial-0": Recorded("FINISHED", "finished", 0, False),
+            "trial-1": Recorded("KILLED", "pruned", 1, False),
+            "trial-2": Recorded("SCHEDULED", "paused", 2, False),
+            "trial-3": Recorded("RUNNING", None, 3, False),
         }
         assert tracker.children("nobody") == {}
 

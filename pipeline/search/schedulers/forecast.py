@@ -15,7 +15,7 @@ SMALLEST_ERROR = 0.002
 
 
 class Forecast:
-    """The predicted final score of every trial, on the model's scale: higher is better, mean 0, sd 1."""
+    """The predicted final score of every trial, on the model's scale: higher is better, mean 0 of what was seen."""
 
     def __init__(self, space: Space, trials: Sequence[TrialView], epochs: int, rungs: Iterable[int]) -> None:
         self._space, self._trials = space, trials
@@ -36,7 +36,9 @@ class Forecast:
         owners = np.array([index for index, _, _ in points] + failed)
         times = np.array([epoch for _, epoch, _ in points] + [epochs] * len(failed))
         targets = -np.log(1 - np.append(scores, np.full(len(failed), scores.min())) + SMALLEST_ERROR)
-        self._centre, self._width = float(targets.mean()), max(float(targets.std()), 1e-6)
+        # Most scores can be of first epochs, which differ little. Ends differ by as much as a whole curve rises.
+        self._centre = float(targets.mean())
+        self._width = max(float(targets.std()), _rise(owners, times, targets, epochs), 1e-6)
         targets = (targets - self._centre) / self._width
         values = [trial.values for trial in trials]
         features = space.encode(values)
@@ -103,6 +105,18 @@ class Forecast:
     def expected_improvement(self, many: Sequence[Values]) -> Floats:
         """[n], of new trials with these values over the best prediction of any trial."""
         return expected_improvement(*self._process.new(self._space.encode(many)), self._incumbent)
+
+
+def _rise(owners: Ints, times: Ints, targets: Floats, epochs: int) -> float:
+    """From the first point to the last of a curve that was seen to its end: the median; 0 if there is none.
+
+    All arrays are [points], those of a curve in the order of their epochs.
+    """
+    firsts = np.unique(owners, return_index=True)[1]
+    first_of = dict(zip(owners[firsts].tolist(), targets[firsts].tolist(), strict=True))
+    ends = np.flatnonzero(times == epochs)
+    rises = [abs(targets[end] - first_of[owners[end]]) for end in ends if end not in firsts]
+    return float(np.median(rises)) if rises else 0.0
 
 
 def to_go(times: Ints, epochs: int) -> Floats:

@@ -80,18 +80,25 @@ class Recorder(Watcher):
         return f"{number}: {values}"[:NAME_LENGTH]
 
     def reconcile(self) -> None:
-        """Records what MLflow lacks of paused and ended trials; nothing while MLflow does not answer."""
+        """Records what MLflow lacks of paused and ended trials; nothing while MLflow does not answer.
+
+        To be called when an owner has been made: it fetches the models of trials that ended on another machine.
+        """
         known = self.study.tracker.children(self.study.parent.key)
         for trial in self.ledger.trials if known is not None else ():
             if trial.state == "running":
                 continue
             outcome = trial.outcome or Outcome.PAUSED
             recorded = known.get(self.key(trial)) if known else None
+            if (
+                recorded and recorded.has_model and self._folder(trial).exists()
+            ):  # an owner in another folder may have logged it
+                self._exported(trial).touch()
             complete = recorded and recorded.ended == outcome and recorded.last_step >= len(trial.scores)
             if complete and not (outcome is Outcome.FINISHED and self._lacks_model(trial)):
                 continue
             if recorded is None:
-                (self._folder(trial) / "exported").unlink(missing_ok=True)  # the store that it refers to is gone
+                self._exported(trial).unlink(missing_ok=True)  # the store that it refers to is gone
             self._open(trial, self.setup.config_of(trial))
             for epoch in read_epochs(self._folder(trial)).values():
                 self._log_epoch(trial, epoch)
@@ -173,9 +180,13 @@ class Recorder(Watcher):
     def _reached(self, trial: Trial) -> Path:
         return self._folder(trial) / "reached.json"
 
+    def _exported(self, trial: Trial) -> Path:
+        """Marks a trial whose model MLflow has, or can't have."""
+        return self._folder(trial) / "exported"
+
     def _lacks_model(self, trial: Trial) -> bool:
-        folder = self._folder(trial)
-        return bool(self.models) and (folder / "model.safetensors").exists() and not (folder / "exported").exists()
+        weights = self._folder(trial) / "model.safetensors"
+        return bool(self.models) and weights.exists() and not self._exported(trial).exists()
 
     def _open(self, trial: Trial, settings: Config) -> None:
         # The folder is made before the run. As long as it is missing, MLflow has no run of the trial to search for.
@@ -225,7 +236,7 @@ class Recorder(Watcher):
                 run.set_tags({"model.error": error})
             else:
                 run.log_saved_model(model)
-            (folder / "exported").touch()
+            self._exported(trial).touch()
             self._finish(trial, outcome)
 
         if self.models:

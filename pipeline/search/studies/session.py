@@ -176,7 +176,6 @@ class Session:
     ) -> None:
         tune = self._spec.settings.tune
         recorder = resources.recorder(ledger)
-        recorder.reconcile()
         epochs = recorder.setup.epochs
         display = StudyDisplay(self._console, ledger, title=title, trials=source.total, epochs=epochs, budget=budget)
         if title == "trial":
@@ -197,6 +196,7 @@ class Session:
             ),
             watchers=(recorder, display, self._deadline, *watchers),
         )
+        recorder.reconcile()  # the owner has fetched the models of trials that ended on another machine
         self._deadline.owner = owner
         with display, stopping(owner, display), resources.run.tracker.putting_off():
             complete = owner.run()

@@ -345,6 +345,19 @@ def test_the_end_of_a_curve_is_less_certain_where_none_of_its_kind_was_seen_to_i
     assert sds[1] > 1.3 * sds[0]
 
 
+def test_first_epochs_that_hardly_differ_do_not_make_it_sure_of_ends() -> None:
+    """One curve was seen to its end: others may rise less or more, however many of their first epochs are alike."""
+    space = Space({"rate": Range(low=0.0, high=1.0, when={})}, {"rate": 0.5})
+    generator = np.random.default_rng(0)
+    trials = [TrialView(0, {"rate": 0.5}, (0.2, 0.25, 0.3, 0.32, 0.36, 0.4, 0.42, 0.43), "finished", 8)]
+    trials += [
+        paused(number, {"rate": float(rate)}, 0.2 + generator.normal(0, 0.004))
+        for number, rate in enumerate(generator.random(20), 1)
+    ]
+    ends = Forecast(space, trials, 8, (1, 2, 3, 5, 8)).ends()
+    assert np.mean([sd for number, (_, sd) in ends.items() if number]) > 0.0025  # 0.0019 by the spread of all scores
+
+
 def test_the_distance_from_the_end_is_1_after_the_first_epoch_and_0_after_the_last() -> None:
     assert to_go(np.array([1, 4, 16]), 16) == pytest.approx([1, 0.5, 0])
     assert to_go(np.array([1]), 1) == pytest.approx([0])

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,17 +19,20 @@ from mlflow import MlflowClient
 from optuna.storages.journal import JournalFileBackend
 from searches import EPOCHS, SPACE, Halves, curve
 
-from pipeline import config
+from pipeline import config, networks
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.exporting.process import Exporter
 from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.records import load_meta
 from pipeline.search.engines.base import Message
 from pipeline.search.engines.simulated import Fault, SimulatedEngine
+from pipeline.search.engines.store import Store
 from pipeline.search.studies.epochs import read_epochs
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.models import Models
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.recorder import NAME_LENGTH, Recorder, StudyRun
@@ -55,6 +59,8 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
         engine: Any = None,
         watch: Callable[[Owner], None] = lambda owner: None,
         timing: Timing | None = None,
+        store: Store | None = None,
+        models: Models | None = None,
         **limits: Any,
     ) -> Owner:
         engine = engine or SimulatedEngine(curve, confusion=CONFUSION)
@@ -65,11 +71,11 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
         with Tracker(project, timing=timing) as tracker:
             parent = tracker.open("study-1", name="study main")
             ledger = Ledger(journal(project.optuna_journal), "main")
-            setup = TrialSetup(config_of=config_of, epochs=EPOCHS, folder=project.study_folder("main") / "trials")
+            folder = project.study_folder("main") / "trials"
+            setup = TrialSetup(config_of=config_of, epochs=EPOCHS, folder=folder, store=store)
             run = StudyRun(tracker, parent, load_meta(project.meta), tags={})
-            recorder = Recorder(study=run, ledger=ledger, setup=setup, phase="trial")
+            recorder = Recorder(study=run, ledger=ledger, setup=setup, phase="trial", models=models)
             tracker.send_leftovers()
-            recorder.reconcile()
             owner = Owner(
                 ledger=ledger,
                 source=Proposals(4, SPACE, Proposer(SPACE, "random", 0), 0),
@@ -79,8 +85,12 @@ def search(project: Project, settings: Config, migrated: Path) -> Callable[..., 
                 limits=Limits(**{"budget": 3.0} | limits),
                 watchers=(recorder,),
             )
+            recorder.reconcile()
             watch(owner)
             owner.run()
+            while models and models.waiting:
+                models.tick()
+                time.sleep(0.02)
             parent.finish(Outcome.FINISHED)
         return owner
 
@@ -218,6 +228,38 @@ def test_an_owner_in_another_folder_goes_on_with_the_runs_that_are_there(
     client = MlflowClient(f"sqlite:///{project.home / 'mlflow.db'}")
     keys = [run.data.tags["pipeline.key"] for run in client.search_runs(["1"], max_results=100)]
     assert len(keys) == len(set(keys)) == 5  # four trials and the study
+
+
+def test_an_owner_in_another_folder_logs_the_models_that_mlflow_lacks_and_no_other_again(
+    project: Project,
+    settings: Config,
+    search: Callable[..., Owner],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    networks.save(networks.build(settings.model, load_meta(project.meta), 0), weights)
+    store = Store(f"file://{tmp_path}/store")
+    for number in range(4):
+        folder = store / f"{number:04}"
+        folder.claim("only", tmp_path)
+        folder.put("only", {"model.safetensors": weights})
+    owner = search(store=store)  # killed before it has logged a model
+    finished = {trial.number for trial in owner.ledger.trials if trial.state == "finished"}
+    models = Models(Exporter(project.meta, project.training_data))
+    make = Mock(side_effect=models.make)
+    monkeypatch.setattr(models, "make", make)
+    try:
+        for _ in range(2):
+            shutil.rmtree(project.study_folder("main"))  # as in a folder that shares the ledgers and the store alone
+            search(store=store, models=models)
+            runs = MlflowClient(f"sqlite:///{project.home / 'mlflow.db'}").search_runs(["1"])
+            logged = {int(run.data.tags["trial"]): run.outputs for run in runs if "trial" in run.data.tags}
+            models_of = {number: len(outputs.model_outputs) if outputs else 0 for number, outputs in logged.items()}
+            assert models_of == {number: int(number in finished) for number in range(4)}
+            assert make.call_count == len(finished)
+    finally:
+        models.exporter.close()
 
 
 def apart(do: Callable[[], Any]) -> int:
