@@ -90,9 +90,8 @@ class Recorder(Watcher):
                 continue
             outcome = trial.outcome or Outcome.PAUSED
             recorded = known.get(self.key(trial)) if known else None
-            if (
-                recorded and recorded.has_model and self._folder(trial).exists()
-            ):  # an owner in another folder may have logged it
+            # An owner in another folder may have logged it.
+            if recorded and recorded.has_model and self._folder(trial).exists():
                 self._exported(trial).touch()
             complete = recorded and recorded.ended == outcome and recorded.last_step >= len(trial.scores)
             if complete and not (outcome is Outcome.FINISHED and self._lacks_model(trial)):
