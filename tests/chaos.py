@@ -1,9 +1,11 @@
 """A search that is killed at random, again and again, until it is over; and the ledgers that it leaves."""
 
 import csv
+import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,34 @@ def disturbed(command: list[str], folder: Path, seed: int, kills: int) -> int:
         with (folder / "chaos.log").open("ab") as log:
             # A session of its own: what is sent to its group reaches nobody else.
             owner = psutil.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        while done < kills and owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
-            # Most lives end before much is done, so that the search does not end before the kills do.
-            time.sleep(draw.choice((draw.uniform(0.2, 4), draw.uniform(3, 7))))
-            victims = _victims(owner, draw)
-            if not victims:
-                break
-            done += 1
-            if _strike(owner, victims, draw):
-                break
-        children = owner.children(recursive=True) if owner.is_running() else []
-        code = owner.wait(timeout=240)
+        try:
+            done = _struck(owner, draw, done, kills)
+            children = owner.children(recursive=True) if owner.is_running() else []
+            code = owner.wait(timeout=240)
+        except BaseException:  # a time limit of the test's too: the next test must not meet what is left
+            with suppress(ProcessLookupError):
+                os.killpg(owner.pid, signal.SIGKILL)
+            owner.wait()
+            raise
         _, alive = psutil.wait_procs(children, timeout=20)
         assert not alive, f"outlived their owner: {alive}"
         if code == 0:
             return done
         assert done <= kills, f"exit code {code}, see {folder / 'chaos.log'}"
+
+
+def _struck(owner: psutil.Popen, draw: random.Random, done: int, kills: int) -> int:
+    """Strikes until the owner ends, or `kills` are done; returns how many are done."""
+    while done < kills and owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
+        # Most lives end before much is done, so that the search does not end before the kills do.
+        time.sleep(draw.choice((draw.uniform(0.2, 4), draw.uniform(3, 7))))
+        victims = _victims(owner, draw)
+        if not victims:
+            break
+        done += 1
+        if _strike(owner, victims, draw):
+            break
+    return done
 
 
 def _victims(owner: psutil.Popen, draw: random.Random) -> list[psutil.Process]:
