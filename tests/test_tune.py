@@ -59,6 +59,7 @@ def test_a_wrong_argument_is_refused_with_its_sentence(
     [
         (["--set", "train.epoch=9"], "train.epoch is not a key; did you mean train.epochs?"),
         (["--set", "train.epochs"], "--set takes NAME=VALUE, such as train.epochs=9, got train.epochs"),
+        (["--set", "tune.storage=postgresql://h/x"], "tune.storage can't be --set: write it into params.yaml"),
         (["--set", "train.epochs=[1"], "--set train.epochs is not a YAML value: [1"),
         (["--set", "train.epochs=0"], "train.epochs must be at least 1, got 0"),
         (["--set", "tune.scheduler=best"], "tune.scheduler must be freeze_thaw, asha or none, got"),

@@ -40,6 +40,8 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set takes NAME=VALUE, such as train.epochs=9, got {setting}")
+        if name.strip() == "tune.storage":  # without --set, study, ensemble and --list would look elsewhere
+            raise ConfigError("tune.storage can't be --set: write it into params.yaml, where all commands read it.")
         found[name.strip()] = config.parse_value(text, f"--set {name}")
     for option in ("trials", "engine", "address", "workers", "workers_per_gpu"):
         value = getattr(arguments, option, None)
