@@ -11,6 +11,7 @@ JOBS ?= 2
 EXTRAS ?= dev
 DIR ?= .
 installed := $(VENV)/.installed
+install = $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: setup demo cluster-demo test test-quick lint check ui
@@ -21,14 +22,18 @@ setup: $(installed)
 $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, %s is %s; name another: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(install) '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(installed)
 	sh examples/demo.sh
 
-cluster-demo: EXTRAS = dev,cluster
-cluster-demo: $(installed)
+# An environment that is there already may lack what the cluster needs.
+$(installed)-cluster: $(installed)
+	$(install) '.[$(EXTRAS),cluster]'
+	@touch $@
+
+cluster-demo: $(installed)-cluster
 	python deploy/demo.py --wait
 
 # JOBS processes of one thread each. OpenMP's threads, where a test asks for several, would else wait for a core of the

@@ -52,6 +52,13 @@ def left(folder: Path) -> list[str]:
     return found
 
 
+def test_make_adds_what_the_cluster_needs_to_an_environment_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / ".installed").touch()
+    command = ["make", "--dry-run", "cluster-demo", f"VENV={tmp_path}", "EXTRAS=dev"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.index("--editable '.[dev,cluster]'") < done.stdout.index("deploy/demo.py")
+
+
 def test_a_search_on_all_servers_loses_nothing_with_a_node_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     demo = begun(folder, log)
