@@ -283,7 +283,8 @@ def demo(stack: ExitStack, trials: int, wait: bool) -> None:
     search(project, root / "search.log", environment, trials, cluster)
     shown(f"{server}/studies", passwords["PGPASSWORD"], environment["MLFLOW_TRACKING_URI"], trials)
     if wait:
-        input(f"\nAll of it is up, and the project is in {project}. Enter ends it. ")
+        with suppress(EOFError):  # there may be no terminal to press Enter at
+            input(f"\nAll of it is up, and the project is in {project}. Enter ends it. ")
 
 
 def watch_signals() -> None:

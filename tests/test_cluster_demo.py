@@ -34,9 +34,10 @@ def folder() -> Iterator[Path]:
 def begun(folder: Path, log: Path) -> "subprocess.Popen[bytes]":
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "deploy/demo.py", "--trials", "4"],
+            [sys.executable, "deploy/demo.py", "--trials", "4", "--wait"],
             cwd=REPOSITORY,
             env=os.environ | {"TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
