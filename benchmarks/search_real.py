@@ -9,7 +9,8 @@ which is asked after each epoch, with their defaults. All begin with the values 
 trials, of epochs and of workers, and train by the same engine. The best trial that was trained to the end is trained
 again with new seeds: `confirmed` is their mean accuracy on the validation part.
 
-Results are added to FOLDER/NAME/results.json after each search; the same command goes on with what is missing.
+Results are added to FOLDER/NAME/results.json after each search, with the values and the curve of each trial. The same
+command goes on with what is missing.
 """
 
 import argparse
@@ -179,6 +180,7 @@ class Search:
             "after": {f"{share:g}": found.after(share) for share in SHARES},
             "values": dict(best.values),
             "confirmed": [trial.scores[-1] for trial in again.trials if trial.scores],
+            "trials": [{"values": dict(trial.values), "scores": list(trial.scores)} for trial in ledger.trials],
         }
 
     def _own(self, phase: str, source: TrialSource, scheduler: Scheduler, budget: float, watcher: Watcher) -> Ledger:

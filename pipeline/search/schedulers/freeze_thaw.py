@@ -32,12 +32,12 @@ RUNNING = 40
 """The most running trials among them, unless nothing else is there: those that were ordered the furthest."""
 SPACING = 0.15
 """The least distance of new configurations that are decided at once, as a share of the space's diagonal."""
-RANDOM = 400
+RANDOM = 250
 """Candidates that are drawn from the whole space."""
 PARENTS, CHILDREN = 6, 30
 """How many of the best trials get neighbours among the candidates, and how many each of them gets."""
-STEPS = (0.15, 0.1, 0.05)
-"""Standard deviation of the distance to a neighbour, as a share of the range: around trials, then around candidates."""
+STEP = 0.15
+"""Standard deviation of the distance to a neighbour, as a share of the range."""
 
 
 @dataclass(frozen=True)
@@ -229,21 +229,15 @@ class FreezeThaw:
         return None, 0.0
 
     def candidates(self, forecast: Forecast, generator: np.random.Generator) -> tuple[list[dict[str, Scalar]], Floats]:
-        """New configurations and their expected improvements; fewer if a sampler chooses the values."""
-        parents = [trial.values for trial in forecast.best(PARENTS)]
+        """New configurations and their expected improvements.
+
+        They are not improved further. The configuration with the greatest improvement of all lies where the model
+        knows least, at the edges of the space, and is seldom good.
+        """
         many = self.space.random(generator, RANDOM)
-        improvements = np.zeros(0)
-        for sd in STEPS:
-            many += [
-                child
-                for parent in parents
-                for child in self.space.mutated(parent, generator, CHILDREN, share=0.5, sd=sd)
-            ]
-            improvements = np.append(improvements, forecast.expected_improvement(many[len(improvements) :]))
-            if not self.proposes:
-                break
-            parents = [many[index] for index in np.argsort(-improvements)[: PARENTS - 1]]
-        return many, improvements
+        for parent in forecast.best(PARENTS):
+            many += self.space.mutated(parent.values, generator, CHILDREN, share=0.5, sd=STEP)
+        return many, forecast.expected_improvement(many)
 
 
 def modelled(trials: Sequence[TrialView]) -> list[TrialView]:
