@@ -15,7 +15,7 @@ from pipeline.config import Choices, Range
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start, TrialView
 from pipeline.search.schedulers.curve_gp import CurveProcess
 from pipeline.search.schedulers.forecast import Forecast, to_go
-from pipeline.search.schedulers.freeze_thaw import MODELLED, FreezeThaw, modelled
+from pipeline.search.schedulers.freeze_thaw import MODELLED, SPREAD, FreezeThaw, modelled
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
 
@@ -295,6 +295,22 @@ def test_it_finds_better_configurations_than_random_search_at_equal_cost(workers
         draws = SPACE.random(np.random.default_rng(seed), 8)
         at_random.append(best - max(final(values) for values in draws))
     assert np.mean(regrets) < 0.3 * np.mean(at_random)
+
+
+def test_it_proposes_the_edges_of_a_space_no_more_often_than_chance() -> None:
+    keys = "abcdef"
+    space = Space({key: Range(low=0.0, high=1.0, when={}) for key in keys}, dict.fromkeys(keys, 0.3))
+
+    def best_in_the_middle(values: Values, epochs: int) -> Sequence[float]:
+        end = 0.8 - 0.4 * sum((float(value) - 0.5) ** 2 for value in values.values())
+        return [max(0.0, end - 0.4 * (epoch**-0.7 - epochs**-0.7)) for epoch in range(1, epochs + 1)]
+
+    at_edges = []
+    for seed in range(6):
+        search = Search(FreezeThaw(space, 8, seed), 8, trials=30, budget=80, curve=best_in_the_middle).run()
+        places = space.encode([trial.values for trial in search.views[SPREAD:]])
+        at_edges.append(float((np.abs(places - 0.5) > 0.45).mean()))
+    assert np.mean(at_edges) < 0.1
 
 
 def test_noisy_scores_do_not_mislead_it() -> None:
