@@ -12,7 +12,7 @@ from pipeline import config
 from pipeline.errors import PipelineError
 from pipeline.files import Project
 from pipeline.search.studies import storage as storages
-from pipeline.search.studies.checkpoints import store_of
+from pipeline.search.studies.checkpoints import address_of, store_of
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
 
 
@@ -36,9 +36,10 @@ def delete(project: Project, name: str) -> None:
     Raises Owned while a process owns it, StoreError and ConfigError.
     """
     with Ledger.open(project, name) as ledger:
-        store = store_of(config.load(project.params).tune.checkpoints, ledger) if "key" in ledger.about else None
-        if store:
-            store.delete()
+        if "key" in ledger.about:
+            address = address_of(ledger, config.load(project.params).tune.checkpoints)
+            if store := store_of(address, ledger):
+                store.delete()
         ledger.delete()
         shutil.rmtree(project.study_folder(name), ignore_errors=True)
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import config
 from pipeline.search.engines.base import TargetReached
 from pipeline.search.engines.store import MODEL, Store, StoreError, patiently
 from pipeline.search.studies.ledger import Ledger
@@ -85,6 +86,17 @@ class Checkpoints:
 def store_of(address: str | None, search: Ledger) -> Store | None:
     """What a study has at tune.checkpoints; None without that key. Studies of several projects share an address."""
     return Store(address) / f"{search.name}-{search.about['key']}" if address else None
+
+
+def address_of(search: Ledger, in_params: str | None) -> str | None:
+    """tune.checkpoints of a study: as the last start of its owner was given it by --set, else as params.yaml has it."""
+    found = in_params
+    for setting in search.about.get("given", []):
+        name, _, text = setting.partition("=")
+        if name.strip() == "tune.checkpoints":
+            value = config.parse_value(text, setting)
+            found = None if value is None else str(value)
+    return found
 
 
 def _clear(store: Store) -> None:

@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import Project, is_locked
 from pipeline.findings import Finding, Looked, Report, Weight, counted, some
 from pipeline.search.engines.store import Store, StoreError
-from pipeline.search.studies.checkpoints import store_of
+from pipeline.search.studies.checkpoints import address_of, store_of
 from pipeline.search.studies.commands import resume_command, tune_command
 from pipeline.search.studies.journal import Damaged, Storage, damaged_bytes
 from pipeline.search.studies.ledger import CONFIRMATION, Ledger
@@ -107,8 +107,14 @@ def _study(project: Project, phases: list[Ledger], address: str | None) -> Repor
         return  # it is running, and its files change
     trials = [(trial, _folder(folder, ledger, trial)) for ledger in phases for trial in ledger.trials]
     yield Looked(len(trials), "trials")
-    store = store_of(address, search)
-    stored = {f"{part}/{name}" for part in ("trials", "confirm") for name in (store / part).sizes()} if store else None
+    store = store_of(address_of(search, address), search)
+    try:
+        stored = (
+            {f"{part}/{name}" for part in ("trials", "confirm") for name in (store / part).sizes()} if store else None
+        )
+    except StoreError as error:
+        yield Finding(Weight.ERROR, str(error), f"the study {search.name}", "correct the address, or the credentials")
+        return
     unfinished = [
         (trial, place) for trial, place in trials if trial.state in ("running", "paused") and not trial.outcome
     ]

@@ -14,12 +14,13 @@ from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.spec import StudySpec
 
 
-def test_a_study_that_is_deleted_leaves_nothing_in_the_store_and_others_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_set", [False, True])
+def test_a_study_that_is_deleted_leaves_nothing_in_the_store_and_others_stay(tmp_path: Path, by_set: bool) -> None:
     project, address = Project(tmp_path, tmp_path), f"file://{tmp_path}/store"
-    project.params.write_text(f"tune:\n  checkpoints: {address}\n")
+    project.params.write_text(f"tune:\n  checkpoints: {'null' if by_set else address}\n")
     for name in ("first", "second"):
         with Ledger.open(project, name) as ledger:
-            ledger.note(key=f"key-of-{name}")
+            ledger.note(key=f"key-of-{name}", given=["train.epochs=3", f"tune.checkpoints={address}"] if by_set else [])
             store = store_of(address, ledger)
             assert store
             (store / "trials" / "0000" / "only" / "checkpoint.pt").write(b"checkpoint")

@@ -59,6 +59,19 @@ def test_checkpoints_in_a_store_are_looked_for_there_and_a_store_that_can_not_be
     assert "Protocol not known: bogus" in finding.what
 
 
+def test_the_store_is_the_one_that_the_study_was_given(begun: Project) -> None:
+    with Ledger.open(begun, "main") as ledger:
+        ledger.note(given=[f"tune.checkpoints=file://{begun.home}/store"])
+    (begun.study_folder("main") / "trials" / "0000" / "checkpoint.pt").unlink()
+    store = Store(f"file://{begun.home}/store") / "main-0123" / "trials" / "0000"
+    (store / "only" / "checkpoint.pt").write(b"checkpoint")
+    assert [finding.weight for finding in findings(begun)] == [Weight.NOTE]
+    with Ledger.open(begun, "main") as ledger:
+        ledger.note(given=["tune.checkpoints=bogus://store"])
+    (finding,) = findings(begun)
+    assert (finding.weight, finding.where) == (Weight.ERROR, "the study main")
+
+
 def test_lost_checkpoints_and_weights_are_named(begun: Project) -> None:
     for file in begun.study_folder("main").glob("trials/*/*"):
         file.unlink()
