@@ -136,8 +136,8 @@ def test_a_killed_training_resumes_and_ends_with_the_same_numbers(
         assert [run.info.status for run in runs(short)] == ["KILLED"]
 
     with start(short) as second:
-        out, _ = second.communicate(timeout=120)
-    assert second.returncode == 0
+        out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
     assert "resuming after epoch" in out
     assert figures(short) == figures(undisturbed)
     assert short.model.read_bytes() == undisturbed.model.read_bytes()
