@@ -26,7 +26,7 @@ class Parts:
         Raises Held if another process still records the run after `wait_s` seconds, and TrackingError.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._folder, self._opening = folder, opening
+        self._folder, self._wait_s, self._opening = folder, wait_s, opening
         self._lock = FileLock(lock_path(folder), thread_local=False)
         try:
             self._lock.acquire(timeout=wait_s, poll_interval=0.1)
@@ -65,6 +65,7 @@ class Parts:
         self._lock.release()
 
     def _new(self) -> Outbox:
-        outbox = Outbox(self._folder.with_name(f"{self._folder.name}{PART}{time.time_ns()}"), wait_s=0)
+        # The sending process may take a lock file that it sees before it is locked for the remains of a killed process.
+        outbox = Outbox(self._folder.with_name(f"{self._folder.name}{PART}{time.time_ns()}"), self._wait_s)
         outbox.append("open", **self._opening)
         return outbox

@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from pipeline.files import Project
 from pipeline.outcome import Outcome
 from pipeline.tracking import Timing, Tracker
 from pipeline.tracking.delivery import Delivery
-from pipeline.tracking.outbox import Held, Operation, Outbox, sweep
+from pipeline.tracking.outbox import PART, Held, Operation, Outbox, sweep
+from pipeline.tracking.parts import Parts
 from pipeline.tracking.store import Store
 
 
@@ -185,3 +188,18 @@ def test_the_outbox_of_a_dead_process_is_sent_and_its_run_ended_as_interrupted(p
     assert dead.data.metrics == {"train.loss": 1.0}
     assert living_after.info.status == "FINISHED"
     assert list(project.outbox.iterdir()) == []
+
+
+def test_a_new_part_waits_while_the_sending_process_takes_its_lock_for_a_remnant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    folder = tmp_path / "key@store"
+    taken = Outbox(folder.with_name(f"{folder.name}{PART}1"), wait_s=0)
+    release = threading.Timer(0.3, taken.remove)
+    release.start()
+    parts = Parts(folder, wait_s=5, key="key")
+    release.join()
+    assert parts.folder == taken.folder
+    assert parts.folder.is_dir()
+    parts.close()

@@ -23,6 +23,7 @@ _RUN = "study-"
 def studies(project: Project) -> Report:
     """All studies of the project."""
     journal, (url, address) = project.optuna_journal, _elsewhere(project)
+    unusable = None
     recorded = tracking.recorded_keys(project)
     if address:
         yield Looked(1, "store of checkpoints")
@@ -30,7 +31,7 @@ def studies(project: Project) -> Report:
             Store(address).check()
         except StoreError as error:
             yield Finding(Weight.ERROR, str(error), "tune.checkpoints", "correct it, or the credentials")
-            address = None
+            unusable = address
     if url is None and not journal.is_file():
         yield from _without_journal(project, set(), recorded)
         return
@@ -64,7 +65,8 @@ def studies(project: Project) -> Report:
             continue
         confirmation = [other for other in (f"{name}{CONFIRMATION}",) if other in names]
         search, *rest = [Ledger(storage, phase) for phase in (name, *confirmation)]
-        yield from _study(project, [search, *rest], address)
+        if (where := address_of(search, address)) is None or where != unusable:
+            yield from _study(project, [search, *rest], where)
         if recorded is not None and f"{_RUN}{key}" not in recorded and search.trials:
             yield Finding(
                 Weight.WARNING,
@@ -107,7 +109,7 @@ def _study(project: Project, phases: list[Ledger], address: str | None) -> Repor
         return  # it is running, and its files change
     trials = [(trial, _folder(folder, ledger, trial)) for ledger in phases for trial in ledger.trials]
     yield Looked(len(trials), "trials")
-    store = store_of(address_of(search, address), search)
+    store = store_of(address, search)
     try:
         stored = (
             {f"{part}/{name}" for part in ("trials", "confirm") for name in (store / part).sizes()} if store else None

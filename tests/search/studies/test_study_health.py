@@ -54,7 +54,7 @@ def test_checkpoints_in_a_store_are_looked_for_there_and_a_store_that_can_not_be
     (finding,) = findings(begun)
     assert finding.weight is Weight.NOTE
     begun.params.write_text("tune:\n  checkpoints: bogus://store\n")
-    finding = findings(begun)[0]
+    (finding,) = findings(begun)
     assert (finding.weight, finding.where) == (Weight.ERROR, "tune.checkpoints")
     assert "Protocol not known: bogus" in finding.what
 
