@@ -32,11 +32,12 @@ from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Owner, Watcher
+from pipeline.search.studies.owner import Owner
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.recorder import Recorder, StudyRun
 from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 from pipeline.tracking import Tracker
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

@@ -42,11 +42,12 @@ from pipeline.search.schedulers.base import FullTraining, RemainingBudget, Resum
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Planned, Proposals, TrialSource, trial_seed
 from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.spec import StudySpec
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the budget, at which the best accuracy so far is noted."""

@@ -46,11 +46,12 @@ from pipeline.search.space.space import Space
 from pipeline.search.studies.budget import budget_of
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.recorder import Recorder, StudyRun
 from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 from pipeline.tracking import Tracker
 
 EPOCHS = 50

@@ -18,10 +18,11 @@ from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, Tria
 from pipeline.search.space.space import Space
 from pipeline.search.space.values import Values
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Proposals
 from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 
 EPOCHS = 9
 SPACE = Space(

@@ -4,7 +4,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from pipeline.search.studies.owner import Owner, Watcher
+from pipeline.search.studies.owner import Owner
+from pipeline.search.studies.watcher import Watcher
 
 
 @dataclass

@@ -19,8 +19,8 @@ from pipeline.outcome import Outcome
 from pipeline.records import Epoch
 from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.trials import Trial
+from pipeline.search.studies.watcher import Watcher
 
 OTHER_COLUMNS = 46
 """Characters of a row before the values, without the expected end."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.resources import StudyResources
+from pipeline.search.studies.watcher import Watcher
 
 
 class Ending(Protocol):

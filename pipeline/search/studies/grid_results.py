@@ -23,9 +23,9 @@ from pipeline.search.studies.display import shown
 from pipeline.search.studies.epochs import read_epochs
 from pipeline.search.studies.grid import GridSpec, Measured
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.trials import Trial
+from pipeline.search.studies.watcher import Watcher
 
 FAMILY, DEPTH = "model.family", "model.depth"
 FIGURES = (

@@ -16,10 +16,10 @@ from pipeline.reporting.search_history import Event, Key, SearchHistory, TrialHi
 from pipeline.search.engines.base import Failed, TargetReached
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.ranking import ranking
 from pipeline.search.studies.surface import surface
 from pipeline.search.studies.trials import Trial
+from pipeline.search.studies.watcher import Watcher
 
 EVENTS = "events.jsonl"
 LEAST_S = 5.0

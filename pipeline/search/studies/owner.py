@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from pipeline.config import Config
 from pipeline.outcome import Outcome
-from pipeline.records import Epoch
 from pipeline.search.engines.base import (
     Began,
     Engine,
@@ -28,6 +27,7 @@ from pipeline.search.studies.checkpoints import Checkpoints
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.proposals import TrialSource
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 
 POLL_S = 0.25
 """The longest wait for a message, after which the owner looks at stop requests and time limits. For so long Optuna's
@@ -35,43 +35,6 @@ storage may lack what the workers report, which they report again after a crash.
 WORKERS_PER_DECISION = 16
 """For each so many workers one decision is made in advance, from 32 workers on: with 1,024 workers the next 64 orders
 are decided at once. So the last of them does not know the results of the 64 orders before it."""
-
-
-class Watcher:
-    """Called on every event of a study, before Optuna's storage is written.
-
-    Workers don't wait for watchers: a worker that becomes free has its next order before watchers are called.
-    """
-
-    def sent(self, trial: Trial, settings: Config) -> None:
-        """The trial was given to a worker, for the first time or again."""
-
-    def trained(self, trial: Trial, epoch: Epoch) -> None:
-        """An epoch of the trial is over."""
-
-    def reached(self, trial: Trial, reached: TargetReached) -> None:
-        """The trial has reached the epoch of its order. It is paused there unless `ended` follows."""
-
-    def ended(self, trial: Trial, outcome: Outcome, why: str | None) -> None:
-        """The trial has ended for good."""
-
-    def failed(self, trial: Trial, failed: Failed) -> None:
-        """The trial crashed or timed out, and is tried again."""
-
-    def interrupted(self, trial: Trial) -> None:
-        """The trial's worker is being taken away. Another one resumes the trial."""
-
-    def unstored(self, trial: Trial, why: str) -> None:
-        """The trial's files can't be stored at the moment."""
-
-    def stopped(self, trial: Trial) -> None:
-        """The study stops while the trial is running. The next start resumes it."""
-
-    def saving(self) -> None:
-        """Optuna's storage is written next: a watcher's records of the same events must be safe before."""
-
-    def tick(self) -> None:
-        """Called several times a second."""
 
 
 @dataclass(frozen=True)

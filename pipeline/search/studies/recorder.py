@@ -21,8 +21,8 @@ from pipeline.search.studies.display import shown
 from pipeline.search.studies.epochs import append_epoch, read_epochs
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.models import Models
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.trials import Trial, TrialSetup
+from pipeline.search.studies.watcher import Watcher
 from pipeline.tracking import Run, Tracker
 
 NAME_LENGTH = 200

@@ -28,7 +28,7 @@ from pipeline.search.studies.deadline import Deadline
 from pipeline.search.studies.display import StudyDisplay
 from pipeline.search.studies.ending import Ending
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Limits, Owner, Watcher
+from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Planned, Proposals, TrialSource, trial_seed
 from pipeline.search.studies.ranking import finished
 from pipeline.search.studies.resources import StudyResources
@@ -36,6 +36,7 @@ from pipeline.search.studies.samplers import Proposer
 from pipeline.search.studies.signals import stopping
 from pipeline.search.studies.spec import StudySpec
 from pipeline.search.studies.trials import Trial
+from pipeline.search.studies.watcher import Watcher
 from pipeline.search.studies.winner import Winner, apply_winner
 
 _GIGABYTE = 10**9

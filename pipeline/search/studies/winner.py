@@ -17,10 +17,10 @@ from pipeline.search.studies.catalog import bytes_of
 from pipeline.search.studies.commands import tune_command
 from pipeline.search.studies.display import on_a_line
 from pipeline.search.studies.ledger import Ledger
-from pipeline.search.studies.owner import Watcher
 from pipeline.search.studies.ranking import Candidate, ranking
 from pipeline.search.studies.resources import StudyResources
 from pipeline.search.studies.spec import StudySpec
+from pipeline.search.studies.watcher import Watcher
 
 ALIAS = "best"
 """Of the winner's model in MLflow's registry."""
