@@ -281,7 +281,7 @@ def test_the_surface_tells_its_prediction_under_the_pointer(browser: Any, run: C
 @pytest.mark.parametrize("up", ["train.batch_size", "augment.policy"])
 def test_a_surface_of_choices_has_a_cell_for_each_pair(browser: Any, tmp_path: Path, up: str) -> None:
     browser.get(written(write_results(tmp_path), pages.Beside(history(surface=surface(up=up)))))
-    cells = browser.execute_script("return document.querySelectorAll('[data-picture=surface] .edged').length")
+    cells = browser.execute_script("return document.querySelectorAll('[data-picture=surface] rect.area').length")
     assert cells == 25 * (3 if up == "train.batch_size" else 2)
     assert complaints(browser) == []
 

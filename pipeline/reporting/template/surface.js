@@ -44,8 +44,10 @@ pictures.surface = (host) => {
     let mark;
     if (!contour) {
       const level = levels.slice(1, -1).filter((edge) => accuracy >= edge).length;
-      const place = { x: box[0].toFixed(1), y: box[1].toFixed(1), width: steps[0].toFixed(1), height: steps[1].toFixed(1) };
-      mark = chart.add("rect", { class: "area edged", ...place, style: merit(level) }, undefined, ground);
+      // Whole pixels, so that no line shows between two cells.
+      const [left, top, right, bottom] = box.map(Math.round);
+      const place = { x: left, y: top, width: right - left, height: bottom - top };
+      mark = chart.add("rect", { class: "area", "shape-rendering": "crispEdges", ...place, style: merit(level) }, undefined, ground);
       if (sds[j][i] > limit) chart.add("rect", { class: "unsure", ...place, fill: "url(#hatch)" }, undefined, ground);
     }
     chart.hit(x, y, { text, mark, box, behind: true });
