@@ -24,6 +24,7 @@ from pipeline.search.engines.base import (
 )
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Scheduler, Start
 from pipeline.search.studies.checkpoints import Checkpoints
+from pipeline.search.studies.epochs import read_epochs
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.proposals import TrialSource
 from pipeline.search.studies.trials import Trial, TrialSetup
@@ -97,6 +98,10 @@ class Owner:
         self._checkpoints = Checkpoints(self.setup)
         self._checkpoints.look(self.ledger.trials)
         self._waiting.extend(trial for trial in self.ledger.trials if trial.state == "running")
+        for trial in self._waiting:
+            # The ledger has the time of the last rung only, and workers don't report known epochs again.
+            for epoch in read_epochs(self.setup.folder_of(trial)).values():
+                trial.elapsed_s = max(trial.elapsed_s, epoch.elapsed_s)
 
     def run(self) -> bool:
         """Runs until the study is complete and returns True; False if `stop` or `halt` came first.

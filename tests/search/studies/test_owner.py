@@ -7,16 +7,20 @@ import pytest
 from searches import EPOCHS, SPACE, Diary, Halves, curve, owner
 
 from pipeline.outcome import Outcome
+from pipeline.records import Epoch
 from pipeline.search.engines.base import Message, Order, Stuck, TargetReached
 from pipeline.search.engines.simulated import Fault, SimulatedEngine
 from pipeline.search.engines.store import Store
 from pipeline.search.schedulers.base import RemainingBudget, Resume, Start, TrialView
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
+from pipeline.search.studies.epochs import append_epoch
 from pipeline.search.studies.journal import journal
 from pipeline.search.studies.ledger import Ledger
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Planned, trial_seed
 from pipeline.search.studies.ranking import finished
+from pipeline.search.studies.trials import Trial
+from pipeline.search.studies.watcher import Watcher
 
 
 def diary(owner: Owner) -> Diary:
@@ -540,3 +544,22 @@ def test_what_a_killed_owner_had_put_off_is_reported_again(tmp_path: Path) -> No
     undisturbed = owner(tmp_path, trials=3, budget=3.0)
     undisturbed.run()
     assert recorded(following.ledger) == recorded(undisturbed.ledger)
+
+
+def test_the_training_time_of_a_trial_is_kept_if_its_owner_is_killed_before_it_records_the_end(tmp_path: Path) -> None:
+    class Writing(Watcher):
+        def trained(self, trial: Trial, epoch: Epoch) -> None:
+            append_epoch(tmp_path / f"{trial.number:04}", epoch)
+
+        def reached(self, trial: Trial, reached: TargetReached) -> None:
+            raise Interrupted
+
+    path = tmp_path / "journal"
+    study = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=2, budget=2.0, first_until=EPOCHS)
+    study.watchers = (Writing(),)
+    with pytest.raises(Interrupted):
+        study.run()
+    following = owner(tmp_path, ledger=Ledger(journal(path), "study"), trials=2, budget=2.0, first_until=EPOCHS)
+    assert len(following.ledger.trials[0].scores) == EPOCHS
+    following.run()
+    assert following.ledger.trials[0].elapsed_s == EPOCHS * SimulatedEngine(curve).epoch_s
