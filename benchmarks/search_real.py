@@ -1,7 +1,7 @@
 """Whole searches with real trainings: what each method finds with the same epochs, confirmed with new seeds.
 
     python benchmarks/search_real.py crossing --data ARCHIVE --folder work
-    python benchmarks/search_real.py resnet20 --data ARCHIVE --folder work --trials 20 --budget 8 --seeds 1
+    python benchmarks/search_real.py resnet20 --data ARCHIVE --folder work --trials 20 --budget 6 --seeds 5
 
 ARCHIVE is cifar-10-python.tar.gz; curves.py says what the searches train and in which space. `ours` is the shipped
 scheduler with its own sampler, `asha` this project's own with TPE, `tpe_hyperband` Optuna's TPE and HyperbandPruner,
