@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import pytest
+import torch
 from chaos import disturbed, mlflow_ledger
 from deliveries import deliver
 
@@ -20,14 +21,29 @@ from pipeline.files import Project
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture(scope="module")
+def _trained(_digits: Path, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained") / "project"
+    shutil.copytree(_digits, root)
+    shutil.copy(migrated, root)
+    config.write_values(Project(root, root).params, {"train.threads": 1, "train.epochs": 2})
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr("pipeline.tracking.handover.serve_in_background", lambda project, store: None)
+        assert train.main([]) == 0
+    torch.set_num_threads(threads)
+    deliver(root)
+    return root
+
+
 @pytest.fixture
-def trained(project: Project, migrated: Path) -> Project:
+def trained(_trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose stage train has run, on one thread, with its run in MLflow."""
-    shutil.copy(migrated, project.home)
-    config.write_values(project.params, {"train.threads": 1, "train.epochs": 2})
-    assert train.main([]) == 0
-    deliver(project.home)
-    return project
+    root = tmp_path / "project"
+    shutil.copytree(_trained, root)
+    monkeypatch.chdir(root)
+    return Project(root, root)
 
 
 def again(root: Path, **request: Any) -> dict[str, Any]:

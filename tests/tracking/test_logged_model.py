@@ -65,7 +65,7 @@ def test_a_model_has_signature_example_and_no_pickle(location: str, monkeypatch:
     mlflow.pytorch.load_model(location)
 
 
-@pytest.mark.parametrize("is_sound", [True, False])
+@pytest.mark.parametrize("is_sound", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_model_is_made_of_the_weights_by_who_sends_them(
     project: Project, tmp_path: Path, settings: Config, is_sound: bool
 ) -> None:

@@ -135,6 +135,7 @@ def test_one_process_serves_and_what_is_recorded_as_it_ends_is_sent(
     assert only_run(project).data.tags["stage"] == "report"
 
 
+@pytest.mark.slow
 def test_what_the_process_in_the_background_could_not_do_is_said_by_the_next_stage(
     project: Project, away: Store, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

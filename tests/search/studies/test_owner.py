@@ -519,14 +519,14 @@ def test_an_owner_on_another_machine_takes_up_what_is_in_the_store(tmp_path: Pat
 
 
 def test_many_workers_train_each_trial_once_within_the_budget(tmp_path: Path) -> None:
-    engine = SimulatedEngine(curve, workers=64)
+    engine = SimulatedEngine(curve, workers=48)
     ledger = Ledger(journal(tmp_path / "journal"), "study")
     scheduler = FreezeThaw(SPACE, EPOCHS)
-    study = owner(tmp_path, ledger=ledger, engine=engine, scheduler=scheduler, trials=200, budget=60.0)
+    study = owner(tmp_path, ledger=ledger, engine=engine, scheduler=scheduler, trials=120, budget=20.0)
     assert study.run()
     trials = study.ledger.trials
-    assert len({frozenset(trial.values.items()) for trial in trials}) == len(trials) <= 200
-    assert engine.epochs_trained <= 60 * EPOCHS
+    assert len({frozenset(trial.values.items()) for trial in trials}) == len(trials) <= 120
+    assert engine.epochs_trained <= 20 * EPOCHS
     assert "finished" in states(study)
     assert recorded(Ledger(journal(tmp_path / "journal"), "study")) == recorded(study.ledger)
 
