@@ -41,6 +41,7 @@ from pipeline.cli import guarded
 from pipeline.errors import PipelineError
 from pipeline.files import Project, write_csv
 from pipeline.search.studies.epochs import read_epochs
+from pipeline.search.studies.options import count
 
 Row: TypeAlias = dict[str, str]
 """Of a table, by the names of its columns."""
@@ -186,16 +187,17 @@ def _member(opened: tarfile.TarFile, name: str) -> io.BytesIO:
 
 def prepare(name: str, folder: Path, archive: Path | None, rows: Sequence[Row], again: Sequence[Row]) -> None:
     """A project with the data. Its study goes on from a table of `rows`; `again` are configurations to train again."""
-    folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[name]
+    lacks_images = recipe.per_class and not (folder / "images" / "test").is_dir()
+    if lacks_images and (archive is None or not archive.is_file()):
+        raise PipelineError("--data must name cifar-10-python.tar.gz.")
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "params.yaml").is_file():
         first = [{key: config.parse_value(row[key], key) for key in recipe.space if row[key]} for row in again]
         # A study of another seed draws other configurations than those that are there.
         content = recipe.params | {"tune": recipe.params["tune"] | {"first": first, "seed": len(rows)}}
         (folder / "params.yaml").write_text(config.yaml_text(content), encoding="utf-8")
-    if recipe.per_class and not (folder / "images" / "test").is_dir():
-        if archive is None or not archive.is_file():
-            raise PipelineError("--data must name cifar-10-python.tar.gz.")
+    if lacks_images and archive:
         write_images(archive, folder / "images", recipe.per_class)
     if not (folder / "data" / "meta.json").is_file():
         subprocess.run([sys.executable, "-m", "pipeline.download"], cwd=folder, check=True)
@@ -263,8 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=list(RECIPES))
     parser.add_argument("--data", type=Path, help="cifar-10-python.tar.gz, for crossing and shipped")
     parser.add_argument("--folder", type=Path, required=True, help="for images, checkpoints and MLflow")
-    parser.add_argument("--trials", type=int, default=250, help="rows of the table in all")
-    parser.add_argument("--workers", type=int, help="default: one per core")
+    parser.add_argument("--trials", type=count, default=250, help="rows of the table in all")
+    parser.add_argument("--workers", type=count, help="default: one per core")
     parser.add_argument("--seed", type=int, default=0, choices=(0, 1))
     arguments = parser.parse_args(argv)
     return guarded(lambda: build(arguments))

@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.cli import guarded
 from pipeline.errors import DataError
+from pipeline.search.studies.options import count
 
 COSTS = (5, 10, 15, 20)
 ALL: Mapping[str, Method] = {**METHODS, **OTHERS}
@@ -45,13 +46,6 @@ def names(text: str) -> list[str]:
     if not found:
         raise argparse.ArgumentTypeError("names at least one")
     return found
-
-
-def positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return number
 
 
 def known(kind: str, given: Sequence[str], legal: Sequence[str]) -> None:
@@ -104,10 +98,10 @@ def compare(arguments: argparse.Namespace) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     results: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     by_benchmark = tasks_of(arguments.tasks, arguments.data)
-    count = sum(len(tasks) for tasks in by_benchmark.values())
+    searches = arguments.seeds * len(arguments.methods) * sum(len(tasks) for tasks in by_benchmark.values())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=len(arguments.methods) * count * arguments.seeds)
+        bar = progress.add_task("", total=searches)
         for benchmark, tasks in by_benchmark.items():
             for method in arguments.methods:
                 for task in tasks:
@@ -149,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=list(METHODS),
         help=f"default: {', '.join(METHODS)}; of other libraries: {', '.join(OTHERS)}",
     )
-    parser.add_argument("--seeds", type=positive, default=3)
-    parser.add_argument("--trials", type=positive, default=50, help="configurations of a search")
-    parser.add_argument("--workers", type=positive, default=1)
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument("--trials", type=count, default=50, help="configurations of a search")
+    parser.add_argument("--workers", type=count, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     return guarded(lambda: compare(arguments))

@@ -42,6 +42,7 @@ from pipeline.search.schedulers.base import FullTraining, RemainingBudget, Resum
 from pipeline.search.schedulers.freeze_thaw import FreezeThaw
 from pipeline.search.space.space import Space
 from pipeline.search.studies.ledger import Ledger
+from pipeline.search.studies.options import count
 from pipeline.search.studies.owner import Limits, Owner
 from pipeline.search.studies.proposals import Planned, Proposals, TrialSource, trial_seed
 from pipeline.search.studies.samplers import Proposer
@@ -241,7 +242,7 @@ def show(results: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) ->
                 str(found["epochs"]),
                 f"{found['finished']} of {found['started']}",
                 *(f"{accuracy:.4f}" for accuracy in found["after"].values()),
-                f"{np.mean(confirmed):.4f} +- {np.std(confirmed, ddof=1):.4f}",
+                f"{np.mean(confirmed):.4f}" + (f" +- {np.std(confirmed, ddof=1):.4f}" if len(confirmed) > 1 else ""),
             )
         means = [np.mean([list(found["after"].values())[number] for found in of_method]) for number in range(4)]
         confirmed = np.mean([np.mean(found["confirmed"]) for found in of_method])
@@ -255,15 +256,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="cifar-10-python.tar.gz")
     parser.add_argument("--folder", type=Path, required=True, help="for images, checkpoints and results")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), help=", ".join(METHODS))
-    parser.add_argument("--seeds", type=int, default=3, help="searches of each method")
-    parser.add_argument("--trials", type=int, default=30, help="configurations of a search")
+    parser.add_argument("--seeds", type=count, default=3, help="searches of each method")
+    parser.add_argument("--trials", type=count, default=30, help="configurations of a search")
     parser.add_argument("--budget", type=float, default=10, help="full trainings of a search")
-    parser.add_argument("--confirm", type=int, default=3, help="new seeds for the best trial of a search")
-    parser.add_argument("--workers", type=int, help="default: one per core")
+    parser.add_argument("--confirm", type=count, default=3, help="new seeds for the best trial of a search")
+    parser.add_argument("--workers", type=count, help="default: one per core")
     arguments = parser.parse_args(argv)
     unknown = [name for name in arguments.methods if name not in METHODS]
     if unknown:
         parser.error(f"There is no method {', '.join(unknown)}. There are: {', '.join(METHODS)}")
+    if not arguments.budget > 0:
+        parser.error(f"--budget must be a number over 0, got {arguments.budget:g}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return guarded(lambda: compare(arguments))
 

@@ -40,6 +40,39 @@ def test_a_method_without_its_library_says_how_to_install_it(tmp_path: Path, met
     assert 'pip install -e ".[bench]"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "sentence"),
+    [
+        ("search", ["--seeds", "0"], "must be a whole number of at least 1, got 0"),
+        (
+            "search_real",
+            ["resnet20", "--folder", "work", "--trials", "0"],
+            "must be a whole number of at least 1, got 0",
+        ),
+        ("search_real", ["resnet20", "--folder", "work", "--budget", "0"], "--budget must be a number over 0, got 0"),
+        ("search_real", ["resnet20", "--folder", "work"], "--data must name cifar-10-python.tar.gz."),
+        ("curves", ["crossing", "--folder", "work", "--data", "none"], "--data must name cifar-10-python.tar.gz."),
+    ],
+)
+def test_a_wrong_option_is_refused_and_nothing_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    script: str,
+    options: Sequence[str],
+    sentence: str,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = import_module(script).main(options)
+    except SystemExit as exit:
+        code = exit.code
+    assert code
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_the_new_epochs_of_a_training_that_goes_on_cost(others: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task = import_module("search").tasks_of(["digits"], None)["tables"][0]
 

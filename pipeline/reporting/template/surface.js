@@ -45,8 +45,8 @@ pictures.surface = (host) => {
     if (!contour) {
       const level = levels.slice(1, -1).filter((edge) => accuracy >= edge).length;
       // Whole pixels, so that no line shows between two cells.
-      const [left, top, right, bottom] = box.map(Math.round);
-      const place = { x: left, y: top, width: right - left, height: bottom - top };
+      const sides = box.map(Math.round);
+      const place = { x: sides[0], y: sides[1], width: sides[2] - sides[0], height: sides[3] - sides[1] };
       mark = chart.add("rect", { class: "area", "shape-rendering": "crispEdges", ...place, style: merit(level) }, undefined, ground);
       if (sds[j][i] > limit) chart.add("rect", { class: "unsure", ...place, fill: "url(#hatch)" }, undefined, ground);
     }
